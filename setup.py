@@ -1,0 +1,46 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "tambur/__init__.py").read_text("utf-8"))[1]
+
+SUBSCRIBER = ["websockets>=14"]
+SERVER = [
+    "uvicorn>=0.35",
+    "starlette>=0.40",
+    "httptools>=0.6.3",
+    "websockets>=14",
+    'tomli>=2; python_version < "3.11"',
+]
+
+setup(
+    name="tambur",
+    version=VERSION,
+    description="Publish messages to browsers over WebSockets: the Tambur client, and the server to host yourself",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["tambur", "tambur.*"]),
+    include_package_data=True,
+    install_requires=["requests>=2.28"],
+    extras_require={"server": SERVER, "subscriber": SUBSCRIBER},
+    entry_points={"console_scripts": ["tambur = tambur.cli:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Framework :: Django",
+        "Framework :: Flask",
+        "Intended Audience :: Developers",
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: WWW/HTTP :: WSGI :: Middleware",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,163 @@
+"""What names a server and an app on it: ``api_host`` and ``TAMBUR_URL``."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from .errors import ConfigurationError
+from .names import app_path, check_credential_name
+
+ENVIRONMENT_VARIABLE = "TAMBUR_URL"
+URL_FORM = "http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID"
+
+# RFC 3986 section 3.2.2, without percent-encoding and with the letters of internationalized names.
+_HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[\w.-]+", re.ASCII)
+_INTERNATIONAL_HOST = re.compile(r"[\w.-]+")
+
+
+def check_secret(secret: object) -> str:
+    """Return a secret as it is.
+
+    Raises:
+        ConfigurationError: if it may not be one; the text doesn't show it.
+    """
+    if not isinstance(secret, str):
+        raise ConfigurationError(f"the secret must be a str, not {type(secret).__name__}")
+    if not secret:
+        raise ConfigurationError("the secret must not be empty")
+    try:
+        secret.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError("the secret holds a lone surrogate, which has no UTF-8 form") from None
+    return secret
+
+
+def base_url(api_host: object, *, ssl: bool = False) -> str:
+    """Make ``scheme://host[:port]`` of what a user calls a host.
+
+    Parameters:
+        api_host: ``host``, ``host:port`` or a base URL with ``http`` or ``https``.
+        ssl: use ``https`` where ``api_host`` names no scheme.
+
+    Raises:
+        ConfigurationError: if it is none of these, or an ``http`` URL although ``ssl`` is true.
+    """
+    if not isinstance(api_host, str):
+        raise ConfigurationError(f"api_host must be a str, not {type(api_host).__name__}")
+    if "@" in api_host:
+        # Not echoed: what stands before the "@" is a password.
+        raise ConfigurationError(
+            f"api_host must be a host alone; for a URL with credentials ({URL_FORM}) use Tambur.from_url"
+        )
+    written = api_host if "://" in api_host else f"{'https' if ssl else 'http'}://{api_host}"
+    rule = "a host, host:port or a base URL with http or https"
+    try:
+        parts = urlsplit(written)
+        netloc = _netloc(parts)
+    except ValueError:
+        netloc = None
+    if netloc is None or parts.scheme not in ("http", "https"):
+        raise ConfigurationError(f"api_host must be {rule}, not {api_host!r}")
+    if parts.path not in ("", "/") or "?" in written or "#" in written:
+        raise ConfigurationError(f"api_host must be {rule}, without a path or query: {api_host!r}")
+    if ssl and parts.scheme == "http":
+        raise ConfigurationError(f"ssl=True contradicts the http URL {api_host!r}")
+    return f"{parts.scheme}://{netloc}"
+
+
+def _netloc(parts: SplitResult) -> str | None:
+    """``host[:port]`` in its checked form, ``None`` if it isn't one; a bad port raises ValueError."""
+    netloc = parts.netloc.rpartition("@")[2]
+    port = parts.port
+    host, colon, written_port = (
+        netloc.rpartition(":") if re.search(r":[^\]]*\Z", netloc) else (netloc, "", "")
+    )
+    if colon and (not written_port.isascii() or not written_port.isdigit() or port == 0):
+        return None
+    if not (_HOST.fullmatch(host) or (_INTERNATIONAL_HOST.fullmatch(host) and not host.isascii())):
+        return None
+    return netloc
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a ``TAMBUR_URL`` holds.
+
+    Attributes:
+        base_url: ``scheme://host[:port]``.
+    """
+
+    api_key: str
+    app_id: str
+    secret: str = field(repr=False)
+    base_url: str
+
+    def __post_init__(self) -> None:
+        check_credential_name("api_key", self.api_key)
+        check_credential_name("app_id", self.app_id)
+        check_secret(self.secret)
+
+    @classmethod
+    def from_url(cls, url: object) -> Credentials:
+        """Parse ``http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID``, its parts percent-encoded.
+
+        Raises:
+            ConfigurationError: if it has another form. The text never shows the URL, which holds a secret.
+        """
+        if not isinstance(url, str):
+            raise ConfigurationError(f"the URL must be a str of the form {URL_FORM}, not {type(url).__name__}")
+
+        def wrong(rule: str) -> ConfigurationError:
+            return ConfigurationError(f"the URL must have the form {URL_FORM}: {rule}")
+
+        try:
+            parts = urlsplit(url.strip())
+            netloc = _netloc(parts)
+        except ValueError:
+            raise wrong("its host or port is malformed") from None
+        if parts.scheme not in ("http", "https"):
+            raise wrong("it must begin with http:// or https://")
+        if parts.query or parts.fragment:
+            # An unencoded "?", "#" or "/" in a secret cuts the URL short, too.
+            raise wrong("it may not have a query or fragment; are the parts percent-encoded?")
+        if not parts.username or not parts.password:
+            raise wrong("API_KEY:SECRET@ is missing; are the parts percent-encoded?")
+        if netloc is None:
+            raise wrong("its host or port is malformed")
+        app = re.fullmatch(r"/app/([^/]+)/?", parts.path)
+        if app is None:
+            raise wrong("the path must be /app/APP_ID")
+        try:
+            api_key, secret, app_id = (
+                unquote(part, errors="strict") for part in (parts.username, parts.password, app[1])
+            )
+        except UnicodeDecodeError:
+            raise wrong("a percent-encoded part is no UTF-8") from None
+        return cls(api_key=api_key, app_id=app_id, secret=secret, base_url=f"{parts.scheme}://{netloc}")
+
+    @classmethod
+    def from_env(cls) -> Credentials:
+        """Parse the URL in the environment variable ``TAMBUR_URL``.
+
+        Raises:
+            ConfigurationError: if it is not set, or malformed.
+        """
+        url = os.environ.get(ENVIRONMENT_VARIABLE, "")
+        if not url:
+            raise ConfigurationError(
+                f"{ENVIRONMENT_VARIABLE} is not set; it takes the form {URL_FORM}, "
+                "and 'tambur new-app APP_ID' prints one with fresh credentials"
+            )
+        try:
+            return cls.from_url(url)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{ENVIRONMENT_VARIABLE}: {error}") from None
+
+    def to_url(self) -> str:
+        """The ``TAMBUR_URL`` of these credentials. It holds the secret."""
+        scheme, _, netloc = self.base_url.partition("://")
+        user = f"{quote(self.api_key, safe='')}:{quote(self.secret, safe='')}"
+        return f"{scheme}://{user}@{netloc}{app_path(self.app_id)}"

@@ -1,0 +1,166 @@
+"""Every exception that this package raises on purpose::
+
+    TamburError
+     +- ConfigurationError (ValueError)             missing or malformed credentials, host, URL, settings
+     +- InvalidNameError (ValueError)               stream, user id, subscriber id
+     +- InvalidMessageError (ValueError)            not UTF-8, not JSON-serialisable
+     +- PublishError (requests.RequestException)    .stream .attempts .may_have_been_delivered
+     |   +- ConnectionFailedError (requests.ConnectionError)
+     |   +- TimedOutError (requests.Timeout)
+     |   +- RejectedError (requests.HTTPError)      .status .reason .retry_after
+     |       +- UnauthorizedError                   401
+     |       +- AppNotFoundError                    404
+     |       +- MessageTooLargeError                413
+     |       +- RateLimitedError                    429
+     |       +- UnavailableError                    502, 503, 504
+     +- SubscriberError
+         +- CommandRefusedError                     .command .result
+         +- SubscriberClosedError (ConnectionError) .code .reason
+         +- SubscriberTimeoutError (TimeoutError)
+
+The base classes from requests are those that the 2012 package let through, so ``except`` clauses
+written for it still catch. No text of an exception holds a secret or a signature.
+"""
+
+from __future__ import annotations
+
+import requests
+
+
+class TamburError(Exception):
+    """The base of every exception of this package."""
+
+
+class ConfigurationError(TamburError, ValueError):
+    """Credentials, a host, a URL or a setting is missing or malformed."""
+
+
+class InvalidNameError(TamburError, ValueError):
+    """A stream, user id or subscriber id is not one (section 1 of the protocol)."""
+
+
+class InvalidMessageError(TamburError, ValueError):
+    """A message cannot be sent: it is not UTF-8, or not serialisable as JSON."""
+
+
+class PublishError(TamburError, requests.RequestException):
+    """A publish that was not confirmed.
+
+    Attributes:
+        stream: what was published to, prefix included.
+        attempts: how many times the request was sent, at least 1.
+        may_have_been_delivered: false if the server is known to have delivered nothing, so that
+            publishing again cannot deliver the message twice.
+        response: the last :class:`requests.Response`, ``None`` if there was none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stream: str = "",
+        attempts: int = 1,
+        may_have_been_delivered: bool = True,
+        response: requests.Response | None = None,
+    ) -> None:
+        super().__init__(message, response=response)
+        self.stream = stream
+        self.attempts = attempts
+        self.may_have_been_delivered = may_have_been_delivered
+
+
+class ConnectionFailedError(PublishError, requests.ConnectionError):
+    """The server could not be reached, or the connection broke before it answered."""
+
+
+class TimedOutError(PublishError, requests.Timeout):
+    """The server did not accept a connection, or did not answer, within the timeout."""
+
+
+class RejectedError(PublishError, requests.HTTPError):
+    """The server answered something other than ``204 No Content``.
+
+    Attributes:
+        status: the HTTP status code.
+        reason: the body of the answer as text, shortened to its beginning.
+        retry_after: seconds to wait before trying again, ``None`` if the server named none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stream: str = "",
+        attempts: int = 1,
+        may_have_been_delivered: bool = True,
+        response: requests.Response | None = None,
+        status: int = 0,
+        reason: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(
+            message,
+            stream=stream,
+            attempts=attempts,
+            may_have_been_delivered=may_have_been_delivered,
+            response=response,
+        )
+        self.status = status
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class UnauthorizedError(RejectedError):
+    """401: an unknown key, a wrong secret, or a clock that is too far off; the reason says which."""
+
+
+class AppNotFoundError(RejectedError):
+    """404: the server has no such app."""
+
+
+class MessageTooLargeError(RejectedError):
+    """413: the message is over the server's limit."""
+
+
+class RateLimitedError(RejectedError):
+    """429: the app publishes faster than the server lets it; see ``retry_after``."""
+
+
+class UnavailableError(RejectedError):
+    """502, 503 or 504: the server, its broker or a proxy before it is not up to it right now."""
+
+
+class SubscriberError(TamburError):
+    """What goes wrong while subscribing; the base of the three below."""
+
+
+class CommandRefusedError(SubscriberError):
+    """The server answered a command with something other than ``"ok"``.
+
+    Attributes:
+        command: the command's name, such as ``"set_mode"``.
+        result: the server's word for the refusal, such as ``"invalid_token"`` (section 4 of the protocol).
+    """
+
+    def __init__(self, message: str, *, command: str = "", result: str = "") -> None:
+        super().__init__(message)
+        self.command = command
+        self.result = result
+
+
+class SubscriberClosedError(SubscriberError, ConnectionError):
+    """There is no connection, or it ended.
+
+    Attributes:
+        code: the WebSocket close code, ``None`` if there was no closing handshake.
+        reason: the text that came with the code.
+    """
+
+    def __init__(self, message: str, *, code: int | None = None, reason: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+
+class SubscriberTimeoutError(SubscriberError, TimeoutError):
+    """Nothing arrived within the timeout."""
