@@ -19,25 +19,27 @@ MAX_NAME_CODE_POINTS = 200
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-class Audience(enum.Enum):
-    """Who receives what is published to a destination."""
+class Kind(enum.Enum):
+    """What a message is, and so who receives it: the third element of a ``msg`` (section 4)."""
 
-    PUBLIC = ""
+    PUBLIC = "public"
     AUTH = "auth"
     PRIVATE = "private"
+    PRESENCE = "presence"
+    DIRECT = "direct"
 
 
 class Destination(NamedTuple):
     """Where a publish goes: ``mystream``, ``auth:mystream`` or ``private:SUBSCRIBER_ID``.
 
-    ``name`` is the stream, or the subscriber id of a private message.
+    ``kind`` is PUBLIC, AUTH or PRIVATE; ``name`` is the stream, or the subscriber id of a private message.
     """
 
-    audience: Audience
+    kind: Kind
     name: str
 
     def __str__(self) -> str:
-        return self.name if self.audience is Audience.PUBLIC else f"{self.audience.value}:{self.name}"
+        return self.name if self.kind is Kind.PUBLIC else f"{self.kind.value}:{self.name}"
 
 
 def _check(what: str, name: object) -> str:
@@ -127,10 +129,10 @@ def parse_destination(destination: object) -> Destination:
         )
     prefix, colon, name = destination.partition(":")
     if colon and prefix == "auth":
-        return Destination(Audience.AUTH, check_stream(name))
+        return Destination(Kind.AUTH, check_stream(name))
     if colon and prefix == "private":
-        return Destination(Audience.PRIVATE, check_subscriber_id(name))
-    return Destination(Audience.PUBLIC, check_stream(destination))
+        return Destination(Kind.PRIVATE, check_subscriber_id(name))
+    return Destination(Kind.PUBLIC, check_stream(destination))
 
 
 def app_path(app_id: str) -> str:

@@ -1,0 +1,29 @@
+"""The service itself, to run on one's own machine: ``pip install tambur[server]``."""
+
+from __future__ import annotations
+
+try:
+    import httptools as _httptools  # noqa: F401
+    import starlette as _starlette  # noqa: F401
+    import uvicorn as _uvicorn  # noqa: F401
+    import websockets as _websockets  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f"the server needs {error.name}, which is not installed; pip install 'tambur[server]'",
+        name=error.name,
+    ) from None
+
+from .app import Server, in_background
+from .config import App, Config, Limits
+
+__all__ = ["App", "Config", "Limits", "Server", "in_background", "serve"]
+
+
+def serve(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT, having printed ``Tambur is listening on http://HOST:PORT``.
+
+    Raises:
+        ConfigurationError: if the server cannot listen on the config's host and port.
+    """
+    server = Server(config)
+    server.run(lambda: print(f"Tambur is listening on {server.url}", flush=True))  # noqa: T201

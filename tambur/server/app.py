@@ -1,0 +1,162 @@
+"""The composition root: everything of a server put together, its start and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, cast
+
+import uvicorn
+
+from ..errors import ConfigurationError
+from .broker import from_url
+from .config import Config
+from .hub import Hub
+from .publishing import Publishing
+from .transports.http import make_app
+from .transports.protocol import BoundedHttpProtocol
+from .transports.websocket import Context, WebSocket
+
+KEEP_ALIVE_S = 65
+"""How long a publisher's connection may idle between two requests, in seconds."""
+
+BACKLOG = 2048
+"""How many connections may wait to be accepted."""
+
+logger = logging.getLogger("tambur.server")
+
+
+class Server:
+    """Listens from the moment it is made, and answers once it is run.
+
+    Parameters:
+        config: what it is to be.
+
+    Raises:
+        ConfigurationError: if it cannot listen on the config's host and port, or has no such broker.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._broker = from_url(config.broker, max_claims=config.limits.max_claims)
+        self._hub = Hub(self._broker, join_window_s=config.join_window_ms / 1000)
+        context = Context(config, {app.key: app for app in config.apps}, self._hub)
+        uvicorn_config = uvicorn.Config(
+            make_app(config, Publishing(config, self._broker)),
+            http=_protocol(functools.partial(BoundedHttpProtocol, config.limits)),
+            ws=_protocol(functools.partial(WebSocket, context)),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=config.limits.shutdown_timeout_s,
+        )
+        self._uvicorn = _Uvicorn(uvicorn_config, before=self._start, after=self._broker.close)
+        self._socket = _listen(config.host, config.port)
+        host, port = self._socket.getsockname()[:2]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        """``http://HOST:PORT``, with the port that was picked where the config said 0."""
+
+    async def _start(self) -> None:
+        await self._broker.start(self._hub.deliver)
+
+    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until SIGTERM, SIGINT or :meth:`stop`, then close every connection.
+
+        Parameters:
+            on_ready: called once requests are answered.
+        """
+        self._uvicorn.on_ready = on_ready
+        try:
+            self._uvicorn.run(sockets=[self._socket])
+        finally:
+            self._socket.close()
+
+    def stop(self) -> None:
+        """Have :meth:`run` return; may be called from any thread."""
+        self._uvicorn.should_exit = True
+
+
+@contextlib.contextmanager
+def in_background(config: Config) -> Iterator[Server]:
+    """Run a server in a thread of its own: for tests, demonstrations and notebooks.
+
+    Raises:
+        ConfigurationError: as :class:`Server` does.
+    """
+    server = Server(config)
+    ready = threading.Event()
+
+    def run() -> None:
+        try:
+            server.run(ready.set)
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=run, name="tambur-server")
+    thread.start()
+    ready.wait()
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join()
+
+
+class _Uvicorn(uvicorn.Server):
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        before: Callable[[], Any],
+        after: Callable[[], Any],
+    ) -> None:
+        super().__init__(config)
+        self._before = before
+        self._after = after
+        self.on_ready: Callable[[], None] = lambda: None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._before()
+        await super().startup(sockets)
+        self.on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        await self._after()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        # uvicorn's own raises the signal again at the end, and the process would die of it: a server
+        # that was told to stop, and did, has not failed.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handled = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in handled}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _protocol(factory: Callable[..., Any]) -> Any:
+    # uvicorn's annotations ask for a class, its code for something to call.
+    return cast(Any, factory)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(f"cannot listen on {host}, port {port}: {reason}") from None

@@ -1,0 +1,162 @@
+"""What carries publications between the nodes of a server, and what they must agree on.
+
+A broker knows published messages, not sessions: it hands each publication to the callback of every node
+that subscribed to its stream, and keeps what must hold for the whole server: claimed nonces, rates and
+who is present.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from ...errors import ConfigurationError
+from ...names import Kind
+
+CLAIM_WINDOW_S = 300
+"""How far a request's timestamp may be from the server's clock, in seconds (section 2 of the protocol).
+
+A claim is kept until its timestamp is this long past: from then on the timestamp alone refuses a replay.
+"""
+
+
+class AppKey(NamedTuple):
+    """What everything is scoped by: two apps never meet."""
+
+    api_key: str
+    app_id: str
+
+
+class Publication(NamedTuple):
+    """One event on its way to subscribers.
+
+    Attributes:
+        app: whose it is.
+        kind: who receives it.
+        name: the stream, or the subscriber id of a private message.
+        event: the JSON text that subscribers get, encoded once for all of them.
+        user_id: of a direct message, the only receiver; of a presence event, the user that it is
+            about and who does not get it; otherwise ``None``.
+        version: of a presence event, its place among the presence events of the stream.
+    """
+
+    app: AppKey
+    kind: Kind
+    name: str
+    event: bytes
+    user_id: str | None = None
+    version: int = 0
+
+
+class Claim(NamedTuple):
+    """What makes a publish one that happens once (section 2 of the protocol).
+
+    Attributes:
+        app: whose nonce it is.
+        timestamp: the request's own, in seconds since 1970.
+        nonce: a digest of the app and the nonce.
+        signature: a digest of the signature; the same nonce with another one is refused.
+    """
+
+    app: AppKey
+    timestamp: int
+    nonce: bytes
+    signature: bytes
+
+
+class Outcome(enum.Enum):
+    """What became of a publish."""
+
+    DELIVERED = enum.auto()
+    REPLAYED = enum.auto()
+    NONCE_REUSED = enum.auto()
+    RATE_LIMITED = enum.auto()
+
+
+class Published(NamedTuple):
+    """``retry_after_s`` is in seconds, and 0 for all outcomes but RATE_LIMITED."""
+
+    outcome: Outcome
+    retry_after_s: float = 0.0
+
+
+class Presence(NamedTuple):
+    """Who was present on a stream after its event ``version``."""
+
+    user_ids: tuple[str, ...]
+    version: int
+
+
+class BrokerUnavailableError(Exception):
+    """The broker cannot do it now, and has done nothing; the text says why.
+
+    Attributes:
+        retry_after_s: seconds after which trying again makes sense.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+Deliver = Callable[[Publication], None]
+
+
+class Broker(Protocol):
+    """The interface.
+
+    Every coroutine may raise :class:`BrokerUnavailableError`, having done nothing. What ends something
+    cannot fail: where the broker is away, it takes effect once that is back.
+    """
+
+    async def start(self, deliver: Deliver) -> None:
+        """Connect, and from now on call ``deliver`` for what is published to subscribed streams."""
+
+    async def close(self) -> None:
+        """Let go of everything. Nothing is delivered afterwards."""
+
+    async def subscribe(self, app: AppKey, stream: str) -> None:
+        """Have what is published to a stream delivered, from the moment this returns."""
+
+    def unsubscribe(self, app: AppKey, stream: str) -> None:
+        """Have a stream's publications delivered no more."""
+
+    async def publish(
+        self, publication: Publication, claim: Claim, *, now: int, max_publishes_per_s: float | None
+    ) -> Published:
+        """Claim a nonce and deliver, in one step: either both happen or none.
+
+        Parameters:
+            now: seconds since 1970.
+            max_publishes_per_s: the app's rate limit, ``None`` for none.
+        """
+
+    async def claimed(self, claim: Claim) -> Outcome | None:
+        """Whether a nonce is taken: REPLAYED, NONCE_REUSED, or ``None`` if it is free."""
+
+    async def send(self, publication: Publication) -> None:
+        """Deliver a direct message."""
+
+    async def join(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> Presence:
+        """Note that one connection of a user is present; the user's first is told to the others."""
+
+    def leave(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> None:
+        """Note that one connection of a user is gone; the user's last is told to the others."""
+
+
+def from_url(url: str, *, max_claims: int) -> Broker:
+    """Make the broker that a URL names.
+
+    Parameters:
+        url: ``memory://``, for one process.
+        max_claims: how many claimed nonces are kept at most.
+
+    Raises:
+        ConfigurationError: if no broker has such a URL.
+    """
+    if url in ("memory:", "memory://"):
+        from .memory import MemoryBroker  # noqa: PLC0415 - one broker is used, only that one is loaded
+
+        return MemoryBroker(max_claims=max_claims)
+    raise ConfigurationError(f"the broker must be 'memory://', not {url.partition('@')[2] or url!r}")

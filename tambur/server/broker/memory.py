@@ -1,0 +1,159 @@
+"""The broker of a single process. What it keeps is gone at a restart, claimed nonces included."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ...names import Kind
+from ..commands import encode_presence
+from . import (
+    CLAIM_WINDOW_S,
+    AppKey,
+    BrokerUnavailableError,
+    Claim,
+    Deliver,
+    Outcome,
+    Presence,
+    Publication,
+    Published,
+)
+
+
+class _Rate:
+    """A token bucket that holds one second's worth of publishes, and at least one."""
+
+    __slots__ = ("_filled_at", "_tokens")
+
+    def __init__(self, now: float, per_s: float) -> None:
+        self._filled_at = now
+        self._tokens = max(1.0, per_s)
+
+    def wait_s(self, now: float, per_s: float) -> float:
+        """Seconds until there is a token; 0.0 if there is one now."""
+        self._tokens = min(max(1.0, per_s), self._tokens + (now - self._filled_at) * per_s)
+        self._filled_at = now
+        return 0.0 if self._tokens >= 1 else (1 - self._tokens) / per_s
+
+    def take(self) -> None:
+        self._tokens -= 1
+
+
+class _Present:
+    """The users on a stream, each with his connections, and how many have come and gone."""
+
+    __slots__ = ("users", "version")
+
+    def __init__(self) -> None:
+        self.users: dict[str, set[str]] = {}
+        self.version = 0
+
+
+class MemoryBroker:
+    """Everything happens within one event loop, so what doesn't await is one step.
+
+    Parameters:
+        max_claims: how many claimed nonces are kept at most; a publish past it is refused.
+        monotonic: the clock of the rate limits, in seconds.
+    """
+
+    def __init__(self, *, max_claims: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._max_claims = max_claims
+        self._monotonic = monotonic
+        self._deliver: Deliver | None = None
+        self._subscribed: set[tuple[AppKey, str]] = set()
+        # By timestamp, so that a second's worth of claims is dropped at once when it has passed.
+        self._claims: dict[int, dict[bytes, bytes]] = {}
+        self._claims_count = 0
+        self._rates: dict[AppKey, _Rate] = {}
+        self._present: dict[tuple[AppKey, str], _Present] = {}
+
+    async def start(self, deliver: Deliver) -> None:
+        self._deliver = deliver
+
+    async def close(self) -> None:
+        self._deliver = None
+
+    async def subscribe(self, app: AppKey, stream: str) -> None:
+        self._subscribed.add((app, stream))
+
+    def unsubscribe(self, app: AppKey, stream: str) -> None:
+        self._subscribed.discard((app, stream))
+
+    async def publish(
+        self, publication: Publication, claim: Claim, *, now: int, max_publishes_per_s: float | None
+    ) -> Published:
+        if self._deliver is None:
+            raise BrokerUnavailableError("the server is shutting down", retry_after_s=1)
+        if (taken := self._taken(claim)) is not None:
+            return Published(taken)
+        rate = None
+        if max_publishes_per_s is not None:
+            monotonic_now = self._monotonic()
+            rate = self._rates.setdefault(claim.app, _Rate(monotonic_now, max_publishes_per_s))
+            if wait_s := rate.wait_s(monotonic_now, max_publishes_per_s):
+                return Published(Outcome.RATE_LIMITED, wait_s)
+        self._claim(claim, now)
+        if rate is not None:
+            rate.take()
+        self._hand_on(publication)
+        return Published(Outcome.DELIVERED)
+
+    async def claimed(self, claim: Claim) -> Outcome | None:
+        return self._taken(claim)
+
+    def _taken(self, claim: Claim) -> Outcome | None:
+        signature = self._claims.get(claim.timestamp, {}).get(claim.nonce)
+        if signature is None:
+            return None
+        return Outcome.REPLAYED if signature == claim.signature else Outcome.NONCE_REUSED
+
+    def _claim(self, claim: Claim, now: int) -> None:
+        claims = self._claims.get(claim.timestamp)
+        if claims is None or self._claims_count >= self._max_claims:
+            for timestamp in [t for t in self._claims if t < now - CLAIM_WINDOW_S]:
+                self._claims_count -= len(self._claims.pop(timestamp))
+        if self._claims_count >= self._max_claims:
+            raise BrokerUnavailableError(
+                f"{self._max_claims} publishes are remembered, the most that max_claims allows",
+                retry_after_s=min(self._claims) + CLAIM_WINDOW_S + 1 - now,
+            )
+        if claims is None:
+            claims = self._claims[claim.timestamp] = {}
+        claims[claim.nonce] = claim.signature
+        self._claims_count += 1
+
+    async def send(self, publication: Publication) -> None:
+        self._hand_on(publication)
+
+    def _hand_on(self, publication: Publication) -> None:
+        # A private message reaches one connection, whatever that is subscribed to.
+        wanted = publication.kind is Kind.PRIVATE or (publication.app, publication.name) in self._subscribed
+        if wanted and self._deliver is not None:
+            self._deliver(publication)
+
+    async def join(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> Presence:
+        present = self._present.setdefault((app, stream), _Present())
+        connections = present.users.setdefault(user_id, set())
+        connections.add(subscriber_id)
+        if len(connections) == 1:
+            self._tell(app, stream, user_id, present, up=True)
+        return Presence(tuple(present.users), present.version)
+
+    def leave(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> None:
+        present = self._present.get((app, stream))
+        if present is None or user_id not in present.users:
+            return
+        connections = present.users[user_id]
+        connections.discard(subscriber_id)
+        if connections:
+            return
+        del present.users[user_id]
+        self._tell(app, stream, user_id, present, up=False)
+        if not present.users:
+            del self._present[app, stream]
+
+    def _tell(self, app: AppKey, stream: str, user_id: str, present: _Present, *, up: bool) -> None:
+        present.version += 1
+        event = encode_presence(stream, user_id, up=up)
+        self._hand_on(Publication(app, Kind.PRESENCE, stream, event, user_id, present.version))

@@ -1,0 +1,175 @@
+"""One subscriber, whatever carries him: frame -> command -> session -> effect on the hub -> ack."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Protocol
+
+from ..tokens import Mode
+from . import commands
+from .broker import BrokerUnavailableError
+from .config import App, Limits
+from .hub import Batch, Hub, Outbox
+from .session import Disable, Effect, Enable, Join, Leave, Result, Send, Session
+
+MAX_MALFORMED_COMMANDS = 10
+"""How many malformed frames in a row end a connection (section 4 of the protocol)."""
+
+MAX_QUEUED_COMMANDS = 32
+"""How many commands may wait for the broker before the transport should stop reading."""
+
+# Close codes, RFC 6455 section 7.4.1.
+POLICY_VIOLATION = 1008
+INTERNAL_ERROR = 1011
+
+logger = logging.getLogger("tambur.server")
+
+
+class Transport(Outbox, Protocol):
+    """What a connection needs of what carries it."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye to the subscriber, with a WebSocket close code where there is one."""
+        ...
+
+    def drained(self) -> None:
+        """All queued commands have been answered; reading may go on."""
+        ...
+
+
+class Connection:
+    """Answers a subscriber's commands one after another, in their order.
+
+    Parameters:
+        subscriber_id: its id, unique within the app.
+        app: whose subscriber it is.
+        hub: where it subscribes.
+        transport: carries it.
+    """
+
+    __slots__ = ("_app", "_closed", "_hub", "_malformed", "_queue", "_session", "_transport", "_worker")
+
+    def __init__(self, subscriber_id: str, app: App, hub: Hub, transport: Transport, limits: Limits) -> None:
+        self._app = app
+        self._hub = hub
+        self._transport = transport
+        self._session = Session(
+            subscriber_id,
+            app.signers,
+            max_streams=limits.max_streams_per_subscriber,
+            max_message_bytes=limits.max_message_bytes,
+        )
+        self._queue: deque[str] = deque()
+        self._malformed = 0
+        self._closed = False
+        self._worker: asyncio.Task[None] | None = None
+        hub.connect(app.key, subscriber_id, transport)
+
+    @property
+    def subscriber_id(self) -> str:
+        return self._session.subscriber_id
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether so many commands wait that the transport should stop reading until ``drained``."""
+        return len(self._queue) >= MAX_QUEUED_COMMANDS
+
+    def receive(self, frame: str) -> None:
+        """Take one frame from the subscriber; its ack is written when its turn has come."""
+        if not self._closed:
+            self._queue.append(frame)
+            if self._worker is None:
+                self._worker = asyncio.get_running_loop().create_task(self._answer_queue())
+
+    def close(self) -> None:
+        """The subscriber is gone: leave everything that it was subscribed to."""
+        if not self._closed:
+            self._closed = True
+            self._queue.clear()
+            self._hub.disconnect(self._app.key, self.subscriber_id)
+            if self._worker is None:
+                self._leave_everything()
+
+    async def _answer_queue(self) -> None:
+        try:
+            while self._queue:
+                await self._answer(self._queue.popleft())
+        except Exception:
+            logger.exception("answering a command failed")
+            self._queue.clear()
+            self._transport.close(INTERNAL_ERROR, "internal error")
+        finally:
+            self._worker = None
+        if self._closed:
+            self._leave_everything()
+        else:
+            self._transport.drained()
+
+    async def _answer(self, frame: str) -> None:
+        try:
+            command = commands.parse(frame)
+        except commands.MalformedCommandError as error:
+            self._malformed += 1
+            self._ack(0, str(error))
+            if self._malformed >= MAX_MALFORMED_COMMANDS:
+                self._queue.clear()
+                self._transport.close(
+                    POLICY_VIOLATION, f"{MAX_MALFORMED_COMMANDS} malformed commands in a row"
+                )
+            return
+        self._malformed = 0
+        answer = self._session.receive(command)
+        if isinstance(answer, Result):
+            self._ack(command.handle, answer.value)
+            return
+        try:
+            await self._perform(answer)
+        except BrokerUnavailableError as error:
+            logger.warning("%s refused: %s", type(command).__name__, error)
+            self._ack(command.handle, Result.UNAVAILABLE.value)
+            return
+        self._session.commit(answer)
+        self._ack(command.handle, Result.OK.value)
+
+    def _ack(self, handle: int, result: str) -> None:
+        self._transport.write(Batch((commands.encode_ack(handle, result),)))
+
+    async def _perform(self, effect: Effect) -> None:
+        app, hub, transport = self._app.key, self._hub, self._transport
+        match effect:
+            case Join(stream):
+                await hub.subscribe(app, stream, transport)
+            case Leave(stream):
+                self._leave(stream)
+            case Enable(stream, Mode.PRESENCE, str(user_id)):
+                await hub.enable_presence(app, stream, transport, user_id, self.subscriber_id)
+            case Enable(stream, Mode.DIRECT, str(user_id)):
+                hub.enable_direct(app, stream, transport, user_id)
+            case Enable(stream):
+                hub.enable_auth(app, stream, transport)
+            case Disable():
+                self._disable(effect)
+            case Send(stream, from_user_id, to_user_id, message):
+                await hub.send_direct(app, stream, from_user_id, to_user_id, message)
+
+    def _disable(self, effect: Disable) -> None:
+        app, hub, transport = self._app.key, self._hub, self._transport
+        match effect:
+            case Disable(stream, Mode.PRESENCE, str(user_id)):
+                hub.disable_presence(app, stream, transport, user_id, self.subscriber_id)
+            case Disable(stream, Mode.DIRECT, str(user_id)):
+                hub.disable_direct(app, stream, transport, user_id)
+            case Disable(stream):
+                hub.disable_auth(app, stream, transport)
+
+    def _leave(self, stream: str) -> None:
+        for mode, user_id in self._session.enabled_modes(stream).items():
+            self._disable(Disable(stream, mode, user_id))
+        self._hub.unsubscribe(self._app.key, stream, self._transport)
+
+    def _leave_everything(self) -> None:
+        for stream in self._session.streams():
+            self._leave(stream)
+            self._session.commit(Leave(stream))

@@ -1,0 +1,258 @@
+"""Stream -> the subscribers of this process: fan-out of publications into their outboxes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from ..names import Kind
+from .broker import AppKey, Broker, Publication
+from .commands import encode_direct, encode_presence
+
+
+class Batch:
+    """Events that leave together, in their order, to one outbox or to thousands.
+
+    Attributes:
+        events: the JSON text of each.
+        encoded: what a transport made of them, kept here so that it is made once for all its outboxes.
+    """
+
+    __slots__ = ("encoded", "events")
+
+    def __init__(self, events: tuple[bytes, ...]) -> None:
+        self.events = events
+        self.encoded: bytes | None = None
+
+
+class Outbox(Protocol):
+    """Where the events for one subscriber go."""
+
+    def write(self, batch: Batch) -> None:
+        """Send, or keep for sending.
+
+        It neither waits nor raises nor calls back into the hub: an outbox that can take no more
+        has its subscriber dropped, later.
+        """
+        ...
+
+
+class _Stream:
+    """The subscribers of one stream, by what they receive."""
+
+    __slots__ = (
+        "auth",
+        "confirmed",
+        "direct",
+        "joining",
+        "outboxes",
+        "pending",
+        "presence",
+        "waiting",
+        "window_is_open",
+    )
+
+    def __init__(self, confirmed: asyncio.Future[None]) -> None:
+        self.confirmed = confirmed
+        self.waiting = 0  # subscribers that will be in outboxes once the broker has confirmed
+        self.outboxes: dict[Outbox, None] = {}  # a set that keeps the order
+        self.auth: set[Outbox] = set()
+        self.presence: dict[Outbox, str] = {}
+        self.direct: dict[str, set[Outbox]] = {}
+        # Who has asked for presence and doesn't know yet who is there: what happened since.
+        self.joining: dict[Outbox, list[Publication]] = {}
+        self.pending: list[Publication] = []
+        self.window_is_open = False
+
+    def fan_out(self, publications: list[Publication]) -> None:
+        """Write public and auth publications, in their order, in one write an outbox."""
+        everything = Batch(tuple(p.event for p in publications))
+        if all(p.kind is Kind.PUBLIC for p in publications):
+            for outbox in self.outboxes:
+                outbox.write(everything)
+            return
+        public = Batch(tuple(p.event for p in publications if p.kind is Kind.PUBLIC))
+        for outbox in self.outboxes:
+            if outbox in self.auth:
+                outbox.write(everything)
+            elif public.events:
+                outbox.write(public)
+
+    def flush(self) -> None:
+        """Write what waits for the end of a window, before something else is written or changed."""
+        if self.pending:
+            publications, self.pending = self.pending, []
+            self.fan_out(publications)
+
+
+class Hub:
+    """Knows outboxes, not what is behind them.
+
+    Publications of a stream are joined: the first is written at once, what follows within the next
+    ``join_window_s`` is written at its end, in one write an outbox. As long as publications keep coming,
+    window follows window; once one has passed without any, the next publication is written at once again.
+
+    Parameters:
+        broker: carries what is published.
+        join_window_s: in seconds; 0 writes every publication at once.
+    """
+
+    def __init__(self, broker: Broker, *, join_window_s: float) -> None:
+        self._broker = broker
+        self._join_window_s = join_window_s
+        self._streams: dict[tuple[AppKey, str], _Stream] = {}
+        self._private: dict[tuple[AppKey, str], Outbox] = {}
+
+    # What a broker delivers.
+
+    def deliver(self, publication: Publication) -> None:
+        """Hand one publication to those who are to receive it."""
+        if publication.kind is Kind.PRIVATE:
+            outbox = self._private.get((publication.app, publication.name))
+            if outbox is not None:
+                outbox.write(Batch((publication.event,)))
+            return
+        stream = self._streams.get((publication.app, publication.name))
+        if stream is None:
+            return
+        if publication.kind is Kind.PRESENCE:
+            self._deliver_presence(stream, publication)
+        elif publication.kind is Kind.DIRECT:
+            stream.flush()
+            batch = Batch((publication.event,))
+            for outbox in stream.direct.get(publication.user_id or "", ()):
+                outbox.write(batch)
+        elif stream.window_is_open:
+            stream.pending.append(publication)
+        else:
+            stream.fan_out([publication])
+            if self._join_window_s:
+                stream.window_is_open = True
+                self._call_at_window_end(stream)
+
+    def _call_at_window_end(self, stream: _Stream) -> None:
+        asyncio.get_running_loop().call_later(self._join_window_s, self._end_window, stream)
+
+    def _end_window(self, stream: _Stream) -> None:
+        if stream.pending:
+            stream.flush()
+            self._call_at_window_end(stream)
+        else:
+            stream.window_is_open = False
+
+    def _deliver_presence(self, stream: _Stream, publication: Publication) -> None:
+        stream.flush()
+        for events in stream.joining.values():
+            events.append(publication)
+        batch = Batch((publication.event,))
+        for outbox, user_id in stream.presence.items():
+            if user_id != publication.user_id:
+                outbox.write(batch)
+
+    # What connections do.
+
+    def connect(self, app: AppKey, subscriber_id: str, outbox: Outbox) -> None:
+        """From now on ``outbox`` gets the private messages for ``subscriber_id``."""
+        self._private[app, subscriber_id] = outbox
+
+    def disconnect(self, app: AppKey, subscriber_id: str) -> None:
+        """Private messages for ``subscriber_id`` have no receiver any more."""
+        del self._private[app, subscriber_id]
+
+    async def subscribe(self, app: AppKey, name: str, outbox: Outbox) -> None:
+        """Once this returns, whatever is published to the stream reaches the outbox.
+
+        Raises:
+            BrokerUnavailableError: nothing has changed.
+        """
+        stream = self._streams.get((app, name))
+        if stream is None:
+            confirmed = asyncio.ensure_future(self._broker.subscribe(app, name))
+            stream = self._streams[app, name] = _Stream(confirmed)
+        stream.waiting += 1
+        try:
+            # Shielded, since the others that wait for the same stream are not to be cancelled with this one.
+            await asyncio.shield(stream.confirmed)
+            stream.flush()
+            stream.outboxes[outbox] = None
+        finally:
+            stream.waiting -= 1
+            self._forget_if_unused(app, name, stream)
+
+    def unsubscribe(self, app: AppKey, name: str, outbox: Outbox) -> None:
+        """The outbox gets nothing more of the stream, whose modes it has left before."""
+        stream = self._streams[app, name]
+        stream.flush()
+        del stream.outboxes[outbox]
+        if self._forget_if_unused(app, name, stream):
+            self._broker.unsubscribe(app, name)
+
+    def _forget_if_unused(self, app: AppKey, name: str, stream: _Stream) -> bool:
+        if stream.outboxes or stream.waiting:
+            return False
+        del self._streams[app, name]
+        return True
+
+    def enable_auth(self, app: AppKey, name: str, outbox: Outbox) -> None:
+        """The outbox also gets what is published to ``auth:`` the stream."""
+        stream = self._streams[app, name]
+        stream.flush()
+        stream.auth.add(outbox)
+
+    def disable_auth(self, app: AppKey, name: str, outbox: Outbox) -> None:
+        """The outbox gets what is published to ``auth:`` the stream no more."""
+        stream = self._streams[app, name]
+        stream.flush()
+        stream.auth.discard(outbox)
+
+    def enable_direct(self, app: AppKey, name: str, outbox: Outbox, user_id: str) -> None:
+        """The outbox also gets direct messages to the user."""
+        self._streams[app, name].direct.setdefault(user_id, set()).add(outbox)
+
+    def disable_direct(self, app: AppKey, name: str, outbox: Outbox, user_id: str) -> None:
+        """The outbox gets direct messages to the user no more."""
+        direct = self._streams[app, name].direct
+        direct[user_id].discard(outbox)
+        if not direct[user_id]:
+            del direct[user_id]
+
+    async def send_direct(
+        self, app: AppKey, name: str, from_user_id: str, to_user_id: str, message: str
+    ) -> None:
+        """Send a message to every connection of a user on the stream; it is no error if he has none.
+
+        Raises:
+            BrokerUnavailableError: nobody got it.
+        """
+        event = encode_direct(name, from_user_id, message)
+        await self._broker.send(Publication(app, Kind.DIRECT, name, event, to_user_id))
+
+    async def enable_presence(
+        self, app: AppKey, name: str, outbox: Outbox, user_id: str, subscriber_id: str
+    ) -> None:
+        """Tell the outbox who is there, then who joins and leaves; tell the others that the user is there.
+
+        Raises:
+            BrokerUnavailableError: nothing has changed.
+        """
+        stream = self._streams[app, name]
+        missed: list[Publication] = []
+        stream.joining[outbox] = missed
+        try:
+            present = await self._broker.join(app, name, user_id, subscriber_id)
+        finally:
+            del stream.joining[outbox]
+        stream.flush()
+        events = [encode_presence(name, other, up=True) for other in present.user_ids if other != user_id]
+        # What the broker told between asking and answering is in its answer, or else comes after it.
+        events += [p.event for p in missed if p.version > present.version and p.user_id != user_id]
+        if events:
+            outbox.write(Batch(tuple(events)))
+        stream.presence[outbox] = user_id
+
+    def disable_presence(
+        self, app: AppKey, name: str, outbox: Outbox, user_id: str, subscriber_id: str
+    ) -> None:
+        """Tell the outbox nothing more; tell the others if this was the user's last connection."""
+        del self._streams[app, name].presence[outbox]
+        self._broker.leave(app, name, user_id, subscriber_id)

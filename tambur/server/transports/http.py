@@ -1,0 +1,88 @@
+"""The REST call, as a Starlette application."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..config import Config
+from ..publishing import Publishing, RefusedError
+
+_CORS = {"Access-Control-Allow-Origin": "*"}  # the 2012 browser publisher posts cross-origin
+
+# A publisher that is still sending its body cannot read an answer, so a body over the limit is read to
+# its end, unless it is so long that this is no mistake.
+_MAX_DISCARDED_BODIES = 8
+
+logger = logging.getLogger("tambur.server")
+
+
+def make_app(config: Config, publishing: Publishing) -> ASGIApp:
+    """Make what uvicorn calls for every request that is not upgraded."""
+
+    async def publish(request: Request) -> Response:
+        try:
+            target = publishing.target(request.headers.get("host", ""), request.scope["raw_path"])
+            body = await _read_body(request, config.limits.max_body_bytes)
+            replayed = await publishing.publish(target, request.headers.get("content-type", ""), body)
+        except RefusedError as refused:
+            logger.info("publish refused with %s", refused)
+            return _refusal(refused, debug=request.query_params.get("debug") == "true")
+        except ClientDisconnect:
+            logger.info("publish broken off by the publisher")
+            return Response(status_code=400)  # nobody is there to read it
+        return Response(status_code=204, headers=_CORS | ({"Tambur-Replayed": "true"} if replayed else {}))
+
+    app = Starlette(routes=[Route("/app/{rest:path}", publish, methods=["POST"])])
+    return _HostCheck(app, config.public_hosts) if config.public_hosts else app
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    chunks = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= max_bytes:
+            chunks.append(chunk)
+        elif size > _MAX_DISCARDED_BODIES * max_bytes:
+            break
+    if size > max_bytes:
+        raise RefusedError(413, f"the body has more than {max_bytes} bytes")
+    return b"".join(chunks)
+
+
+def _refusal(refused: RefusedError, *, debug: bool) -> Response:
+    text = f"{refused.reason}\n"
+    if debug and refused.base_string is not None:
+        lines = refused.base_string.replace("&", "\n&\n").replace("%26", "\n%26")
+        text += f"\nThe base string that the server computed, broken into lines:\n{lines}\n"
+    headers = dict(_CORS)
+    if refused.retry_after_s is not None:
+        headers["Retry-After"] = str(math.ceil(refused.retry_after_s))
+    if refused.status == 401:
+        headers["WWW-Authenticate"] = "OAuth"
+    if refused.status == 413:
+        headers["Connection"] = "close"  # the rest of the body may still be on its way
+    return PlainTextResponse(text, refused.status, headers)
+
+
+class _HostCheck:
+    """Refuses requests for any Host that is not public."""
+
+    def __init__(self, app: ASGIApp, public_hosts: tuple[str, ...]) -> None:
+        self._app = app
+        self._public_hosts = public_hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = Request(scope).headers.get("host", "")
+        if host.lower() in self._public_hosts:
+            await self._app(scope, receive, send)
+        else:
+            refused = RefusedError(421, f"{host!r} is not among this server's public_hosts")
+            await _refusal(refused, debug=False)(scope, receive, send)

@@ -1,0 +1,103 @@
+"""uvicorn's HTTP protocol with the bounds that it leaves open: size of headers, time of a request."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ..config import Limits
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One client connection, until it is upgraded or ends.
+
+    A request must arrive within ``limits.request_timeout_s``, headers and body together, counted from the
+    connection or from its first byte. Only a GET is upgraded; any other request with an ``Upgrade`` header
+    is answered as if it had none.
+    """
+
+    def __init__(self, limits: Limits, **uvicorn: Any) -> None:
+        super().__init__(**uvicorn)
+        self._limits = limits
+        self._unfinished_header_bytes = 0
+        self._headers_are_complete = False
+        self._refusal: tuple[int, str] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._headers_are_complete:
+            self._unfinished_header_bytes = 0
+            return
+        # The parser calls back with whole headers only, and keeps what it has of the next.
+        self._unfinished_header_bytes += len(data)
+        if self._unfinished_header_bytes > self._limits.max_header_bytes:
+            self._refuse_headers()
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        self._headers_are_complete = False
+        if self._deadline is None:
+            self._start_deadline()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._headers_are_complete = True
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self._limits.max_header_bytes:
+            self._refuse_headers()
+            raise ValueError
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._cancel_deadline()
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._refusal is None:
+            super().send_400_response(msg)
+            return
+        status, reason = self._refusal
+        body = f"{reason}\n".encode()
+        self.transport.write(
+            b"HTTP/1.1 %d %s\r\ncontent-type: text/plain; charset=utf-8\r\n"
+            b"content-length: %d\r\nconnection: close\r\n\r\n%s"
+            % (status, reason.partition(":")[0].encode(), len(body), body)
+        )
+        self.transport.close()
+
+    def _refuse_headers(self) -> None:
+        limit = self._limits.max_header_bytes
+        self._refusal = (431, f"Request Header Fields Too Large: at most {limit} bytes are allowed")
+
+    def _should_upgrade(self) -> bool:
+        return self.scope.get("method") == "GET" and super()._should_upgrade()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        pass  # the request has been answered without its Upgrade header, as RFC 9110 section 7.8 allows
+
+    def _start_deadline(self) -> None:
+        self._deadline = self.loop.call_later(self._limits.request_timeout_s, self._time_out)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _time_out(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        limit = self._limits.request_timeout_s
+        self._refusal = (408, f"Request Timeout: a request must arrive within {limit:g} s")
+        self.send_400_response("")

@@ -1,0 +1,253 @@
+"""The WebSocket: section 4 of the protocol over RFC 6455, which the websockets library parses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from dataclasses import dataclass
+from typing import Any, cast
+
+from uvicorn.server import ServerState
+from websockets.datastructures import Headers, MultipleValuesError
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from ...names import split_subscribe_path
+from ..broker import AppKey
+from ..config import App, Config
+from ..connection import Connection
+from ..hub import Batch, Hub
+
+CLOSE_TIMEOUT_S = 1.0
+"""How long a closed connection may take to send what is unsent and to say goodbye, in seconds."""
+
+# Close codes: RFC 6455 section 7.4.1, and ours for a subscriber that reads too slowly.
+GOING_AWAY = 1001
+UNSUPPORTED_DATA = 1003
+INVALID_DATA = 1007
+SLOW_SUBSCRIBER = 4008
+
+logger = logging.getLogger("tambur.server")
+_parser_logger = logging.getLogger("tambur.server.websockets")
+_parser_logger.setLevel(logging.ERROR)  # a line for each connection is more than anybody wants to read
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all connections of a server share."""
+
+    config: Config
+    apps: dict[AppKey, App]
+    hub: Hub
+
+
+class WebSocket(asyncio.Protocol):
+    """One subscriber's connection, from the handshake on; also its outbox.
+
+    Parameters:
+        context: what it shares with the others.
+        server_state: uvicorn's, which knows the connections that a shutdown must end.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_context",
+        "_ending",
+        "_fragments",
+        "_heard_at",
+        "_loop",
+        "_max_unsent_bytes",
+        "_peers",
+        "_protocol",
+        "_timer",
+        "_transport",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, context: Context, *, server_state: ServerState, **_: Any) -> None:
+        limits = context.config.limits
+        self._context = context
+        self._peers: set[Any] = server_state.connections
+        self._loop = asyncio.get_running_loop()
+        self._protocol = ServerProtocol(max_size=limits.max_frame_bytes, logger=_parser_logger)
+        self._max_unsent_bytes = limits.max_unsent_bytes
+        self._connection: Connection | None = None
+        self._fragments: list[bytes] = []
+        # Once true, nothing but the closing handshake is sent, and what arrives is ignored.
+        self._ending = False
+        self._heard_at = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    # What asyncio and uvicorn call.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._peers.add(self)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._ending = True
+        self._peers.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._connection is not None:
+            self._connection.close()
+
+    def shutdown(self) -> None:
+        """The server stops."""
+        self.close(GOING_AWAY, "the server is shutting down")
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = self._loop.time()
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Request):
+                self._shake_hands(event)
+            elif not self._ending:
+                self._receive(cast(Frame, event))
+        self._flush()
+        if self._connection is not None and self._connection.is_busy:
+            self._transport.pause_reading()
+
+    def eof_received(self) -> None:
+        self._protocol.receive_eof()
+        self._flush()
+
+    # The handshake.
+
+    def _shake_hands(self, request: Request) -> None:
+        response = self._refusal(request) or self._protocol.accept(request)
+        self._protocol.send_response(response)
+        self._flush()
+        if self._protocol.state is not State.OPEN:
+            self._end()
+            return
+        path = split_subscribe_path(_raw_path(request))
+        assert path is not None  # _refusal has looked
+        subscriber_id = str(uuid.uuid4())
+        self._transport.write(_encode(b"id:" + subscriber_id.encode()))
+        context = self._context
+        self._connection = Connection(
+            subscriber_id, context.apps[AppKey(*path)], context.hub, self, context.config.limits
+        )
+        self._schedule_ping()
+
+    def _refusal(self, request: Request) -> Response | None:
+        public_hosts = self._context.config.public_hosts
+        host, origin = _header(request.headers, "Host"), _header(request.headers, "Origin")
+        if public_hosts and (host or "").lower() not in public_hosts:
+            return self._protocol.reject(421, f"{host!r} is not among this server's public_hosts\n")
+        path = split_subscribe_path(_raw_path(request))
+        app = self._context.apps.get(AppKey(*path)) if path is not None else None
+        if app is None:
+            return self._protocol.reject(404, "there is no such app here; subscribe at /API_KEY/APP_ID\n")
+        if not app.allows_origin(origin):
+            return self._protocol.reject(403, f"pages of {origin!r} may not subscribe to this app\n")
+        return None
+
+    # Frames.
+
+    def _receive(self, frame: Frame) -> None:
+        match frame.opcode:
+            case Opcode.TEXT | Opcode.CONT:
+                self._fragments.append(bytes(frame.data))
+                if frame.fin:
+                    text = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
+                    self._fragments = []
+                    self._receive_text(text)
+            case Opcode.BINARY:
+                self.close(UNSUPPORTED_DATA, "binary frames are not understood")
+            case Opcode.CLOSE:
+                self._end()
+
+    def _receive_text(self, data: bytes) -> None:
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            self.close(INVALID_DATA, "a text frame must be UTF-8")
+            return
+        assert self._connection is not None  # no frame comes before the handshake
+        self._connection.receive(text)
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._transport.write(data)
+            else:
+                self._end()
+
+    # What the connection and the hub call.
+
+    def write(self, batch: Batch) -> None:
+        if self._ending:
+            return
+        data = batch.encoded
+        if data is None:
+            data = batch.encoded = b"".join([_encode(event) for event in batch.events])
+        self._transport.write(data)
+        if self._transport.get_write_buffer_size() > self._max_unsent_bytes:
+            logger.info("a subscriber reads too slowly: over %d bytes are unsent", self._max_unsent_bytes)
+            self.close(SLOW_SUBSCRIBER, "too much is unsent")
+
+    def drained(self) -> None:
+        if not self._ending:
+            self._transport.resume_reading()
+
+    def close(self, code: int, reason: str) -> None:
+        if self._ending:
+            return
+        try:
+            self._protocol.send_close(code, reason)
+        except InvalidState:  # the handshake is not over, or failed
+            self._transport.abort()
+        self._flush()
+        self._end()
+
+    # The end, and signs of life before it.
+
+    def _end(self) -> None:
+        """Give the closing handshake its time, then cut it short."""
+        if self._ending:
+            return
+        self._ending = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
+        if self._connection is not None:
+            # Not at once: the hub may be in the middle of writing to all of a stream's outboxes.
+            self._loop.call_soon(self._connection.close)
+        self._transport.resume_reading()  # the other side's goodbye is still to come
+
+    def _schedule_ping(self) -> None:
+        limits = self._context.config.limits
+        silent_s = self._loop.time() - self._heard_at
+        delay_s = min(limits.ping_interval_s, limits.ping_timeout_s - silent_s)
+        self._timer = self._loop.call_later(delay_s, self._ping)
+
+    def _ping(self) -> None:
+        if self._loop.time() - self._heard_at >= self._context.config.limits.ping_timeout_s:
+            self._ending = True
+            self._transport.abort()
+            return
+        self._protocol.send_ping(b"")
+        self._flush()
+        self._schedule_ping()
+
+
+def _encode(event: bytes) -> bytes:
+    return Frame(Opcode.TEXT, event).serialize(mask=False)
+
+
+def _raw_path(request: Request) -> bytes:
+    return request.path.partition("?")[0].encode("ascii", "surrogateescape")
+
+
+def _header(headers: Headers, name: str) -> str | None:
+    try:
+        return headers.get(name)
+    except MultipleValuesError:
+        return ", ".join(headers.get_all(name))
