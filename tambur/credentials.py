@@ -82,6 +82,14 @@ def _netloc(parts: SplitResult) -> str | None:
     return netloc
 
 
+def is_host(text: str) -> bool:
+    """Whether ``text`` is ``host`` or ``host:port`` and nothing more."""
+    try:
+        return base_url(text) == f"http://{text}"
+    except ConfigurationError:
+        return False
+
+
 @dataclass(frozen=True)
 class Credentials:
     """What a ``TAMBUR_URL`` holds.
@@ -108,7 +116,9 @@ class Credentials:
             ConfigurationError: if it has another form. The text never shows the URL, which holds a secret.
         """
         if not isinstance(url, str):
-            raise ConfigurationError(f"the URL must be a str of the form {URL_FORM}, not {type(url).__name__}")
+            raise ConfigurationError(
+                f"the URL must be a str of the form {URL_FORM}, not {type(url).__name__}"
+            )
 
         def wrong(rule: str) -> ConfigurationError:
             return ConfigurationError(f"the URL must have the form {URL_FORM}: {rule}")

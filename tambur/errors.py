@@ -152,7 +152,8 @@ class SubscriberClosedError(SubscriberError, ConnectionError):
     """There is no connection, or it ended.
 
     Attributes:
-        code: the WebSocket close code, ``None`` if there was no closing handshake.
+        code: the WebSocket close code, or the HTTP status that refused the connection; ``None`` if the
+            connection just broke or never was.
         reason: the text that came with the code.
     """
 

@@ -149,6 +149,11 @@ def stream_path(destination: str) -> str:
     return "/stream/" + quote(destination, safe=":")
 
 
+def subscribe_path(api_key: str, app_id: str) -> str:
+    """The path that an app's subscribers connect to, ``/API_KEY/APP_ID``."""
+    return f"/{quote(api_key, safe='')}/{quote(app_id, safe='')}"
+
+
 def split_publish_path(raw_path: bytes) -> tuple[str, bytes] | None:
     """Take apart ``/app/APP_ID/stream/STREAM`` as it stands in a request line.
 

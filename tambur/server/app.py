@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from typing import Any, cast
 
 import uvicorn
@@ -19,6 +19,7 @@ from .config import Config
 from .hub import Hub
 from .publishing import Publishing
 from .transports.http import make_app
+from .transports.longpoll import LongPolls
 from .transports.protocol import BoundedHttpProtocol
 from .transports.websocket import Context, WebSocket
 
@@ -44,9 +45,10 @@ class Server:
     def __init__(self, config: Config) -> None:
         self._broker = from_url(config.broker, max_claims=config.limits.max_claims)
         self._hub = Hub(self._broker, join_window_s=config.join_window_ms / 1000)
+        self._long_polls = LongPolls(config, self._hub)
         context = Context(config, {app.key: app for app in config.apps}, self._hub)
         uvicorn_config = uvicorn.Config(
-            make_app(config, Publishing(config, self._broker)),
+            make_app(config, Publishing(config, self._broker), self._long_polls.routes),
             http=_protocol(functools.partial(BoundedHttpProtocol, config.limits)),
             ws=_protocol(functools.partial(WebSocket, context)),
             lifespan="off",
@@ -57,7 +59,9 @@ class Server:
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=config.limits.shutdown_timeout_s,
         )
-        self._uvicorn = _Uvicorn(uvicorn_config, before=self._start, after=self._broker.close)
+        self._uvicorn = _Uvicorn(
+            uvicorn_config, before=self._start, stopping=self._long_polls.shutdown, after=self._broker.close
+        )
         self._socket = _listen(config.host, config.port)
         host, port = self._socket.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -114,11 +118,13 @@ class _Uvicorn(uvicorn.Server):
         self,
         config: uvicorn.Config,
         *,
-        before: Callable[[], Any],
-        after: Callable[[], Any],
+        before: Callable[[], Awaitable[None]],
+        stopping: Callable[[], None],
+        after: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(config)
         self._before = before
+        self._stopping = stopping
         self._after = after
         self.on_ready: Callable[[], None] = lambda: None
 
@@ -128,6 +134,7 @@ class _Uvicorn(uvicorn.Server):
         self.on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping()
         await super().shutdown(sockets)
         await self._after()
 

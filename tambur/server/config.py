@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..credentials import Credentials, base_url, check_secret
+from ..credentials import Credentials, check_secret, is_host
 from ..errors import ConfigurationError
 from ..names import check_credential_name
 from ..tokens import TokenSigner
@@ -55,8 +55,8 @@ class Limits:
         max_unsent_bytes: what may wait for a subscriber that reads too slowly before he is dropped.
         max_streams_per_subscriber: how many streams a connection may be subscribed to at once.
         max_claims: how many publishes are remembered, to deliver each once.
-        ping_interval_s: how often a connection is asked for a sign of life.
-        ping_timeout_s: after how long without one it is dropped.
+        ping_interval_s: how often a connection is asked for a sign of life, and how long a poll waits.
+        ping_timeout_s: after how long without a sign of life or a poll it is dropped.
         shutdown_timeout_s: how long a shutdown waits for connections to close.
     """
 
@@ -100,6 +100,8 @@ class App:
         allowed_origins: the origins of pages that may subscribe, such as ``https://www.example.com``;
             ``None`` for any. What sends no Origin is no page, and not concerned.
         max_publishes_per_s: ``None`` for no limit.
+        long_polling: whether its subscribers may poll (section 6 of the protocol). No Origin is sent
+            with a poll, and whoever learns its URL can read the subscriber's messages.
     """
 
     api_key: str
@@ -107,6 +109,7 @@ class App:
     secrets: tuple[str, ...] = field(repr=False)
     allowed_origins: tuple[str, ...] | None = None
     max_publishes_per_s: float | None = None
+    long_polling: bool = True
 
     def __post_init__(self) -> None:
         for name in ("api_key", "app_id"):
@@ -184,11 +187,11 @@ class Config:
             f"must be 0 to 1000, not {self.join_window_ms!r}",
         )
         for host in self.public_hosts:
-            try:
-                plain = base_url(host) == f"http://{host.lower()}"
-            except ConfigurationError:
-                plain = False
-            _require(plain, "public_hosts", f"takes host or host:port, lower-case, not {host!r}")
+            _require(
+                is_host(host) and host == host.lower(),
+                "public_hosts",
+                f"takes host or host:port, lower-case, not {host!r}",
+            )
 
     @property
     def is_loopback(self) -> bool:

@@ -11,7 +11,7 @@ from ..tokens import Mode
 from . import commands
 from .broker import BrokerUnavailableError
 from .config import App, Limits
-from .hub import Batch, Hub, Outbox
+from .hub import Hub, Outbox
 from .session import Disable, Effect, Enable, Join, Leave, Result, Send, Session
 
 MAX_MALFORMED_COMMANDS = 10
@@ -29,6 +29,10 @@ logger = logging.getLogger("tambur.server")
 
 class Transport(Outbox, Protocol):
     """What a connection needs of what carries it."""
+
+    def write_ack(self, event: bytes) -> None:
+        """Send the answer to the oldest command that has none yet."""
+        ...
 
     def close(self, code: int, reason: str) -> None:
         """Say goodbye to the subscriber, with a WebSocket close code where there is one."""
@@ -134,7 +138,7 @@ class Connection:
         self._ack(command.handle, Result.OK.value)
 
     def _ack(self, handle: int, result: str) -> None:
-        self._transport.write(Batch((commands.encode_ack(handle, result),)))
+        self._transport.write_ack(commands.encode_ack(handle, result))
 
     async def _perform(self, effect: Effect) -> None:
         app, hub, transport = self._app.key, self._hub, self._transport

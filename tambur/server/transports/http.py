@@ -1,18 +1,23 @@
-"""The REST call, as a Starlette application."""
+"""The REST call and the balancer, as a Starlette application: sections 2 and 5 of the protocol."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ...credentials import is_host
+from ...names import split_subscribe_path, subscribe_path
+from ..broker import AppKey
 from ..config import Config
 from ..publishing import Publishing, RefusedError
+from .jsonp import parse_caller
 
 _CORS = {"Access-Control-Allow-Origin": "*"}  # the 2012 browser publisher posts cross-origin
 
@@ -23,8 +28,25 @@ _MAX_DISCARDED_BODIES = 8
 logger = logging.getLogger("tambur.server")
 
 
-def make_app(config: Config, publishing: Publishing) -> ASGIApp:
-    """Make what uvicorn calls for every request that is not upgraded."""
+def make_app(config: Config, publishing: Publishing, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """Make what uvicorn calls for every request that is not upgraded.
+
+    Parameters:
+        routes: what else is answered, such as polls.
+    """
+    apps = {app.key for app in config.apps}
+
+    async def balance(request: Request) -> Response:
+        names = split_subscribe_path(request.scope["raw_path"])
+        if names is None or AppKey(*names) not in apps:
+            return PlainTextResponse("there is no such app here\n", 404)
+        caller = parse_caller(request)
+        if isinstance(caller, Response):
+            return caller
+        host = request.headers.get("host", "")
+        if not is_host(host):
+            return PlainTextResponse(f"the Host header is no host: {host!a:.100}\n", 400)
+        return caller.answer(host + subscribe_path(*names))
 
     async def publish(request: Request) -> Response:
         try:
@@ -39,7 +61,13 @@ def make_app(config: Config, publishing: Publishing) -> ASGIApp:
             return Response(status_code=400)  # nobody is there to read it
         return Response(status_code=204, headers=_CORS | ({"Tambur-Replayed": "true"} if replayed else {}))
 
-    app = Starlette(routes=[Route("/app/{rest:path}", publish, methods=["POST"])])
+    app = Starlette(
+        routes=[
+            *routes,
+            Route("/app/{rest:path}", publish, methods=["POST"]),
+            Route("/{api_key}/{app_id}", balance, methods=["GET"]),
+        ]
+    )
     return _HostCheck(app, config.public_hosts) if config.public_hosts else app
 
 

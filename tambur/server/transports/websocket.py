@@ -193,6 +193,9 @@ class WebSocket(asyncio.Protocol):
             logger.info("a subscriber reads too slowly: over %d bytes are unsent", self._max_unsent_bytes)
             self.close(SLOW_SUBSCRIBER, "too much is unsent")
 
+    def write_ack(self, event: bytes) -> None:
+        self.write(Batch((event,)))
+
     def drained(self) -> None:
         if not self._ending:
             self._transport.resume_reading()

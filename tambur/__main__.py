@@ -1,0 +1,7 @@
+"""``python -m tambur`` is ``tambur``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,50 @@
+"""Answers that are scripts: a function, named by the page, called with JSON (sections 5 and 6 of the protocol)."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+# Both are written into a script, so nothing that could be more than a name and a number gets through.
+_CALLBACK = re.compile(r"[A-Za-z_$][A-Za-z0-9_$.]{0,99}")
+_INSTANCE = re.compile(r"[0-9]{1,20}")
+
+_HEADERS = {
+    "Content-Type": "application/javascript",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Access-Control-Allow-Origin": "*",
+}
+
+
+class Caller:
+    """Who asked for a script: the function to call, and the number it wants to be given first."""
+
+    def __init__(self, callback: str, instance: str) -> None:
+        self._call = f"{callback}({instance}, "
+
+    def answer(self, value: Any) -> Response:
+        """Call the function; JSON escapes whatever is not ASCII."""
+        # The comment keeps the answer from beginning with bytes of the caller's choice.
+        text = f"/**/{self._call}{json.dumps(value, separators=(',', ':'))})"
+        return Response(text.encode("ascii"), headers=_HEADERS)
+
+
+def empty_answer() -> Response:
+    """A script that does nothing."""
+    return Response(b"", headers=_HEADERS)
+
+
+def parse_caller(request: Request) -> Caller | Response:
+    """Read ``callback`` and ``instance``; a 400 if one of them is missing or is not what it should be."""
+    callback = request.query_params.get("callback", "")
+    if not _CALLBACK.fullmatch(callback):
+        return PlainTextResponse(f"callback must be a function's name, not {callback!a:.120}\n", 400)
+    instance = request.query_params.get("instance", "")
+    if not _INSTANCE.fullmatch(instance):
+        return PlainTextResponse(f"instance must be a number of 1 to 20 digits, not {instance!a:.40}\n", 400)
+    return Caller(callback, instance)

@@ -1,0 +1,212 @@
+"""Long polling, for where WebSockets don't pass: section 6 of the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import uuid
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from urllib.parse import unquote
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from ...names import split_subscribe_path
+from ..broker import AppKey
+from ..config import App, Config
+from ..connection import Connection
+from ..hub import Batch, Hub
+from .jsonp import empty_answer, parse_caller
+
+_PATH = re.compile(rb"/comet(/[^/]+/[^/]+)(?:/([^/]+))?")
+
+logger = logging.getLogger("tambur.server")
+
+
+class LongPolls:
+    """All subscribers of a server that poll."""
+
+    def __init__(self, config: Config, hub: Hub) -> None:
+        self._config = config
+        self._hub = hub
+        self._apps = {app.key: app for app in config.apps if app.long_polling}
+        self._subscribers: dict[tuple[AppKey, str], _Subscriber] = {}
+
+    @property
+    def routes(self) -> list[Route]:
+        """What answers ``/comet/...``."""
+        return [Route("/comet/{rest:path}", self._answer, methods=["GET"])]
+
+    def shutdown(self) -> None:
+        """End every connection; polls that wait are answered."""
+        for subscriber in list(self._subscribers.values()):
+            subscriber.end()
+
+    async def _answer(self, request: Request) -> Response:
+        path = _PATH.fullmatch(request.scope["raw_path"])
+        names = split_subscribe_path(path[1]) if path is not None else None
+        app = self._apps.get(AppKey(*names)) if names is not None else None
+        if path is None or app is None:
+            return PlainTextResponse("there is no such app here, or it has no long polling\n", 404)
+        if request.method != "GET":
+            return PlainTextResponse("poll with GET\n", 405, {"Allow": "GET"})  # a HEAD would lose a message
+        caller = parse_caller(request)
+        if isinstance(caller, Response):
+            return caller
+        if path[2] is None:
+            return caller.answer(f"id:{self._connect(app)}")
+        subscriber = self._subscribers.get((app.key, unquote(path[2])))
+        if subscriber is None:
+            return PlainTextResponse("there is no such connection any more\n", 404)
+        data = request.query_params.get("data")
+        if data == "fin":
+            subscriber.end()
+            return empty_answer()
+        event = await (_poll(subscriber, request) if data is None else subscriber.command(data))
+        return empty_answer() if event is None else caller.answer(json.loads(event))
+
+    def _connect(self, app: App) -> str:
+        subscriber_id = str(uuid.uuid4())
+        key = app.key, subscriber_id
+        self._subscribers[key] = _Subscriber(
+            subscriber_id, app, self._hub, self._config, forget=partial(self._subscribers.pop, key)
+        )
+        return subscriber_id
+
+
+class _Subscriber:
+    """One subscriber that polls: his outbox, and the transport of his connection.
+
+    Parameters:
+        forget: called once, when the connection has ended.
+    """
+
+    def __init__(
+        self, subscriber_id: str, app: App, hub: Hub, config: Config, *, forget: Callable[[], object]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._limits = config.limits
+        self._forget = forget
+        self._ended = False
+        self._events: deque[bytes] = deque()
+        self._unsent_bytes = 0
+        self._poll: asyncio.Future[bytes | None] | None = None
+        # One for each command that is under way; they are answered in their order.
+        self._acks: deque[asyncio.Future[bytes | None]] = deque()
+        self._connection = Connection(subscriber_id, app, hub, self, config.limits)
+        self._expiry = self._loop.call_later(self._limits.ping_timeout_s, self.end)
+
+    # What requests do.
+
+    async def poll(self) -> bytes | None:
+        """Wait for one event, in place of any poll before.
+
+        Returns:
+            The event, or ``None`` if there was none in time, or a newer poll came.
+        """
+        self._answer_poll(None)
+        self._expiry.cancel()
+        poll: asyncio.Future[bytes | None] = self._loop.create_future()
+        timeout = self._loop.call_later(self._limits.ping_interval_s, _settle, poll, None)
+        try:
+            if self._events:
+                event = self._events.popleft()
+                self._unsent_bytes -= len(event)
+                return event
+            self._poll = poll
+            return await poll
+        except asyncio.CancelledError:
+            if poll.done() and not poll.cancelled() and (missed := poll.result()) is not None:
+                self._events.appendleft(missed)
+                self._unsent_bytes += len(missed)
+            raise
+        finally:
+            timeout.cancel()
+            if self._poll is poll:
+                self._poll = None
+            if self._poll is None and not self._ended:
+                self._expiry.cancel()
+                self._expiry = self._loop.call_later(self._limits.ping_timeout_s, self.end)
+
+    async def command(self, text: str) -> bytes | None:
+        """Have one command answered; ``None`` if the connection ends before."""
+        ack: asyncio.Future[bytes | None] = self._loop.create_future()
+        self._acks.append(ack)
+        self._connection.receive(text)
+        return await ack
+
+    def end(self) -> None:
+        """End the connection; what waits for an answer gets an empty one."""
+        if self._ended:
+            return
+        self._ended = True
+        self._expiry.cancel()
+        self._answer_poll(None)
+        for ack in self._acks:
+            _settle(ack, None)
+        self._acks.clear()
+        self._events.clear()
+        self._forget()
+        # Not at once: the hub may be in the middle of writing to all of a stream's outboxes.
+        self._loop.call_soon(self._connection.close)
+
+    def _answer_poll(self, event: bytes | None) -> None:
+        poll, self._poll = self._poll, None
+        if poll is not None:
+            _settle(poll, event)
+
+    # What the connection and the hub call.
+
+    def write(self, batch: Batch) -> None:
+        if self._ended:
+            return
+        for event in batch.events:
+            if self._poll is not None and not self._poll.done():
+                self._answer_poll(event)
+            else:
+                self._keep(event)
+        if self._unsent_bytes > self._limits.max_unsent_bytes:
+            logger.info("a subscriber polls too slowly: over %d bytes wait", self._limits.max_unsent_bytes)
+            self.end()
+
+    def _keep(self, event: bytes) -> None:
+        self._events.append(event)
+        self._unsent_bytes += len(event)
+
+    def write_ack(self, event: bytes) -> None:
+        if self._acks:
+            _settle(self._acks.popleft(), event)
+
+    def drained(self) -> None:
+        pass  # each command is a request of its own, so there is no reading to go on with
+
+    def close(self, code: int, reason: str) -> None:
+        logger.info("a subscriber that polls is closed: %d %s", code, reason)
+        self.end()
+
+
+def _settle(future: asyncio.Future[bytes | None], event: bytes | None) -> None:
+    if not future.done():
+        future.set_result(event)
+
+
+async def _poll(subscriber: _Subscriber, request: Request) -> bytes | None:
+    """Poll until there is an answer, or nobody there to take it: then it stays for the next poll."""
+    poll = asyncio.ensure_future(subscriber.poll())
+    gone = asyncio.ensure_future(_disconnect(request))
+    try:
+        await asyncio.wait((poll, gone), return_when=asyncio.FIRST_COMPLETED)
+        return poll.result() if poll.done() else None
+    finally:
+        poll.cancel()
+        gone.cancel()
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
