@@ -1,1 +1,52 @@
+"""Publish messages to browsers over WebSockets::
+
+from tambur import Tambur
+
+tambur = Tambur.from_env()
+tambur.publish("news", "Hello, everybody")
+"""
+
 __version__ = "1.0.0"
+
+from .client import Tambur
+from .errors import (
+    AppNotFoundError,
+    CommandRefusedError,
+    ConfigurationError,
+    ConnectionFailedError,
+    InvalidMessageError,
+    InvalidNameError,
+    MessageTooLargeError,
+    PublishError,
+    RateLimitedError,
+    RejectedError,
+    SubscriberClosedError,
+    SubscriberError,
+    SubscriberTimeoutError,
+    TamburError,
+    TimedOutError,
+    UnauthorizedError,
+    UnavailableError,
+)
+
+__all__ = [
+    "AppNotFoundError",
+    "CommandRefusedError",
+    "ConfigurationError",
+    "ConnectionFailedError",
+    "InvalidMessageError",
+    "InvalidNameError",
+    "MessageTooLargeError",
+    "PublishError",
+    "RateLimitedError",
+    "RejectedError",
+    "SubscriberClosedError",
+    "SubscriberError",
+    "SubscriberTimeoutError",
+    "Tambur",
+    "TamburError",
+    "TimedOutError",
+    "UnauthorizedError",
+    "UnavailableError",
+    "__version__",
+]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from . import __version__
 from .client import Tambur
 from .credentials import ENVIRONMENT_VARIABLE, Credentials
-from .errors import ConfigurationError, PublishError, TamburError
+from .errors import ConfigurationError, TamburError
 from .progress import Progress
 from .tokens import Mode, TokenSigner
 
@@ -165,7 +165,7 @@ def _publish(arguments: argparse.Namespace) -> int:
             for number, line in enumerate(sys.stdin.buffer, 1):
                 try:
                     tambur.publish(arguments.stream, line.removesuffix(b"\n").removesuffix(b"\r"))
-                except (TamburError, PublishError) as error:
+                except TamburError as error:
                     progress.close()
                     print(
                         f"tambur: line {number}, after {number - 1} published: {error}",
@@ -182,7 +182,7 @@ def _listen(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="tambur: %(message)s")
     credentials = Credentials.from_env()
     with Subscriber.from_url(credentials.to_url(), reconnect=True) as subscriber:
-        _subscribe(subscriber, TokenSigner.of(credentials), arguments)
+        _subscribe(subscriber, _signer(credentials), arguments)
         print(subscriber.subscriber_id, flush=True)
         for message in subscriber:
             fields = {name: value for name, value in message._asdict().items() if value is not None}
@@ -202,10 +202,13 @@ def _subscribe(subscriber: Subscriber, signer: TokenSigner, arguments: argparse.
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    credentials = Credentials.from_env()
-    signer = TokenSigner(credentials.api_key, credentials.app_id, credentials.secret)
+    signer = _signer(Credentials.from_env())
     print(signer.sign(arguments.mode, arguments.stream, arguments.subscriber_id, arguments.user_id))
     return 0
+
+
+def _signer(credentials: Credentials) -> TokenSigner:
+    return TokenSigner(credentials.api_key, credentials.app_id, credentials.secret)
 
 
 def _new_app(arguments: argparse.Namespace) -> int:

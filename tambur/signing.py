@@ -33,7 +33,7 @@ def parse_form(body: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def canonical_query_string(parameters: Iterable[tuple[str | bytes, str | bytes]]) -> str:
-    """Encode, sort and join parameters (RFC 5849 section 3.4.1.3.2); ``oauth_signature`` is not among them."""
+    """Encode, sort and join parameters, ``oauth_signature`` left out (RFC 5849 section 3.4.1.3.2)."""
     pairs = sorted((percent_encode(name), percent_encode(value)) for name, value in parameters)
     return "&".join([f"{name}={value}" for name, value in pairs])
 
@@ -52,7 +52,7 @@ def base_string_url(url: str) -> str:
 
 
 def signature_base_string(url: str, canonical: str, method: str = "POST") -> str:
-    """What is signed (RFC 5849 section 3.4.1.1), of a :func:`base_string_url` and a canonical query string."""
+    """What is signed, of a :func:`base_string_url` and a canonical query string (section 3.4.1.1)."""
     return f"{method}&{percent_encode(url)}&{percent_encode(canonical)}"
 
 

@@ -1,4 +1,4 @@
-"""Answers that are scripts: a function, named by the page, called with JSON (sections 5 and 6 of the protocol)."""
+"""Answers that are scripts: a function of the page, called with JSON. Sections 5 and 6 of the protocol."""
 
 from __future__ import annotations
 
