@@ -59,7 +59,8 @@ def base_url(api_host: object, *, ssl: bool = False) -> str:
         netloc = _netloc(parts)
     except ValueError:
         netloc = None
-    if netloc is None or parts.scheme not in ("http", "https"):
+    # urlsplit leaves out line breaks and tabs, which are no more part of a host than any other space.
+    if netloc is None or parts.scheme not in ("http", "https") or re.search(r"\s", api_host):
         raise ConfigurationError(f"api_host must be {rule}, not {api_host!r}")
     if parts.path not in ("", "/") or "?" in written or "#" in written:
         raise ConfigurationError(f"api_host must be {rule}, without a path or query: {api_host!r}")
@@ -123,16 +124,16 @@ class Credentials:
         def wrong(rule: str) -> ConfigurationError:
             return ConfigurationError(f"the URL must have the form {URL_FORM}: {rule}")
 
+        if not url.startswith(("http://", "https://")):
+            raise wrong("it must begin with http:// or https://")
+        if re.search(r"[\s?#]", url):
+            # A "?" or "#" in a secret would cut the URL short, and urlsplit leaves out line breaks.
+            raise wrong("it may not hold spaces, a query or fragment; are the parts percent-encoded?")
         try:
-            parts = urlsplit(url.strip())
+            parts = urlsplit(url)
             netloc = _netloc(parts)
         except ValueError:
-            raise wrong("its host or port is malformed") from None
-        if parts.scheme not in ("http", "https"):
-            raise wrong("it must begin with http:// or https://")
-        if parts.query or parts.fragment:
-            # An unencoded "?", "#" or "/" in a secret cuts the URL short, too.
-            raise wrong("it may not have a query or fragment; are the parts percent-encoded?")
+            raise wrong("its host or port is malformed; are the parts percent-encoded?") from None
         if not parts.username or not parts.password:
             raise wrong("API_KEY:SECRET@ is missing; are the parts percent-encoded?")
         if netloc is None:
