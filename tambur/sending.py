@@ -256,18 +256,22 @@ def _translate(error: Exception, timeouts: tuple[float, float]) -> Failure:
     def late(text: str, *, passing: bool, undelivered: bool) -> Failure:
         return Failure(TimedOutError, text, text, passing, undelivered)
 
+    if type(error) is OSError and error.errno is None:
+        # How requests says that there is no file at the path of the CA bundle or the certificate.
+        return lost(str(error), passing=False, undelivered=True)
     if among(ssl.SSLError, urllib3.exceptions.SSLError, requests.exceptions.SSLError):
         # A certificate or a protocol version will be no better the next time.
         never_sent = among(ssl.SSLCertVerificationError)
         return lost(f"TLS failed: {root}", passing=False, undelivered=never_sent)
-    if among(requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError):
-        return late(f"no connection within {timeouts[0]:g} s", passing=True, undelivered=True)
     if among(urllib3.exceptions.ProxyError, requests.exceptions.ProxyError):
         text = f"the proxy does not connect: {because}"
         return lost(text, passing=True, undelivered=True)
     if among(urllib3.exceptions.NewConnectionError):
         text = f"no connection to the server: {because}; is it running, at this host and port?"
         return lost(text, passing=True, undelivered=True)
+    # Behind NewConnectionError, which some versions of urllib3 derive from ConnectTimeoutError.
+    if among(requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError):
+        return late(f"no connection within {timeouts[0]:g} s", passing=True, undelivered=True)
     if among(TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
         # The caller's time is spent, so there is no second attempt.
         return late(f"no answer within {timeouts[1]:g} s", passing=False, undelivered=False)

@@ -1,0 +1,145 @@
+"""A server on a real socket that misbehaves as it is told, and remembers every byte that it was sent."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import NamedTuple, TypeAlias
+
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
+TIMEOUT_S = 10.0
+
+
+class Received(NamedTuple):
+    """One request, and the number of the connection that it came over."""
+
+    connection: int
+    head: bytes
+    body: bytes
+
+
+Behaviour: TypeAlias = Callable[[socket.socket], bool]
+"""Answers one request; returns whether the connection goes on."""
+
+
+def answer(data: bytes) -> Behaviour:
+    """Send ``data`` and keep the connection."""
+
+    def behave(connection: socket.socket) -> bool:
+        connection.sendall(data)
+        return True
+
+    return behave
+
+
+def response(status: str, *headers: str, body: bytes = b"") -> Behaviour:
+    """Send a whole answer."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
+    return answer("\r\n".join(lines).encode("latin-1") + body)
+
+
+def answer_and_close(data: bytes) -> Behaviour:
+    """Send ``data`` and close, which may be in the middle of an answer."""
+
+    def behave(connection: socket.socket) -> bool:
+        connection.sendall(data)
+        return False
+
+    return behave
+
+
+def reset(connection: socket.socket) -> bool:
+    """Break the connection off with a TCP reset."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    return False
+
+
+def hang(connection: socket.socket) -> bool:
+    """Say nothing until the client goes away."""
+    connection.settimeout(TIMEOUT_S)
+    return bool(connection.recv(1))
+
+
+ok = answer(NO_CONTENT)
+drop = answer_and_close(b"")
+ok_then_close = answer_and_close(NO_CONTENT)
+
+
+class FaultyServer:
+    """Behaves once for each request, in the given order, then answers 204 for good."""
+
+    def __init__(self, *behaviours: Behaviour) -> None:
+        self._behaviours: queue.SimpleQueue[Behaviour] = queue.SimpleQueue()
+        for behaviour in behaviours:
+            self._behaviours.put(behaviour)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.received: list[Received] = []
+        self.connections = 0
+        self.closed: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._open: set[socket.socket] = set()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def __enter__(self) -> FaultyServer:  # noqa: PYI034
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        self._listener.close()
+        for connection in list(self._open):
+            connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [request.body for request in self.received]
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.add(connection)
+            thread = threading.Thread(target=self._serve, args=(connection, self.connections))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket, number: int) -> None:
+        with connection, connection.makefile("rb") as reader:
+            try:
+                while (request := _read_request(reader, number)) is not None:
+                    self.received.append(request)
+                    behaviour = ok if self._behaviours.empty() else self._behaviours.get()
+                    if not behaviour(connection):
+                        break
+            except OSError:
+                pass  # the client broke the connection off, as some tests have it do
+            finally:
+                self._open.discard(connection)
+        self.closed.put(number)
+
+
+def _read_request(reader: socket.SocketIO | object, number: int) -> Received | None:
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        line: bytes = reader.readline()  # type: ignore[union-attr]
+        if not line:
+            return None
+        head += line
+    length = next(
+        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+    )
+    return Received(number, head, reader.read(length))  # type: ignore[union-attr]
