@@ -23,4 +23,5 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def stream(request: pytest.FixtureRequest) -> str:
     """A stream that no other test uses."""
-    return request.node.nodeid[-150:].replace("/", ".")
+    node_id: str = request.node.nodeid
+    return node_id[-150:].replace("/", ".")

@@ -137,7 +137,7 @@ REJECTED = [
 def test_any_other_answer_is_an_error_at_once(
     status: str,
     kind: type[RejectedError],
-    delivered: bool,  # noqa: FBT001
+    delivered: bool,
 ) -> None:
     behaviour = faults.response(status, "Retry-After: 7", body="because é".encode())
     with FaultyServer(behaviour) as server, publisher(server) as tambur:

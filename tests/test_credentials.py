@@ -32,7 +32,7 @@ secrets = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
         ("bücher.example", False, "http://bücher.example"),
     ],
 )
-def test_api_host_is_a_host_or_a_base_url(api_host: str, ssl: bool, url: str) -> None:  # noqa: FBT001
+def test_api_host_is_a_host_or_a_base_url(api_host: str, ssl: bool, url: str) -> None:
     assert base_url(api_host, ssl=ssl) == url
 
 
@@ -91,7 +91,7 @@ def test_a_password_in_api_host_is_not_shown() -> None:
         ("h, i", False),
     ],
 )
-def test_is_host(text: str, expected: bool) -> None:  # noqa: FBT001
+def test_is_host(text: str, expected: bool) -> None:
     assert is_host(text) is expected
 
 
