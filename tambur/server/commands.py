@@ -111,8 +111,8 @@ def _parse_set_mode(handle: int, *values: Any) -> Command:
 
 def _parse_unset_mode(handle: int, *values: Any) -> Command:
     mode = _mode(values)
-    if mode is Mode.DIRECT:
-        values = values[:3] if len(values) == 4 else values  # the user id, which some clients add
+    if mode is Mode.DIRECT and len(values) == 3:
+        values = values[:2]  # without the user id, which some clients add
     (stream,) = _strings('["unset_mode", HANDLE, MODE, STREAM]', 1, values[1:])
     return UnsetMode(handle, mode, stream)
 

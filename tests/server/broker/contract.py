@@ -1,0 +1,230 @@
+"""What every broker must do. A broker's own test module inherits this, and makes its brokers."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from tambur.names import Kind
+from tambur.server.broker import (
+    CLAIM_WINDOW_S,
+    AppKey,
+    Broker,
+    BrokerUnavailableError,
+    Claim,
+    Outcome,
+    Publication,
+    Published,
+)
+
+APP = AppKey("key", "app")
+OTHER_APP = AppKey("other", "app")
+NOW = 1_353_628_800
+DELIVERED = Published(Outcome.DELIVERED)
+REPLAYED = Published(Outcome.REPLAYED)
+NONCE_REUSED = Published(Outcome.NONCE_REUSED)
+
+
+def public(stream: str, text: str, app: AppKey = APP) -> Publication:
+    return Publication(app, Kind.PUBLIC, stream, text.encode())
+
+
+def claim(nonce: str, signature: str = "s", *, timestamp: int = NOW, app: AppKey = APP) -> Claim:
+    return Claim(app, timestamp, nonce.encode(), signature.encode())
+
+
+class Node:
+    """A broker, and what it delivered."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.delivered: list[Publication] = []
+
+    async def publish(
+        self, publication: Publication, by: Claim, *, now: int = NOW, rate: float | None = None
+    ) -> Published:
+        return await self.broker.publish(publication, by, now=now, max_publishes_per_s=rate)
+
+    def presence(self) -> list[tuple[str, bytes]]:
+        return [(p.user_id or "", p.event) for p in self.delivered if p.kind is Kind.PRESENCE]
+
+
+class BrokerContract(abc.ABC):
+    """Inherit it, and say how to make a broker."""
+
+    @abc.abstractmethod
+    def make(self, *, max_claims: int = 100) -> Broker: ...
+
+    def run(self, scenario: Any, **options: Any) -> None:
+        async def whole() -> None:
+            node = Node(self.make(**options))
+            await node.broker.start(node.delivered.append)
+            try:
+                await scenario(node)
+            finally:
+                await node.broker.close()
+
+        coroutine: Coroutine[Any, Any, None] = whole()
+        asyncio.run(coroutine)
+
+    def test_what_is_published_to_a_subscribed_stream_is_delivered_in_order(self) -> None:
+        async def scenario(node: Node) -> None:
+            await node.broker.subscribe(APP, "s")
+            publications = [public("s", str(i)) for i in range(10)]
+            for i, publication in enumerate(publications):
+                assert await node.publish(publication, claim(str(i))) == DELIVERED
+            assert node.delivered == publications
+
+        self.run(scenario)
+
+    def test_nothing_else_is_delivered(self) -> None:
+        async def scenario(node: Node) -> None:
+            await node.broker.subscribe(APP, "s")
+            await node.broker.subscribe(APP, "left")
+            node.broker.unsubscribe(APP, "left")
+            await node.publish(public("t", "x"), claim("1"))
+            await node.publish(public("left", "x"), claim("2"))
+            await node.publish(public("s", "x", OTHER_APP), claim("3", app=OTHER_APP))
+            assert node.delivered == []
+
+        self.run(scenario)
+
+    def test_a_private_message_is_delivered_whatever_is_subscribed(self) -> None:
+        async def scenario(node: Node) -> None:
+            publication = Publication(APP, Kind.PRIVATE, "sid", b"x")
+            assert await node.publish(publication, claim("1")) == DELIVERED
+            assert node.delivered == [publication]
+
+        self.run(scenario)
+
+    def test_a_direct_message_is_delivered(self) -> None:
+        async def scenario(node: Node) -> None:
+            await node.broker.subscribe(APP, "s")
+            publication = Publication(APP, Kind.DIRECT, "s", b"x", "bob")
+            await node.broker.send(publication)
+            assert node.delivered == [publication]
+
+        self.run(scenario)
+
+    def test_the_same_request_is_delivered_once(self) -> None:
+        async def scenario(node: Node) -> None:
+            await node.broker.subscribe(APP, "s")
+            assert await node.broker.claimed(claim("n")) is None
+            assert await node.publish(public("s", "x"), claim("n")) == DELIVERED
+            assert await node.publish(public("s", "x"), claim("n")) == REPLAYED
+            assert await node.broker.claimed(claim("n")) is Outcome.REPLAYED
+            assert len(node.delivered) == 1
+
+        self.run(scenario)
+
+    def test_a_nonce_is_used_for_one_signature(self) -> None:
+        async def scenario(node: Node) -> None:
+            await node.broker.subscribe(APP, "s")
+            await node.publish(public("s", "x"), claim("n", "one"))
+            assert await node.publish(public("s", "y"), claim("n", "two")) == NONCE_REUSED
+            assert await node.broker.claimed(claim("n", "two")) is Outcome.NONCE_REUSED
+            assert [p.event for p in node.delivered] == [b"x"]
+
+        self.run(scenario)
+
+    def test_the_same_nonce_in_another_second_is_another(self) -> None:
+        async def scenario(node: Node) -> None:
+            await node.publish(public("s", "x"), claim("n", "one"))
+            assert await node.publish(public("s", "y"), claim("n", "two", timestamp=NOW + 1)) == DELIVERED
+
+        self.run(scenario)
+
+    def test_a_claim_is_kept_as_long_as_its_timestamp_is_accepted(self) -> None:
+        async def scenario(node: Node) -> None:
+            await node.publish(public("s", "x"), claim("n"))
+            last = NOW + CLAIM_WINDOW_S
+            await node.publish(public("s", "x"), claim("other", timestamp=last), now=last)
+            assert await node.publish(public("s", "x"), claim("n"), now=last) == REPLAYED
+
+        self.run(scenario)
+
+    def test_more_claims_than_the_limit_are_refused_until_some_are_past(self) -> None:
+        async def scenario(node: Node) -> None:
+            await node.broker.subscribe(APP, "s")
+            for nonce in "ab":
+                await node.publish(public("s", nonce), claim(nonce))
+            with pytest.raises(BrokerUnavailableError, match="max_claims") as caught:
+                await node.publish(public("s", "c"), claim("c"))
+            assert caught.value.retry_after_s == CLAIM_WINDOW_S + 1
+            assert [p.event for p in node.delivered] == [b"a", b"b"]
+            assert await node.publish(public("s", "a"), claim("a")) == REPLAYED
+            later = NOW + CLAIM_WINDOW_S + 1
+            assert await node.publish(public("s", "c"), claim("c", timestamp=later), now=later) == DELIVERED
+
+        self.run(scenario, max_claims=2)
+
+    def test_a_publish_over_the_rate_has_claimed_nothing(self) -> None:
+        async def scenario(node: Node) -> None:
+            await node.broker.subscribe(APP, "s")
+            outcomes = [await node.publish(public("s", str(i)), claim(str(i)), rate=3) for i in range(4)]
+            assert outcomes[:3] == [DELIVERED] * 3
+            assert outcomes[3].outcome is Outcome.RATE_LIMITED
+            assert 0 < outcomes[3].retry_after_s <= 1 / 3
+            assert await node.broker.claimed(claim("3")) is None
+            assert len(node.delivered) == 3
+            # What was delivered before is still known, and costs nothing.
+            assert await node.publish(public("s", "0"), claim("0"), rate=3) == REPLAYED
+            assert (
+                await node.publish(public("s", "x", OTHER_APP), claim("x", app=OTHER_APP), rate=3)
+                == DELIVERED
+            )
+
+        self.run(scenario)
+
+    def test_a_user_joins_with_the_first_connection_and_leaves_with_the_last(self) -> None:
+        async def scenario(node: Node) -> None:
+            broker = node.broker
+            await broker.subscribe(APP, "s")
+            assert (await broker.join(APP, "s", "alice", "a1")).user_ids == ("alice",)
+            present = await broker.join(APP, "s", "bob", "b1")
+            assert set(present.user_ids) == {"alice", "bob"}
+            await broker.join(APP, "s", "bob", "b2")
+            broker.leave(APP, "s", "bob", "b1")
+            assert node.presence() == [
+                ("alice", b'["msg","s","presence",["alice","up"]]'),
+                ("bob", b'["msg","s","presence",["bob","up"]]'),
+            ]
+            broker.leave(APP, "s", "bob", "b2")
+            assert node.presence()[2:] == [("bob", b'["msg","s","presence",["bob","down"]]')]
+            broker.leave(APP, "s", "bob", "b2")
+            broker.leave(APP, "s", "nobody", "n1")
+            assert len(node.presence()) == 3
+
+        self.run(scenario)
+
+    def test_versions_order_the_events_and_the_answer(self) -> None:
+        async def scenario(node: Node) -> None:
+            await node.broker.subscribe(APP, "s")
+            answers = [await node.broker.join(APP, "s", user, user) for user in ("a", "b", "c")]
+            versions = [p.version for p in node.delivered]
+            assert versions == sorted(set(versions))
+            assert [answer.version for answer in answers] == versions
+
+        self.run(scenario)
+
+    def test_streams_and_apps_do_not_see_each_others_users(self) -> None:
+        async def scenario(node: Node) -> None:
+            await node.broker.join(APP, "s", "alice", "a1")
+            assert (await node.broker.join(APP, "t", "bob", "b1")).user_ids == ("bob",)
+            assert (await node.broker.join(OTHER_APP, "s", "carol", "c1")).user_ids == ("carol",)
+
+        self.run(scenario)
+
+    def test_a_closed_broker_publishes_nothing(self) -> None:
+        async def scenario(node: Node) -> None:
+            await node.broker.subscribe(APP, "s")
+            await node.broker.close()
+            with pytest.raises(BrokerUnavailableError):
+                await node.publish(public("s", "x"), claim("n"))
+            assert node.delivered == []
+
+        self.run(scenario)

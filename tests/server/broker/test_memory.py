@@ -1,0 +1,75 @@
+"""The in-memory broker."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tambur import ConfigurationError
+from tambur.server.broker import CLAIM_WINDOW_S, Broker, Outcome, from_url
+from tambur.server.broker.memory import MemoryBroker
+
+from .contract import APP, NOW, BrokerContract, Node, claim, public
+
+
+class TestMemoryBroker(BrokerContract):
+    def make(self, *, max_claims: int = 100) -> Broker:
+        return from_url("memory://", max_claims=max_claims)
+
+
+def test_tokens_come_back_at_the_rate() -> None:
+    clock = [0.0]
+
+    async def scenario() -> None:
+        node = Node(MemoryBroker(max_claims=100, monotonic=lambda: clock[0]))
+        await node.broker.start(node.delivered.append)
+
+        async def outcome(nonce: str) -> Outcome:
+            return (await node.publish(public("s", "x"), claim(nonce), rate=0.5)).outcome
+
+        assert await outcome("1") is Outcome.DELIVERED
+        published = await node.publish(public("s", "x"), claim("2"), rate=0.5)
+        assert published.retry_after_s == 2
+        clock[0] = 1.9
+        assert await outcome("2") is Outcome.RATE_LIMITED
+        clock[0] = 2.0
+        assert await outcome("2") is Outcome.DELIVERED
+        clock[0] = 1000.0
+        assert await outcome("3") is Outcome.DELIVERED
+        assert await outcome("4") is Outcome.RATE_LIMITED
+
+    asyncio.run(scenario())
+
+
+def test_claims_that_are_past_take_no_room() -> None:
+    async def scenario() -> None:
+        broker = MemoryBroker(max_claims=10**9)
+        node = Node(broker)
+        await broker.start(node.delivered.append)
+        for second in range(2 * CLAIM_WINDOW_S):
+            now = NOW + second
+            await node.publish(public("s", "x"), claim("n", timestamp=now), now=now)
+        assert broker._claims_count == sum(map(len, broker._claims.values())) == CLAIM_WINDOW_S + 1
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_left_of_a_stream_that_everybody_left() -> None:
+    async def scenario() -> None:
+        broker = MemoryBroker(max_claims=1)
+        await broker.start(lambda _: None)
+        await broker.subscribe(APP, "s")
+        await broker.join(APP, "s", "alice", "a1")
+        broker.leave(APP, "s", "alice", "a1")
+        broker.unsubscribe(APP, "s")
+        assert (broker._present, broker._subscribed) == ({}, set())
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("url", ["", "memory", "kafka://h", "redis://user:hunter2@h"])
+def test_a_broker_that_there_is_not_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="broker must be") as caught:
+        from_url(url, max_claims=1)
+    assert "hunter2" not in str(caught.value)
