@@ -1,0 +1,182 @@
+"""The configuration, and what is said of a mistake in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tambur import ConfigurationError
+from tambur.credentials import Credentials
+from tambur.server import App, Config, Limits
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "configuration.md"
+APP = '[[apps]]\napi_key = "k"\napp_id = "a"\nsecrets = ["hunter2"]\n'
+
+
+def load(tmp_path: Path, text: str) -> Config:
+    path = tmp_path / "tambur.toml"
+    path.write_text(text, "utf-8")
+    return Config.from_toml(path)
+
+
+def test_the_smallest_file_is_one_app(tmp_path: Path) -> None:
+    assert load(tmp_path, APP) == Config(apps=(App("k", "a", ("hunter2",)),))
+
+
+def test_every_setting_can_be_given(tmp_path: Path) -> None:
+    text = (
+        '[server]\nhost = "::1"\nport = 0\nbroker = "memory://"\npublic_hosts = ["h", "h:80"]\n'
+        "join_window_ms = 0\n"
+        "[limits]\nmax_message_bytes = 1\nping_interval_s = 1\nping_timeout_s = 1.5\n"
+        + APP
+        + 'allowed_origins = ["https://h"]\nmax_publishes_per_s = 2\nlong_polling = false\n'
+    )
+    assert load(tmp_path, text) == Config(
+        apps=(App("k", "a", ("hunter2",), ("https://h",), 2.0, long_polling=False),),
+        host="::1",
+        port=0,
+        public_hosts=("h", "h:80"),
+        join_window_ms=0.0,
+        limits=Limits(max_message_bytes=1, ping_interval_s=1.0, ping_timeout_s=1.5),
+    )
+
+
+MISTAKES = [
+    ("[server\n", "line 1"),
+    ("\n\n[sever]\n" + APP, "line 3: unknown table 'sever'; the tables are apps, limits, server"),
+    ("[server]\nport = 1\nprot = 2\n" + APP, "line 3: unknown setting 'prot'; known here are broker, host"),
+    ("[server]\nport = '8080'\n" + APP, "line 2: port must be an integer, not '8080'"),
+    ("[server]\nport = true\n" + APP, "line 2: port must be an integer, not True"),
+    ("[server]\nport = 70000\n" + APP, "line 2: port must be 0 to 65535, not 70000"),
+    ("[server]\nhost = ''\n" + APP, "line 2: host must not be empty"),
+    ("[server]\njoin_window_ms = -1\n" + APP, "line 2: join_window_ms must be 0 to 1000, not -1.0"),
+    ("server = 1\n" + APP, "line 1: server must be a table"),
+    (
+        "[server]\n# hosts\npublic_hosts = [\n  'h',\n  'http://h',\n]\nport = 1\n" + APP,
+        "line 3: public_hosts takes host or host:port, lower-case, not 'http://h'",
+    ),
+    ("[server]\npublic_hosts = ['H']\n" + APP, "line 2: public_hosts takes"),
+    ("[server]\npublic_hosts = [1]\n" + APP, "line 2: public_hosts must be an array of strings, not [1]"),
+    (
+        "[limits]\nmax_message_bytes = 0\n" + APP,
+        "line 2: max_message_bytes must be above 0 and finite, not 0",
+    ),
+    ("[limits]\nmax_message_bytes = 1.5\n" + APP, "line 2: max_message_bytes must be an integer, not 1.5"),
+    ("[limits]\nping_interval_s = inf\n" + APP, "line 2: ping_interval_s must be above 0 and finite"),
+    ("[limits]\nping_timeout_s = 5\n" + APP, "line 2: ping_timeout_s must be above ping_interval_s (25.0)"),
+    (
+        "[limits]\nping_interval_s = 70\n" + APP,
+        "line 1: ping_timeout_s must be above ping_interval_s (70.0), not 60.0",
+    ),
+    ("[server]\nport = 1\n", "line 1: apps must hold at least one app"),
+    ("", "line 1: apps must hold at least one app"),
+    ("apps = 3\n", "line 1: apps must be an array of tables, each headed [[apps]]"),
+    ("[apps]\napi_key = 'k'\n", "line 1: apps must be an array of tables"),
+    (APP + APP, "line 1: apps holds the app 'a' twice with the same api_key"),
+    (APP + "\n[[apps]]\napi_key = 'k'\napp_id = 'b'\n", "line 6: secrets is missing"),
+    (APP + "\n[[apps]]\nsecrets = ['s']\n", "line 6: api_key is missing"),
+    (APP + "\n[[apps]]\napi_key = 'k'\napp_id = 'b:c'\nsecrets = ['s']\n", "line 8: app_id may not hold ':'"),
+    (APP.replace('"a"', '""'), "line 3: app_id must not be empty"),
+    (APP.replace('"a"', "7"), "line 3: app_id must be a string, not 7"),
+    (APP.replace('["hunter2"]', '"hunter2"'), "line 4: secrets must be an array of strings"),
+    (APP.replace('["hunter2"]', "[]"), "line 4: secrets must hold at least one secret"),
+    (
+        APP.replace('["hunter2"]', '["hunter2", ""]'),
+        "line 4: secrets holds one that cannot be: the secret must",
+    ),
+    (APP + 'allowed_origins = ["www.example.com"]\n', "line 5: allowed_origins takes origins such as"),
+    (APP + 'allowed_origins = ["https://h/path"]\n', "line 5: allowed_origins takes origins such as"),
+    (APP + "max_publishes_per_s = 0\n", "line 5: max_publishes_per_s must be above 0 and finite, not 0.0"),
+    (APP + "long_polling = 'no'\n", "line 5: long_polling must be true or false, not 'no'"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), MISTAKES, ids=[said for _, said in MISTAKES])
+def test_a_mistake_is_answered_with_file_line_and_rule(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text)
+    assert said in str(caught.value)
+    assert str(tmp_path / "tambur.toml") in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_mistake_in_a_long_file_is_found_in_time(tmp_path: Path) -> None:
+    apps = "".join(APP.replace('"a"', f'"a{i}"') for i in range(1000))
+    with pytest.raises(ConfigurationError, match="line 4005: unknown setting 'x'"):
+        load(tmp_path, apps + APP + "x = 1\n")
+
+
+def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot read .*nowhere.toml: .*No such file"):
+        Config.from_toml(tmp_path / "nowhere.toml")
+    (tmp_path / "latin").write_bytes(b"\xff")
+    with pytest.raises(ConfigurationError, match="cannot read .*utf-8"):
+        Config.from_toml(tmp_path / "latin")
+
+
+def test_no_repr_shows_a_secret() -> None:
+    app = App("k", "a", ("hunter2",))
+    assert app.signers
+    assert "hunter2" not in repr(app) + repr(Config(apps=(app,)))
+
+
+def test_a_tambur_url_gives_key_secret_and_app_id_alone() -> None:
+    credentials = Credentials.from_url("https://k:s@example.com:9/app/a")
+    config = Config.from_credentials(credentials, port=1)
+    assert config == Config(apps=(App("k", "a", ("s",)),), port=1)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("[::1]", True), ("localhost", True),
+     ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("example.com", False)],
+)  # fmt: skip
+def test_loopback_is_what_nobody_else_can_reach(host: str, expected: bool) -> None:
+    assert Config(apps=(App("k", "a", ("s",)),), host=host).is_loopback is expected
+
+
+def test_origins_are_compared_whole() -> None:
+    app = App("k", "a", ("s",), allowed_origins=("https://www.example.com",))
+    assert app.allows_origin("https://www.example.com")
+    assert app.allows_origin("HTTPS://WWW.Example.com")
+    assert app.allows_origin(None)
+    for origin in (
+        "http://www.example.com",
+        "https://example.com",
+        "https://www.example.com.evil.example",
+        "null",
+        "",
+    ):
+        assert not app.allows_origin(origin)
+    assert App("k", "a", ("s",)).allows_origin("null")
+
+
+def documented(section: str) -> dict[str, str]:
+    text = DOCUMENTATION.read_text("utf-8").split(f"## `{section}`")[1].split("\n## ")[0]
+    return dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize(("section", "cls"), [("[server]", Config), ("[limits]", Limits), ("[[apps]]", App)])
+def test_every_setting_is_documented_with_its_default(section: str, cls: Any) -> None:
+    rows = documented(section)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in ("apps", "limits")}
+    assert set(rows) == set(fields)
+    words = {"required": dataclasses.MISSING, "any": None, "no limit": None, "`[]`": (), "`true`": True}
+    for name, written in rows.items():
+        default = fields[name].default
+        if written in words:
+            assert default == words[written] or default is words[written], name
+        else:
+            assert written.strip("`") == (f'"{default}"' if isinstance(default, str) else str(default)), name
+
+
+def test_the_documented_example_loads(tmp_path: Path) -> None:
+    example = re.search(r"```toml\n(.*?)```", DOCUMENTATION.read_text("utf-8"), re.DOTALL)
+    assert example is not None
+    config = load(tmp_path, example[1])
+    assert [app.app_id for app in config.apps] == ["shop", "chat"]
+    assert len(config.apps[0].secrets) == 2
