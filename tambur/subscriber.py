@@ -18,6 +18,7 @@ It is section 4 of the protocol; the names of the commands are the protocol's.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import random
@@ -117,7 +118,12 @@ class Subscriber:
         # What is subscribed and enabled, and so to be again after a reconnect.
         self._streams: dict[str, dict[Mode, _Mode]] = {}
         self._connection: ClientConnection | None = None
-        self._open()
+        self._connections = contextlib.ExitStack()  # holds the one that is open
+        try:
+            self._open()
+        except BaseException:
+            self._drop()
+            raise
 
     @classmethod
     def from_url(cls, url: str, *, timeout: float = 10.0, reconnect: bool = False) -> Subscriber:
@@ -153,8 +159,7 @@ class Subscriber:
     def close(self) -> None:
         """End the connection. Any thread may call it; a :meth:`receive` that waits is ended."""
         self._closed.set()
-        if self._connection is not None:
-            self._connection.close()
+        self._drop()
 
     # Commands. Each returns once the server has confirmed it.
 
@@ -309,8 +314,8 @@ class Subscriber:
 
     def _open(self) -> None:
         try:
-            connection = connect(
-                self.url, open_timeout=self._timeout, compression=None, max_size=MAX_FRAME_BYTES
+            connection = self._connections.enter_context(
+                connect(self.url, open_timeout=self._timeout, compression=None, max_size=MAX_FRAME_BYTES)
             )
         except InvalidStatus as error:
             status, body = error.response.status_code, error.response.body or b""
@@ -322,10 +327,8 @@ class Subscriber:
         try:
             greeting = connection.recv(timeout=self._timeout)
         except (TimeoutError, ConnectionClosed) as error:
-            connection.close()
             raise SubscriberClosedError(f"{self.url} sent no subscriber id") from error
         if not isinstance(greeting, str) or not greeting.startswith("id:"):
-            connection.close()
             raise SubscriberClosedError(f"{self.url} is no Tambur server: it sent no subscriber id")
         self.subscriber_id = greeting.removeprefix("id:")
         self._acks.clear()
@@ -363,9 +366,8 @@ class Subscriber:
                     self._enable(mode, stream, user_id, token)
 
     def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._connection = None
+        self._connections.close()
 
 
 def _closed(error: ConnectionClosed) -> SubscriberClosedError:

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import pytest
 
+from tambur import Tambur
 from tambur.server import App, Config, Server, in_background
+from tambur.subscriber import Subscriber
 
 API_KEY = "30af96de47e3c58329045ff136a4a3ea"
 APP_ID = "ws-bot-1"
 SECRET = "wsbot"
+APP = App(API_KEY, APP_ID, (SECRET,))
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """A server with one app and the defaults, shared by the whole run: each test uses streams of its own."""
-    with in_background(Config(apps=(App(API_KEY, APP_ID, (SECRET,)),), port=0)) as running:
+    with in_background(Config(apps=(APP,), port=0)) as running:
         yield running
 
 
 @pytest.fixture
 def stream(request: pytest.FixtureRequest) -> str:
     """A stream that no other test uses."""
-    node_id: str = request.node.nodeid
-    return node_id[-150:].replace("/", ".")
+    return hashlib.sha1(request.node.nodeid.encode(), usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture
+def tambur(server: Server) -> Iterator[Tambur]:
+    """A publisher for the shared server."""
+    with publisher(server) as made:
+        yield made
+
+
+def publisher(server: Server) -> Tambur:
+    """A publisher for the app that tests use."""
+    return Tambur(API_KEY, APP_ID, SECRET, server.url)
+
+
+def subscriber(server: Server, *streams: str, timeout: float = 10.0, reconnect: bool = False) -> Subscriber:
+    """A subscriber to the app that tests use, which receives some streams."""
+    made = Subscriber(API_KEY, APP_ID, server.url, timeout=timeout, reconnect=reconnect)
+    for name in streams:
+        made.subscribe(name)
+    return made

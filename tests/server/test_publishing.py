@@ -133,7 +133,8 @@ FIELDS = [
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_missing_parameter_is_400(publisher: Publisher, field: str) -> None:
-    refused = publisher.refusal(**{field: None})
+    changes: dict[str, Any] = {field: None}
+    refused = publisher.refusal(**changes)
     assert (refused.status, refused.reason) == (400, f"{field} must be given once, not 0 times")
 
 

@@ -1,0 +1,160 @@
+"""The server's sockets, byte by byte."""
+
+from __future__ import annotations
+
+import json
+import socket
+from types import TracebackType
+from typing import Any
+
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.uri import parse_uri
+
+from tambur.server import Server
+from tests.conftest import API_KEY, APP_ID
+
+TIMEOUT_S = 10.0
+SUBSCRIBE_PATH = f"/{API_KEY}/{APP_ID}"
+
+
+def connect(server: Server) -> socket.socket:
+    host, _, port = server.url.removeprefix("http://").rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
+
+
+class Answer:
+    """An HTTP answer: its status, headers with lower-case names, and body."""
+
+    def __init__(self, data: bytes) -> None:
+        head, _, self.body = data.partition(b"\r\n\r\n")
+        status, *lines = head.decode("latin-1").split("\r\n")
+        self.status = int(status.split()[1])
+        self.headers = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+        }
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Read until the server closes."""
+    chunks = []
+    try:
+        while chunk := connection.recv(65536):
+            chunks.append(chunk)
+    except ConnectionResetError:
+        pass  # it had something unread when it closed
+    return b"".join(chunks)
+
+
+def read_answer(connection: socket.socket) -> Answer:
+    """Read one answer of a connection that stays open."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        chunk = connection.recv(1)
+        assert chunk, f"the connection ended after {data!r}"
+        data += chunk
+    answer = Answer(data)
+    length = int(answer.headers.get("content-length", "0"))
+    while len(answer.body) < length:
+        answer.body += connection.recv(length - len(answer.body))
+    return answer
+
+
+def ask(server: Server, data: bytes) -> Answer:
+    """Send bytes, and read one answer."""
+    with connect(server) as connection:
+        connection.sendall(data)
+        return read_answer(connection)
+
+
+def handshake(path: str = SUBSCRIBE_PATH, *headers: str, method: str = "GET", host: str = "h") -> bytes:
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        f"Host: {host}",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        *headers,
+    ]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+class Socket:
+    """A WebSocket client that shows each frame, and can be made to send any."""
+
+    def __init__(self, server: Server, path: str = SUBSCRIBE_PATH) -> None:
+        self.connection = connect(server)
+        self.protocol = ClientProtocol(parse_uri(f"ws{server.url.removeprefix('http')}{path}"))
+        self.protocol.send_request(self.protocol.connect())
+        self.flush()
+        self.waiting: list[Any] = []
+        response = self.next_event()
+        assert isinstance(response, Response)
+        assert response.status_code == 101
+        self.greeting = self.text()
+
+    def __enter__(self) -> Socket:  # noqa: PYI034
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.connection.close()
+
+    @property
+    def subscriber_id(self) -> str:
+        return self.greeting.removeprefix("id:")
+
+    def flush(self) -> None:
+        for data in self.protocol.data_to_send():
+            if data:
+                self.connection.sendall(data)
+
+    def next_event(self) -> Any:
+        while not self.waiting:
+            data = self.connection.recv(65536)
+            assert data, f"the server closed: {self.protocol.close_rcvd}"
+            self.protocol.receive_data(data)
+            self.waiting += self.protocol.events_received()
+            self.flush()  # pongs
+        return self.waiting.pop(0)
+
+    def frame(self) -> Frame:
+        event = self.next_event()
+        assert isinstance(event, Frame)
+        return event
+
+    def text(self) -> str:
+        """The next text frame; pings between are answered and passed over."""
+        while (frame := self.frame()).opcode is Opcode.PING:
+            pass
+        assert frame.opcode is Opcode.TEXT, frame
+        assert frame.fin
+        return bytes(frame.data).decode()
+
+    def json(self) -> Any:
+        return json.loads(self.text())
+
+    def send(self, *array: Any) -> None:
+        self.send_text(json.dumps(array).encode())
+
+    def send_text(self, data: bytes) -> None:
+        self.protocol.send_text(data)
+        self.flush()
+
+    def command(self, *array: Any) -> Any:
+        """Send a command, and read what comes next."""
+        self.send(*array)
+        return self.json()
+
+    def close_code(self) -> int:
+        """Read up to the close frame."""
+        while self.frame().opcode is not Opcode.CLOSE:
+            pass
+        assert self.protocol.close_rcvd is not None
+        return self.protocol.close_rcvd.code
