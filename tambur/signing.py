@@ -52,8 +52,10 @@ def base_string_url(url: str) -> str:
 
 
 def signature_base_string(url: str, canonical: str, method: str = "POST") -> str:
-    """What is signed, of a :func:`base_string_url` and a canonical query string (section 3.4.1.1)."""
-    return f"{method}&{percent_encode(url)}&{percent_encode(canonical)}"
+    """What is signed, of a :func:`base_string_url` and a :func:`canonical_query_string` (section 3.4.1.1)."""
+    # All that percent-encoding would still change in a canonical query string, many times faster.
+    encoded = canonical.replace("%", "%25").replace("=", "%3D").replace("&", "%26")
+    return f"{method}&{percent_encode(url)}&{encoded}"
 
 
 def sign(base_string: str, secret: str) -> str:

@@ -179,6 +179,12 @@ class WebSocket(asyncio.Protocol):
                 self._transport.write(data)
             else:
                 self._end()
+                # The other side closes once it has read this far; to close with something of it unread
+                # would take away what it has not read yet.
+                if self._transport.can_write_eof():
+                    self._transport.write_eof()
+                else:
+                    self._transport.close()
 
     # What the connection and the hub call.
 
