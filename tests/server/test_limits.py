@@ -1,0 +1,165 @@
+"""What one client may cost the others: size of headers, time of a request."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tambur import Tambur
+from tambur.server import Config, Limits, Server, in_background
+from tests.conftest import APP, APP_ID, publisher, subscriber
+
+from .wire import SUBSCRIBE_PATH, Answer, Socket, ask, connect, handshake, read_all, read_answer
+
+TIMEOUT_S = 0.5
+MAX_HEADER_BYTES = Limits().max_header_bytes
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Server]:
+    config = Config(apps=(APP,), port=0, limits=Limits(request_timeout_s=TIMEOUT_S))
+    with in_background(config) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def everybody_else_is_served(server: Server, impatient: Server) -> Iterator[None]:
+    """Whatever a test does, who was there before is served afterwards."""
+    with publisher(server) as one, publisher(impatient) as other:
+        with subscriber(server, "else") as first, subscriber(impatient, "else") as second:
+            yield
+            for tambur, receiver in ((one, first), (other, second)):
+                tambur.publish("else", "x")
+                assert receiver.receive(10).text == "x"
+
+
+def sent_until_closed(server: Server, chunk: bytes, head: bytes = b"") -> Answer:
+    with connect(server) as connection:
+        connection.sendall(head)
+        sent = 0
+        try:
+            while sent < 100 * MAX_HEADER_BYTES:
+                connection.sendall(chunk)
+                sent += len(chunk)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        assert sent < 100 * MAX_HEADER_BYTES, "nothing stops it"
+        return Answer(read_all(connection) or b"HTTP/1.1 431 read away by a reset\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("head", "chunk"),
+    [
+        (b"GET / HTTP/1.1\r\n", b"X-Header: value\r\n"),
+        (b"GET / HTTP/1.1\r\nX-Endless: ", b"x" * 100),
+        (b"GET / HTTP/1.1\r\nX-Endless", b"x" * 100),
+        (b"GET /", b"x" * 100),
+        (b"GET /?", b"x" * 100),
+    ],
+    ids=["headers", "value", "name", "path", "query"],
+)
+def test_a_head_without_end_is_cut_off(server: Server, head: bytes, chunk: bytes) -> None:
+    assert sent_until_closed(server, chunk, head).status == 431
+
+
+@pytest.mark.parametrize("upgrade", [False, True])
+def test_a_long_head_is_refused_even_when_it_comes_at_once(server: Server, upgrade: bool) -> None:
+    start = handshake()[:-2] if upgrade else b"GET / HTTP/1.1\r\nHost: h\r\n"
+    room = MAX_HEADER_BYTES - len(start) - 200
+    assert ask(server, start + b"X: " + b"y" * room + b"\r\n\r\n").status in (101, 404, 431)
+    answer = ask(server, start + b"X: " + b"y" * MAX_HEADER_BYTES + b"\r\n\r\n")
+    assert answer.status == 431
+    assert answer.body == b"Request Header Fields Too Large: at most 16384 bytes are allowed\n"
+
+
+def test_each_request_of_a_connection_is_measured_by_itself(server: Server) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"y" * (MAX_HEADER_BYTES // 2) + b"\r\n\r\n"
+    with connect(server) as connection:
+        for _ in range(5):
+            connection.sendall(head)
+            assert read_answer(connection).status == 404
+        connection.sendall(head * 5)
+        assert [read_answer(connection).status for _ in range(5)] == [404] * 5
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"",
+        b"G",
+        b"GET / HTTP/1.1\r\nHost: h\r\n",
+        f"POST /app/{APP_ID}/stream/x HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nx".encode(),
+    ],
+    ids=["nothing", "a byte", "half a head", "half a body"],
+)
+def test_a_request_that_does_not_end_is_given_up(impatient: Server, start: bytes) -> None:
+    started = time.monotonic()
+    with connect(impatient) as connection:
+        connection.sendall(start)
+        answer = Answer(read_all(connection))
+    assert answer.status == 408
+    assert TIMEOUT_S <= time.monotonic() - started < TIMEOUT_S + 5
+
+
+def test_a_byte_now_and_then_gains_no_time(impatient: Server) -> None:
+    with connect(impatient) as connection:
+        connection.settimeout(0.05)
+        started = time.monotonic()
+        data = b""
+        while not data:
+            connection.sendall(b"GET / HTTP/1.1\r\nX: y"[:1] if time.monotonic() == started else b"x")
+            try:
+                data = connection.recv(65536)
+            except TimeoutError:
+                assert time.monotonic() - started < TIMEOUT_S + 5
+        assert Answer(data).status in (400, 408)
+
+
+def test_a_connection_may_idle_between_requests(impatient: Server, stream: str) -> None:
+    with publisher(impatient) as tambur, connect(impatient) as idle, connect(impatient) as clock:
+        request = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+        idle.sendall(request)
+        assert read_answer(idle).status == 404
+        # The server's own clock tells when more than the timeout has passed.
+        assert Answer(read_all(clock)).status == 408
+        idle.sendall(request)
+        assert read_answer(idle).status == 404
+        assert tambur.publish(stream, "x")
+
+
+def test_a_subscriber_may_be_silent(impatient: Server) -> None:
+    with Socket(impatient) as one, connect(impatient) as clock:
+        assert Answer(read_all(clock)).status == 408
+        assert one.command("subscribe", 1, "s") == ["ack", 1, "ok"]
+
+
+def test_a_long_poll_may_wait_longer(impatient: Server, stream: str) -> None:
+    def get(query: str, path: str = "") -> bytes:
+        return f"GET /comet{SUBSCRIBE_PATH}{path}?instance=1&callback=f{query} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+
+    subscriber_id = ask(impatient, get("")).body.decode().split("id:")[1].removesuffix('")')
+    ask(impatient, get(f"&data=%5B%22subscribe%22,1,%22{stream}%22%5D", f"/{subscriber_id}"))
+    with connect(impatient) as poll, connect(impatient) as clock, publisher(impatient) as tambur:
+        poll.sendall(get("", f"/{subscriber_id}"))
+        assert Answer(read_all(clock)).status == 408
+        tambur.publish(stream, "x")
+        assert read_answer(poll).body == f'/**/f(1, ["msg","{stream}","public","x"])'.encode()
+
+
+def test_a_flood_of_connections_that_say_nothing_ends(impatient: Server, tambur: Tambur) -> None:
+    flood = [connect(impatient) for _ in range(200)]
+    for connection in flood:
+        assert Answer(read_all(connection)).status == 408
+        connection.close()
+
+
+def test_reset_connections_leave_nothing_behind(server: Server) -> None:
+    for data in (b"", b"GET", handshake(), handshake()[:-3]):
+        for _ in range(20):
+            connection = connect(server)
+            connection.sendall(data)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            connection.close()

@@ -1,0 +1,102 @@
+"""How a server ends."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tambur import ConfigurationError
+from tambur.server import Config, Server, in_background
+from tests.conftest import API_KEY, APP, APP_ID, SECRET
+
+from .test_http import signed
+from .wire import Socket, connect, handshake, read_answer
+
+SERVE = f"""
+from tambur.server import App, Config, serve
+serve(Config(apps=(App({API_KEY!r}, {APP_ID!r}, ({SECRET!r},)),), port=0))
+"""
+
+
+class Process:
+    """A server in a process of its own; what :mod:`tests.server.wire` needs of one is its URL."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        self.url = line.removeprefix("Tambur is listening on ").strip()
+        assert line == f"Tambur is listening on {self.url}\n"
+
+    def end(self, number: signal.Signals) -> tuple[int, float]:
+        """Send a signal; returns the exit status and after how many seconds it came."""
+        started = time.monotonic()
+        self.process.send_signal(number)
+        return self.process.wait(30), time.monotonic() - started
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_gracefully(number: signal.Signals) -> None:
+    process = Process()
+    assert isinstance(process.process, subprocess.Popen)
+    server: Server = process  # type: ignore[assignment]
+    with (
+        process.process,
+        Socket(server) as subscriber,
+        Socket(server) as lazy,
+        connect(server) as idle,
+        connect(server) as half,
+        connect(server) as new,
+    ):
+        idle.sendall(signed(server, "test", "x"))
+        assert read_answer(idle).status == 204
+        half.sendall(signed(server, "test", "x")[:-10])
+        new.sendall(handshake()[:-10])
+        lazy.command("subscribe", 1, "test")
+        status, seconds = process.end(number)
+        assert status == 0
+        assert seconds < 5
+        assert subscriber.close_code() == 1001
+        with pytest.raises(ConnectionRefusedError):
+            connect(server)
+
+
+def test_a_port_in_use_is_said_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(
+            ConfigurationError, match=f"cannot listen on 127.0.0.1, port {port}: Address already in use"
+        ):
+            Server(Config(apps=(APP,), port=port))
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "256.1.1.1", "x" * 300, "203.0.113.1"])
+def test_an_address_that_is_not_ours_is_said_so(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot listen on"):
+        Server(Config(apps=(APP,), port=0, host=host))
+
+
+def test_a_broker_that_there_is_not_is_said_so_and_nothing_stays_open() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="the broker must be"):
+            Server(Config(apps=(APP,), port=port, broker="kafka://h"))
+
+
+def test_a_port_is_free_again_afterwards() -> None:
+    with in_background(Config(apps=(APP,), port=0)) as server, Socket(server) as one:
+        port = int(server.url.rpartition(":")[2])
+        assert one.subscriber_id
+    with in_background(Config(apps=(APP,), port=port)) as server:
+        assert server.url == f"http://127.0.0.1:{port}"
+
+
+def test_it_listens_on_ipv6() -> None:
+    with in_background(Config(apps=(APP,), port=0, host="::1")) as server:
+        assert server.url.startswith("http://[::1]:")
