@@ -6,19 +6,19 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "tambur/__init__.py").read_text("utf-8"))[1]
 
-SUBSCRIBER = ["websockets>=14"]
+SUBSCRIBER = ["websockets>=16"]
 SERVER = [
-    "uvicorn>=0.35",
-    "starlette>=0.40",
+    "uvicorn>=0.54,<1",
+    "starlette>=1,<2",
     "httptools>=0.6.3",
-    "websockets>=14",
+    "websockets>=16",
     'tomli>=2; python_version < "3.11"',
 ]
 
 setup(
     name="tambur",
     version=VERSION,
-    description="Publish messages to browsers over WebSockets: the Tambur client, and the server to host yourself",
+    description="Messages to browsers over WebSockets: the Tambur client, and the server to host yourself",
     long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
@@ -33,7 +33,6 @@ setup(
         "Framework :: Django",
         "Framework :: Flask",
         "Intended Audience :: Developers",
-        "License :: OSI Approved :: MIT License",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.10",

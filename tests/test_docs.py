@@ -1,0 +1,170 @@
+"""Every snippet of the documentation does what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tambur import Tambur, UnauthorizedError
+from tambur.server import Server
+from tambur.subscriber import Subscriber
+from tambur.tokens import TokenSigner
+
+from .conftest import API_KEY, APP_ID, SECRET, subscriber
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+SIGNER = TokenSigner(API_KEY, APP_ID, SECRET)
+
+
+def snippets(text: str, language: str = "python") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def snippet(holding: str) -> str:
+    (found,) = [code for code in snippets(README) if holding in code]
+    return found
+
+
+def run(code: str) -> dict[str, Any]:
+    namespace: dict[str, Any] = {"__name__": "snippet"}
+    exec(compile(code, "README.md", "exec"), namespace)  # noqa: S102 - that is the test
+    return namespace
+
+
+@pytest.fixture(autouse=True)
+def tambur_url(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = server.url.removeprefix("http://")
+    monkeypatch.setenv("TAMBUR_URL", f"http://{API_KEY}:{SECRET}@{host}/app/{APP_ID}")
+
+
+def test_all_snippets_of_the_readme_are_run_here() -> None:
+    assert len(snippets(README)) == 6
+
+
+def test_the_first_snippet_publishes(server: Server) -> None:
+    with subscriber(server, "news") as receiver:
+        receiver.enable_auth("news", SIGNER.auth)
+        code = snippet('"Hello, everybody"')
+        for written, real in (
+            ("API_KEY", API_KEY),
+            ("APP_ID", APP_ID),
+            ("SECRET", SECRET),
+            ("tambur.example.com:8080", server.url),
+        ):
+            code = code.replace(f'"{written}"', repr(real))
+        run(code)["tambur"].close()
+        assert receiver.receive(10) == ("news", "public", "Hello, everybody", None)
+        assert receiver.receive(10) == ("news", "auth", '{"hello":"admins"}', None)
+
+
+def test_the_environment_makes_a_publisher() -> None:
+    (code,) = [code for code in snippets(README) if code.endswith("tambur = Tambur.from_env()\n")]
+    assert run(code)["tambur"].publish("news", "x") is True
+
+
+def test_the_subscribers_snippet_prints_a_message(
+    server: Server, tambur: Tambur, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscribe = Subscriber.subscribe
+
+    def subscribe_then_publish(self: Subscriber, stream: str) -> None:
+        subscribe(self, stream)
+        tambur.publish(stream, "Hello")
+
+    monkeypatch.setattr(Subscriber, "subscribe", subscribe_then_publish)
+    run(snippet("Subscriber.from_env"))
+    assert capsys.readouterr().out == "public Hello\n"
+
+
+def test_the_flask_view_gives_tokens_to_whom_it_should(server: Server) -> None:
+    app = run(snippet("from flask"))["app"]
+    app.secret_key = "secret"
+    client = app.test_client()
+    with subscriber(server, "inbox-alice") as page:
+        form = {"stream": "inbox-alice", "subscriber_id": page.subscriber_id}
+        assert client.post("/tambur-token", data=form).status_code == 403
+        with client.session_transaction() as session:
+            session["user"] = "alice"
+        answer = client.post("/tambur-token", data=form)
+        assert answer.json["user"] == "alice"
+        page.enable_presence("inbox-alice", answer.json["user"], answer.json["token"])
+        assert client.post("/tambur-token", data=form | {"stream": "inbox-bob"}).status_code == 403
+        attack = client.post("/tambur-token", data=form | {"subscriber_id": "x:S"})
+        assert (attack.status_code, b"may not hold" in attack.data) == (400, True)
+        assert client.post("/tambur-token", data={"stream": "lobby"}).status_code == 400
+
+
+def test_the_django_view_gives_tokens_to_whom_it_should(server: Server) -> None:
+    import django  # noqa: PLC0415 - its settings come first
+    from django.conf import settings  # noqa: PLC0415
+
+    settings.configure(
+        SECRET_KEY="secret",
+        ALLOWED_HOSTS=["testserver"],
+        LOGIN_URL="/login",
+        ROOT_URLCONF="django.contrib.auth.urls",
+        INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes"],
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    )
+    django.setup()
+    from django.contrib.auth.models import AnonymousUser, User  # noqa: PLC0415
+    from django.core.management import call_command  # noqa: PLC0415
+    from django.db import connections  # noqa: PLC0415
+    from django.test import RequestFactory  # noqa: PLC0415
+
+    call_command("migrate", verbosity=0)
+    view = run(snippet("from django"))["tambur_token"]
+
+    def post(user: Any, **form: str) -> Any:
+        request = RequestFactory().post("/tambur-token", form)
+        request.user = user
+        return view(request)
+
+    alice = User.objects.create(username="alice")
+    admin = User.objects.create(username="admin", is_superuser=True)
+    with subscriber(server, "lobby", "staff") as page:
+        form = {"stream": "lobby", "subscriber_id": page.subscriber_id}
+        assert post(AnonymousUser(), **form).status_code == 302
+        answer = post(alice, **form)
+        assert answer.headers["Content-Type"] == "application/json"
+        page.enable_presence("lobby", "alice", json.loads(answer.content)["token"])
+        assert post(alice, **form | {"stream": "staff"}).status_code == 403
+        assert post(admin, **form | {"stream": "staff"}).status_code == 200
+        assert post(alice, **form | {"subscriber_id": "x:S"}).status_code == 400
+        assert post(alice, stream="lobby").status_code == 400
+    get = RequestFactory().get("/tambur-token")
+    get.user = alice
+    assert view(get).status_code == 405
+    connections.close_all()
+
+
+def test_the_snippet_on_errors_tells_what_went_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = snippet("except RateLimitedError")
+    run(code)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("TAMBUR_URL", os.environ["TAMBUR_URL"].replace(SECRET, "wrong"))
+    run(code)
+    said = capsys.readouterr().out
+    assert "401: wrong signature" in said
+    assert said.endswith(" 1 False\n")
+    with pytest.raises(UnauthorizedError):
+        Tambur.from_env().publish("news", "x")
+
+
+@pytest.mark.parametrize("code", snippets((ROOT / "docs" / "security.md").read_text("utf-8")))
+def test_the_snippets_on_security_hold(code: str) -> None:
+    run(code)
+
+
+@pytest.mark.parametrize("page", [README, *(p.read_text("utf-8") for p in (ROOT / "docs").glob("*.md"))])
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page)
+    assert all((ROOT / link).exists() or (ROOT / "docs" / link).exists() for link in links), links

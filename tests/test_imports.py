@@ -1,0 +1,177 @@
+"""Who may import whom: the wall between the publisher and the server, and the pure core."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tambur
+
+PACKAGE = Path(tambur.__file__).parent
+
+# What each module of the publisher's side may import of the package, at its top.
+PUBLISHER = {
+    "errors": set(),
+    "names": {"errors"},
+    "credentials": {"errors", "names"},
+    "signing": set(),
+    "tokens": {"names"},
+    "sending": {"errors"},
+    "client": {"", "credentials", "errors", "names", "sending", "signing", "tokens"},
+    "subscriber": {"credentials", "errors", "names", "tokens"},
+    "progress": set(),
+    "": {"client", "errors"},
+    # The command line is above all; what needs an extra, it imports inside the commands.
+    "cli": {"", "client", "credentials", "errors", "progress", "tokens"},
+    "__main__": {"cli"},
+    "demo": {"client", "credentials", "server", "subscriber"},
+}  # fmt: skip
+SERVER_MAY_USE = {"credentials", "errors", "names", "signing", "tokens", "", "server"}
+PURE = {"names", "credentials", "signing", "tokens", "server.commands", "server.session"}
+IMPURE = {
+    "asyncio", "datetime", "random", "redis", "requests", "secrets", "socket", "starlette", "threading",
+    "time", "uvicorn", "websockets",
+}  # fmt: skip
+
+
+def modules(package: Path) -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(package.rglob("*.py")):
+        name = ".".join(path.relative_to(package).with_suffix("").parts)
+        yield name.removesuffix("__init__").rstrip("."), ast.parse(path.read_text("utf-8"))
+
+
+def top_level(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports that importing the module runs; those for a type checker alone are none."""
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            waiting += ast.iter_child_nodes(node)
+
+
+def imports(package: Path) -> dict[str, tuple[set[str], set[str]]]:
+    """For each module of a package, what it imports of the package and of elsewhere."""
+    known = dict(modules(package))
+    graph = {}
+    for name, tree in known.items():
+        inner, outer = set(), set()
+        for node in top_level(tree):
+            if isinstance(node, ast.Import):
+                outer |= {alias.name.partition(".")[0] for alias in node.names}
+            elif node.level == 0:
+                outer.add((node.module or "").partition(".")[0])
+            else:
+                is_package = (package / name.replace(".", "/") / "__init__.py").exists()
+                parts = name.split(".") if name else []
+                base = parts[: len(parts) - node.level + is_package]
+                target = ".".join([*base, *([node.module] if node.module else [])])
+                for alias in node.names:
+                    inner.add(whole if (whole := f"{target}.{alias.name}".lstrip(".")) in known else target)
+        graph[name] = inner, outer
+    return graph
+
+
+def violations(package: Path) -> list[str]:
+    found = []
+    for name, (inner, outer) in imports(package).items():
+        in_server = name == "server" or name.startswith("server.")
+        for target in inner:
+            first = target.partition(".")[0]
+            if in_server:
+                transports = "server.transports."
+                if first not in SERVER_MAY_USE:
+                    found.append(f"{name} imports {target}")
+                if name.startswith(transports) and target in {
+                    f"{transports}{other}" for other in ("http", "longpoll", "websocket", "protocol")
+                }:
+                    found.append(f"the transport {name} imports {target}")
+                if name != "server" and target == "server.app":
+                    found.append(f"{name} imports {target}")
+                if name.startswith("server.broker") and target in ("server.session", "server.hub"):
+                    found.append(f"{name} knows sessions: it imports {target}")
+                if name == "server.hub" and target.startswith("server.transports"):
+                    found.append(f"{name} imports {target}")
+            elif target not in PUBLISHER[name]:
+                found.append(f"{name} imports {target}")
+        found += [f"{name} is pure, and imports {module}" for module in outer & IMPURE if name in PURE]
+        if "requests" in outer and name not in ("client", "errors", "sending"):
+            found.append(f"{name} imports requests")
+        if "redis" in outer and name != "server.broker.redis":
+            found.append(f"{name} imports redis")
+    return found
+
+
+def test_the_rules_hold() -> None:
+    assert violations(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "said"),
+    [
+        ("client", "from .server import Config", "client imports server"),
+        ("client", "from . import server", "client imports server"),
+        ("tokens", "import time", "tokens is pure, and imports time"),
+        ("progress", "from requests.auth import AuthBase", "progress imports requests"),
+        ("server/session", "import asyncio", "server.session is pure, and imports asyncio"),
+        ("server/hub", "from ..client import Tambur", "server.hub imports client"),
+        (
+            "server/hub",
+            "from .transports.websocket import WebSocket",
+            "server.hub imports server.transports.websocket",
+        ),
+        (
+            "server/transports/http",
+            "from . import websocket",
+            "the transport server.transports.http imports server.transports.websocket",
+        ),
+        (
+            "server/broker/memory",
+            "from ..session import Session",
+            "server.broker.memory knows sessions: it imports server.session",
+        ),
+        ("server/publishing", "import redis", "server.publishing imports redis"),
+        (
+            "server/connection",
+            "try:\n    from . import app\nfinally:\n    pass",
+            "server.connection imports server.app",
+        ),
+    ],
+)
+def test_a_violation_is_found(tmp_path: Path, module: str, line: str, said: str) -> None:
+    for path in PACKAGE.rglob("*.py"):
+        copy = tmp_path / path.relative_to(PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(path.read_text("utf-8"), "utf-8")
+    changed = tmp_path / f"{module}.py"
+    changed.write_text(changed.read_text("utf-8") + f"\n{line}\n", "utf-8")
+    assert violations(tmp_path) == [said]
+
+
+def test_the_publisher_works_with_nothing_but_requests() -> None:
+    code = """
+import sys
+
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {
+            "httptools", "redis", "starlette", "tomli", "uvicorn", "uvloop", "websockets", "anyio"
+        }:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Nothing())
+import tambur
+tambur.Tambur("k", "a", "s", "h").generate_auth_token("s", "id")
+import tambur.cli
+tambur.cli.main(["new-app", "shop"])
+assert not any(name.startswith("tambur.server") for name in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,107 @@
+"""What is shipped: it takes a checkout, and is left out where the tests run away from one."""
+
+from __future__ import annotations
+
+import email
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.message import Message
+from pathlib import Path
+
+import pytest
+
+import tambur
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("dist")
+    source = tmp_path_factory.mktemp("source") / "tambur"
+    # Of what git tracks, so that nothing lies about that a fresh clone wouldn't have.
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split("\0")
+    for name in filter(None, tracked):
+        copy = source / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((ROOT / name).read_bytes())
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", made, source],
+        check=True,
+        capture_output=True,
+    )
+    return made
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    (found,) = dist.glob("*.whl")
+    return found
+
+
+def names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        return email.message_from_bytes(archive.read(name))
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    shipped = {str(path.relative_to(ROOT)) for path in (ROOT / "tambur").rglob("*") if path.is_file()}
+    shipped = {name for name in shipped if "__pycache__" not in name}
+    assert {name for name in names(wheel) if ".dist-info/" not in name} == shipped
+    assert "tambur/py.typed" in shipped
+    assert any(name.endswith("/LICENSE") for name in names(wheel))
+
+
+def test_the_source_distribution_holds_what_building_and_testing_take(dist: Path) -> None:
+    (path,) = dist.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    left_out = {name for name in tracked if name.startswith((".", "benchmarks/"))} | {"MANIFEST.in"}
+    assert set(tracked) - left_out <= held
+
+
+def test_requests_is_the_only_dependency_without_extras(wheel: Path) -> None:
+    required = metadata(wheel).get_all("Requires-Dist") or []
+    assert [r for r in required if "extra ==" not in r] == ["requests>=2.28"]
+    assert set(metadata(wheel).get_all("Provides-Extra") or []) == {"server", "subscriber"}
+
+
+def test_the_metadata_say_what_it_is(wheel: Path) -> None:
+    said = metadata(wheel)
+    assert said["Version"] == tambur.__version__
+    assert said["License"] == "MIT" or said["License-Expression"] == "MIT"
+    assert said["Requires-Python"] == ">=3.10"
+    assert str(said.get_payload()).startswith("# Tambur\n")
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert re.search(rf"^## {re.escape(tambur.__version__)} ", changelog, re.MULTILINE)
+
+
+def test_a_plain_install_brings_requests_and_nothing_else_of_ours(wheel: Path, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    subprocess.run([venv / "bin/pip", "install", "--quiet", wheel], check=True)
+    listed = subprocess.run(
+        [venv / "bin/pip", "list", "--format=freeze"], check=True, capture_output=True, text=True
+    ).stdout
+    installed = {line.partition("==")[0].lower().replace("_", "-") for line in listed.splitlines()}
+    of_requests = {"requests", "certifi", "charset-normalizer", "idna", "urllib3"}
+    assert installed - {"pip", "setuptools", "wheel"} == of_requests | {"tambur"}
+    code = "from tambur import Tambur; print(Tambur('k', 'a', 's', 'h').url)"
+    done = subprocess.run(
+        [venv / "bin/python", "-W", "error", "-c", code], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "http://h/app/a\n"
