@@ -101,7 +101,8 @@ def test_a_request_that_does_not_end_is_given_up(impatient: Server, start: bytes
         connection.sendall(start)
         answer = Answer(read_all(connection))
     assert answer.status == 408
-    assert TIMEOUT_S <= time.monotonic() - started < TIMEOUT_S + 5
+    # An event loop's clock stands still for a turn of the loop, and uvloop's counts milliseconds.
+    assert TIMEOUT_S - 0.05 <= time.monotonic() - started < TIMEOUT_S + 5
 
 
 def test_a_byte_now_and_then_gains_no_time(impatient: Server) -> None:
