@@ -91,7 +91,8 @@ def violations(package: Path) -> list[str]:
                 if first not in SERVER_MAY_USE:
                     found.append(f"{name} imports {target}")
                 if name.startswith(transports) and target in {
-                    f"{transports}{other}" for other in ("http", "longpoll", "websocket", "protocol")
+                    f"{transports}{other}"
+                    for other in ("http", "longpoll", "protocol", "static", "websocket")
                 }:
                     found.append(f"the transport {name} imports {target}")
                 if name != "server" and target == "server.app":

@@ -8,10 +8,11 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from typing import Any, cast
 
 import uvicorn
+from starlette.routing import BaseRoute
 
 from ..errors import ConfigurationError
 from .broker import from_url
@@ -21,6 +22,7 @@ from .publishing import Publishing
 from .transports.http import make_app
 from .transports.longpoll import LongPolls
 from .transports.protocol import BoundedHttpProtocol
+from .transports.static import make_routes
 from .transports.websocket import Context, WebSocket
 
 KEEP_ALIVE_S = 65
@@ -37,18 +39,23 @@ class Server:
 
     Parameters:
         config: what it is to be.
+        routes: what it answers besides.
 
     Raises:
         ConfigurationError: if it cannot listen on the config's host and port, or has no such broker.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, routes: Sequence[BaseRoute] = ()) -> None:
         self._broker = from_url(config.broker, max_claims=config.limits.max_claims)
         self._hub = Hub(self._broker, join_window_s=config.join_window_ms / 1000)
         self._long_polls = LongPolls(config, self._hub)
         context = Context(config, {app.key: app for app in config.apps}, self._hub)
         uvicorn_config = uvicorn.Config(
-            make_app(config, Publishing(config, self._broker), self._long_polls.routes),
+            make_app(
+                config,
+                Publishing(config, self._broker),
+                [*routes, *make_routes(), *self._long_polls.routes],
+            ),
             http=_protocol(functools.partial(BoundedHttpProtocol, config.limits)),
             ws=_protocol(functools.partial(WebSocket, context)),
             lifespan="off",
@@ -88,13 +95,16 @@ class Server:
 
 
 @contextlib.contextmanager
-def in_background(config: Config) -> Iterator[Server]:
+def in_background(config: Config, routes: Sequence[BaseRoute] = ()) -> Iterator[Server]:
     """Run a server in a thread of its own: for tests, demonstrations and notebooks.
+
+    Parameters:
+        config, routes: as :class:`Server` takes them.
 
     Raises:
         ConfigurationError: as :class:`Server` does.
     """
-    server = Server(config)
+    server = Server(config, routes)
     ready = threading.Event()
 
     def run() -> None:
