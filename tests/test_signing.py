@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, unquote
 
 import oauthlib.oauth1
 import pytest
@@ -20,6 +20,8 @@ from .test_names import credential_names, streams
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
+# oauthlib decodes an api_key that looks percent-encoded once too often, as no clause of RFC 5849 has it.
+api_keys = credential_names.filter(lambda key: unquote(key) == key)
 messages = st.text(st.characters(exclude_categories=["Cs"]))
 HARD = ["", "x" * 65536, "é" * 32768, "%", "+", "~", "a b", "&=", "\r\n", "🥁", "%2B", '{"a": [1]}']
 
@@ -116,7 +118,7 @@ def test_the_url_that_is_signed(url: str, signed: str) -> None:
 
 @settings(max_examples=1000, deadline=None)
 @with_hard_messages
-@given(credential_names, credential_names, secrets, streams, messages)
+@given(api_keys, credential_names, secrets, streams, messages)
 def test_oauthlib_accepts_what_we_sign(
     api_key: str, app_id: str, secret: str, stream: str, message: str
 ) -> None:
@@ -135,7 +137,7 @@ def test_oauthlib_accepts_what_we_sign(
 
 @settings(max_examples=1000, deadline=None)
 @with_hard_messages
-@given(credential_names, credential_names, secrets, streams, messages)
+@given(api_keys, credential_names, secrets, streams, messages)
 def test_we_accept_what_oauthlib_signs(
     api_key: str, app_id: str, secret: str, stream: str, message: str
 ) -> None:

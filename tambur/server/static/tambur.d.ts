@@ -31,7 +31,10 @@ declare namespace tambur {
     ready: ((this: Connection, connection: Connection) => void) | null;
     /** Called when the connection is closed, or given up after `max_retries`. */
     onclose: ((this: Connection, connection: Connection) => void) | null;
-    /** Called with what was refused or went wrong, and with what a handler threw. Default: console.error. */
+    /**
+     * Called when an attempt to connect fails, when the connection is lost, with what the server refuses, and
+     * with what a handler threw. Default: console.error.
+     */
     onerror: ((error: Error | TamburError) => void) | null;
     /**
      * Asked for a token when a mode is enabled without one, and after a reconnect, when the modes that were

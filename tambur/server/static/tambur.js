@@ -157,11 +157,11 @@ var tambur = (() => {
     #ready = null;
     #active = false;
     #wanted = true;
-    // Mode -> its user (undefined for auth): of what is enabled, of what is on its way there, and of what
-    // was enabled when the connection was lost.
+    // Mode -> its user (undefined for auth): of what is enabled; and of what was enabled, or on its way
+    // there, when the connection was lost. Between them, mode -> { user } of each attempt to enable.
     #enabled = new Map();
-    #enabling = new Map();
     #lost = new Map();
+    #enabling = new Map();
 
     constructor(connection, name) {
       this.#connection = connection;
@@ -307,11 +307,13 @@ var tambur = (() => {
 
     /** Closed, or the connection is lost. */
     _deactivate() {
+      const enabled = this.#enabled;
       this.#active = false;
+      this.#lost = new Map(enabled);
+      for (const [mode, { user }] of this.#enabling) this.#lost.set(mode, user);
       this.#enabling.clear();
-      for (const [mode, user] of this.#enabled) this.#lost.set(mode, user);
-      this.#enabled.clear();
-      for (const mode of this.#lost.keys()) this.#connection._call(this.ondisabled, this, mode);
+      this.#enabled = new Map();
+      for (const mode of enabled.keys()) this.#connection._call(this.ondisabled, this, mode);
     }
 
     _receive(kind, body) {
@@ -336,6 +338,7 @@ var tambur = (() => {
     #handle = 0;
     #pending = new Map();
     #failures = 0;
+    #webSocketsPass = false;
     #timer = null;
     #closed = false;
 
@@ -391,15 +394,16 @@ var tambur = (() => {
 
     #connect() {
       const handlers = { onframe: (frame) => this.#receive(frame), onlost: () => this.#lose() };
-      // Where WebSockets don't pass, the third attempt polls; where nothing does, it begins again.
-      const polls = typeof WebSocket === "undefined" || this.#failures % 3 === 2;
+      // Every third attempt polls; every tenth where it cannot be but that the server is away, or that the
+      // network is another one now.
+      const round = this.#webSocketsPass ? 10 : 3;
+      const polls = typeof WebSocket === "undefined" || this.#failures % round === round - 1;
       const Transport = polls ? LongPollTransport : WebSocketTransport;
       this.#timer = setTimeout(() => this.#lose(), CONNECT_TIMEOUT_MS);
       try {
         this.#transport = new Transport(this.#host, this.#path, this.#ssl, handlers);
       } catch (cause) {
-        this._report(new TamburError(`cannot connect to ${this.#host}: ${cause.message}`, { cause }));
-        this.#lose();
+        this.#lose(cause);
       }
     }
 
@@ -413,9 +417,12 @@ var tambur = (() => {
       for (const stream of this.#streams.values()) if (stream.active) stream._deactivate();
     }
 
-    #lose() {
+    #lose(cause) {
+      const what = this._isOpen ? "lost the connection to" : "cannot connect to";
       this.#reset();
       this.#failures += 1;
+      this._report(new TamburError(`${what} ${this.#host}${cause ? `: ${cause.message}` : ""}`, { cause }));
+      if (this.#closed || this.#transport) return; // the page has closed it, or reopened it, on hearing of this
       if (this.#failures > this.#maxRetries) return this.close();
       const wait = Math.min(FIRST_WAIT_MS * 2 ** (this.#failures - 1), MAX_WAIT_MS);
       this.#timer = setTimeout(() => this.#connect(), wait * (0.5 + Math.random() / 2));
@@ -437,6 +444,7 @@ var tambur = (() => {
     #open(subscriber_id) {
       clearTimeout(this.#timer);
       this.#failures = 0;
+      this.#webSocketsPass ||= this.#transport instanceof WebSocketTransport;
       this.subscriber_id = subscriber_id;
       // Those that the page makes in its ready subscribe by themselves.
       for (const stream of [...this.#streams.values()]) if (this._isOpen) stream._subscribe();

@@ -1,0 +1,75 @@
+"""A real browser, and pages for it that load tambur.js from a server."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeVar
+
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
+
+TIMEOUT_S = 20.0
+POLL_S = 0.02
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Chrome]:
+    """Debian's chromium with a profile of its own: a user at a machine of his own."""
+    options = ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for flag in (
+        "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "disable-dev-shm-usage", "no-first-run",
+        "disable-background-networking", "disable-component-update", "disable-sync", "window-size=1200,900",
+    ):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        options.add_argument(f"--user-data-dir={profile}")
+        driver = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+        try:
+            yield driver
+        finally:
+            driver.quit()
+
+
+def wait(driver: Chrome, condition: Callable[[Chrome], T]) -> T:
+    """Wait until a condition holds, and return what it gave."""
+    found: T = WebDriverWait(driver, TIMEOUT_S, POLL_S).until(condition)
+    return found
+
+
+def wait_for_script(driver: Chrome, expression: str) -> Any:
+    """Wait until an expression in the page is true, and return its value."""
+    return wait(driver, lambda _: driver.execute_script(f"return {expression}"))
+
+
+@contextlib.contextmanager
+def page(html: str) -> Iterator[str]:
+    """Serve one page, as the web application would that uses Tambur; yields its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = html.encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            pass  # nobody reads it
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/"
+        finally:
+            server.shutdown()
+            thread.join()
