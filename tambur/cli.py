@@ -75,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=_port, help="port to listen on, 0 for a free one (default: 8080)")
     serve.add_argument("--config", metavar="FILE", help="TOML file with the apps and the settings")
     serve.add_argument("--broker", metavar="URL", help="what connects nodes (default: memory://, for one)")
+    serve.add_argument("--tls-cert", metavar="FILE", help="PEM file with the certificate, for https and wss")
+    serve.add_argument("--tls-key", metavar="FILE", help="PEM file with its key, if that is in another file")
 
     publish = command("publish", _publish, "publish a message")
     publish.add_argument("stream", metavar="STREAM", help="STREAM, auth:STREAM or private:SUBSCRIBER_ID")
@@ -125,7 +127,9 @@ def _serve(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     given = {
-        name: value for name in ("host", "port", "broker") if (value := getattr(arguments, name)) is not None
+        name: value
+        for name in ("host", "port", "broker", "tls_cert", "tls_key")
+        if (value := getattr(arguments, name)) is not None
     }
     fresh = None
     if arguments.config is not None:

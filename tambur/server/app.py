@@ -7,6 +7,7 @@ import functools
 import logging
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from typing import Any, cast
@@ -42,10 +43,12 @@ class Server:
         routes: what it answers besides.
 
     Raises:
-        ConfigurationError: if it cannot listen on the config's host and port, or has no such broker.
+        ConfigurationError: if it cannot listen on the config's host and port, cannot use its
+            certificate, or has no such broker.
     """
 
     def __init__(self, config: Config, routes: Sequence[BaseRoute] = ()) -> None:
+        tls = _tls(config)
         self._broker = from_url(config.broker, max_claims=config.limits.max_claims)
         self._hub = Hub(self._broker, join_window_s=config.join_window_ms / 1000)
         self._long_polls = LongPolls(config, self._hub)
@@ -65,14 +68,15 @@ class Server:
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=config.limits.shutdown_timeout_s,
+            ssl_context_factory=(lambda *_: tls) if tls is not None else None,
         )
         self._uvicorn = _Uvicorn(
             uvicorn_config, before=self._start, stopping=self._long_polls.shutdown, after=self._broker.close
         )
         self._socket = _listen(config.host, config.port)
         host, port = self._socket.getsockname()[:2]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        """``http://HOST:PORT``, with the port that was picked where the config said 0."""
+        self.url = f"http{'s' if tls is not None else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+        """``http://HOST:PORT``, or https, with the port that was picked where the config said 0."""
 
     async def _start(self) -> None:
         await self._broker.start(self._hub.deliver)
@@ -167,6 +171,21 @@ class _Uvicorn(uvicorn.Server):
 def _protocol(factory: Callable[..., Any]) -> Any:
     # uvicorn's annotations ask for a class, its code for something to call.
     return cast(Any, factory)
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    if config.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # The password is there for OpenSSL not to ask the terminal for one.
+        context.load_cert_chain(config.tls_cert, config.tls_key, password="")
+    except OSError as error:  # ssl.SSLError is one
+        files = f"tls_cert {config.tls_cert!r}"
+        if config.tls_key is not None:
+            files += f" and tls_key {config.tls_key!r}"
+        raise ConfigurationError(f"cannot use {files}: {error.strerror or error}") from None
+    return context
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -159,6 +159,9 @@ class Config:
         host: the address to listen on.
         port: the port to listen on; 0 picks a free one.
         broker: a URL, ``memory://`` for a single process.
+        tls_cert: a PEM file with the certificate and its chain, for https and wss alone; ``None`` for
+            http and ws alone.
+        tls_key: a PEM file with its private key; ``None`` if that stands in ``tls_cert``, too.
         public_hosts: the values of ``Host`` that are answered, ``host`` or ``host:port``; any if empty.
         join_window_ms: for how long publications of a busy stream are joined into one write, in
             milliseconds; 0 writes each at once. The first of a stream that was idle never waits.
@@ -168,6 +171,8 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 8080
     broker: str = "memory://"
+    tls_cert: str | None = None
+    tls_key: str | None = None
     public_hosts: tuple[str, ...] = ()
     join_window_ms: float = 2.0
     limits: Limits = field(default_factory=Limits)
@@ -181,6 +186,7 @@ class Config:
             )
         _require(self.host, "host", "must not be empty")
         _require(0 <= self.port <= 65535, "port", f"must be 0 to 65535, not {self.port}")
+        _require(self.tls_key is None or self.tls_cert is not None, "tls_key", "needs a tls_cert")
         _require(
             0 <= self.join_window_ms <= 1000,
             "join_window_ms",

@@ -30,6 +30,7 @@ def test_the_smallest_file_is_one_app(tmp_path: Path) -> None:
 def test_every_setting_can_be_given(tmp_path: Path) -> None:
     text = (
         '[server]\nhost = "::1"\nport = 0\nbroker = "memory://"\npublic_hosts = ["h", "h:80"]\n'
+        'tls_cert = "cert.pem"\ntls_key = "key.pem"\n'
         "join_window_ms = 0\n"
         "[limits]\nmax_message_bytes = 1\nping_interval_s = 1\nping_timeout_s = 1.5\n"
         + APP
@@ -39,6 +40,8 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         apps=(App("k", "a", ("hunter2",), ("https://h",), 2.0, long_polling=False),),
         host="::1",
         port=0,
+        tls_cert="cert.pem",
+        tls_key="key.pem",
         public_hosts=("h", "h:80"),
         join_window_ms=0.0,
         limits=Limits(max_message_bytes=1, ping_interval_s=1.0, ping_timeout_s=1.5),
@@ -52,6 +55,7 @@ MISTAKES = [
     ("[server]\nport = '8080'\n" + APP, "line 2: port must be an integer, not '8080'"),
     ("[server]\nport = true\n" + APP, "line 2: port must be an integer, not True"),
     ("[server]\nport = 70000\n" + APP, "line 2: port must be 0 to 65535, not 70000"),
+    ("[server]\ntls_key = 'key.pem'\n" + APP, "line 2: tls_key needs a tls_cert"),
     ("[server]\nhost = ''\n" + APP, "line 2: host must not be empty"),
     ("[server]\njoin_window_ms = -1\n" + APP, "line 2: join_window_ms must be 0 to 1000, not -1.0"),
     ("server = 1\n" + APP, "line 1: server must be a table"),
@@ -165,7 +169,15 @@ def test_every_setting_is_documented_with_its_default(section: str, cls: Any) ->
     rows = documented(section)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in ("apps", "limits")}
     assert set(rows) == set(fields)
-    words = {"required": dataclasses.MISSING, "any": None, "no limit": None, "`[]`": (), "`true`": True}
+    words = {
+        "required": dataclasses.MISSING,
+        "any": None,
+        "no limit": None,
+        "no TLS": None,
+        "`tls_cert`": None,
+        "`[]`": (),
+        "`true`": True,
+    }
     for name, written in rows.items():
         default = fields[name].default
         if written in words:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
@@ -20,8 +22,13 @@ SUBSCRIBE_PATH = f"/{API_KEY}/{APP_ID}"
 
 
 def connect(server: Server) -> socket.socket:
-    host, _, port = server.url.removeprefix("http://").rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
+    url = urlsplit(server.url)
+    assert url.hostname is not None
+    assert url.port is not None
+    connection = socket.create_connection((url.hostname, url.port), timeout=TIMEOUT_S)
+    if url.scheme == "http":
+        return connection
+    return ssl.create_default_context().wrap_socket(connection, server_hostname=url.hostname)
 
 
 class Answer:
