@@ -24,6 +24,7 @@ def chromium() -> Iterator[Chrome]:
     """Debian's chromium with a profile of its own: a user at a machine of his own."""
     options = ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
+    options.accept_insecure_certs = True  # the certificates of tests are no authority's
     for flag in (
         "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "disable-dev-shm-usage", "no-first-run",
         "disable-background-networking", "disable-component-update", "disable-sync", "window-size=1200,900",
