@@ -29,7 +29,9 @@ PUBLISHER = {
     # The command line is above all; what needs an extra, it imports inside the commands.
     "cli": {"", "client", "credentials", "errors", "progress", "tokens"},
     "__main__": {"cli"},
-    "demo": {"client", "credentials", "server", "subscriber"},
+    "demo": {"client", "credentials", "demo.page", "demo.play", "server", "subscriber"},
+    "demo.play": {"client", "subscriber"},
+    "demo.page": {"client", "credentials", "errors", "tokens"},
 }  # fmt: skip
 SERVER_MAY_USE = {"credentials", "errors", "names", "signing", "tokens", "", "server"}
 PURE = {"names", "credentials", "signing", "tokens", "server.commands", "server.session"}

@@ -1,18 +1,13 @@
-"""``tambur demo``: the whole way of a message of each kind, from ``Tambur.publish`` to who receives it."""
+"""The whole way of a message of each kind, from ``Tambur.publish`` to who receives it."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
-from .client import Tambur
-from .credentials import ENVIRONMENT_VARIABLE, Credentials
-from .server import Config, in_background
-from .subscriber import Message, Subscriber
+from ..client import Tambur
+from ..subscriber import Message, Subscriber
 
 ROOM = "lobby"
 TIMEOUT_S = 10.0
@@ -29,38 +24,12 @@ class _Step(NamedTuple):
     bob: list[Message]
 
 
-def run(credentials: Credentials, *, port: int, once: bool) -> int:
-    """Start a server, send a message of each kind, and print what each subscriber received.
-
-    Parameters:
-        credentials: of the server's one app; their ``base_url`` is not looked at.
-        port: to listen on; 0 picks a free one.
-        once: return then, instead of serving until Ctrl-C.
+def play(tambur: Tambur, alice: Subscriber, bob: Subscriber) -> bool:
+    """Send a message of each kind, and print what each of two subscribers received.
 
     Returns:
-        The exit status: 0 if every message arrived where it should and nowhere else.
+        Whether every message arrived where it should and nowhere else.
     """
-    with in_background(Config.from_credentials(credentials, port=port)) as server:
-        print(f"Tambur is listening on {server.url}\n")
-        address = (credentials.api_key, credentials.app_id)
-        with (
-            Tambur(*address, credentials.secret, server.url) as tambur,
-            Subscriber(*address, server.url) as alice,
-            Subscriber(*address, server.url) as bob,
-        ):
-            all_arrived = _play(tambur, alice, bob)
-        if once or not all_arrived:
-            return 0 if all_arrived else 1
-        url = replace(credentials, base_url=server.url).to_url()
-        print(f"\nUntil Ctrl-C, publish into the page at {server.url}/ from another terminal:\n")
-        print(f"    export {ENVIRONMENT_VARIABLE}={url}")
-        print(f"    tambur publish {ROOM} 'Hello, page'", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
-    return 0
-
-
-def _play(tambur: Tambur, alice: Subscriber, bob: Subscriber) -> bool:
     all_arrived = True
     for step in _steps(tambur, alice, bob):
         print(step.title)
