@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import re
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask, session
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tambur import Tambur, UnauthorizedError
-from tambur.server import Server
+from tambur.server import App, Config, Limits, Server, connection
+from tambur.server.session import Result
+from tambur.server.transports import websocket
 from tambur.subscriber import Subscriber
-from tambur.tokens import TokenSigner
+from tambur.tokens import Mode, TokenSigner
 
+from .browser import chromium, wait_for_script
 from .conftest import API_KEY, APP_ID, SECRET, subscriber
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +54,7 @@ def tambur_url(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_snippets_of_the_readme_are_run_here() -> None:
     assert len(snippets(README)) == 6
+    assert len(snippets(README, "html")) == 2
 
 
 def test_the_first_snippet_publishes(server: Server) -> None:
@@ -89,8 +99,8 @@ def test_the_flask_view_gives_tokens_to_whom_it_should(server: Server) -> None:
     with subscriber(server, "inbox-alice") as page:
         form = {"stream": "inbox-alice", "subscriber_id": page.subscriber_id}
         assert client.post("/tambur-token", data=form).status_code == 403
-        with client.session_transaction() as session:
-            session["user"] = "alice"
+        with client.session_transaction() as logged_in:
+            logged_in["user"] = "alice"
         answer = client.post("/tambur-token", data=form)
         assert answer.json["user"] == "alice"
         page.enable_presence("inbox-alice", answer.json["user"], answer.json["token"])
@@ -98,6 +108,58 @@ def test_the_flask_view_gives_tokens_to_whom_it_should(server: Server) -> None:
         attack = client.post("/tambur-token", data=form | {"subscriber_id": "x:S"})
         assert (attack.status_code, b"may not hold" in attack.data) == (400, True)
         assert client.post("/tambur-token", data={"stream": "lobby"}).status_code == 400
+
+
+def test_the_pages_do_what_they_show_with_the_flask_view(server: Server, tambur: Tambur) -> None:
+    app = run(snippet("from flask"))["app"]
+    app.secret_key = "secret"
+
+    def show(number: str) -> str:
+        session["user"] = "alice"
+        html = snippets(README, "html")[int(number)]
+        for written, real in (
+            ("http://tambur.example.com:8080", server.url),
+            ("API_KEY", API_KEY),
+            ("APP_ID", APP_ID),
+        ):
+            assert html.count(written) == 1
+            html = html.replace(written, real)
+        said = "<script>const said = []; console.log = (...words) => said.push(words.join(' '));</script>"
+        return f"<!doctype html><title>A page</title>{said}{html}"
+
+    app.add_url_rule("/<number>", view_func=show)
+    with served(app) as url, chromium() as driver:
+        driver.get(f"{url}/0")
+        subscriber_id = wait_for_script(driver, "news.active && connection.subscriber_id")
+        tambur.publish("news", "Hello")
+        tambur.publish(f"private:{subscriber_id}", "Psst")
+        wait_for_script(driver, "said.length === 2")
+        assert sorted(driver.execute_script("return said")) == ["Hello", "for me alone: Psst"]
+        with subscriber(server, "lobby") as bob:
+            bob.enable_presence("lobby", "bob", SIGNER.presence)
+            driver.get(f"{url}/1")
+            assert bob.receive(10) == ("lobby", "presence", "up", "alice")
+            bob.disable_presence("lobby")
+            wait_for_script(driver, "said.length === 2")
+            assert driver.execute_script("return said") == ["bob is up", "bob is down"]
+
+
+@contextlib.contextmanager
+def served(app: Flask) -> Iterator[str]:
+    made = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
+    thread = threading.Thread(target=made.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{made.server_port}"
+    finally:
+        made.shutdown()
+        thread.join()
+        made.server_close()
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass  # nobody reads it
 
 
 def test_the_django_view_gives_tokens_to_whom_it_should(server: Server) -> None:
@@ -168,3 +230,29 @@ def test_the_snippets_on_security_hold(code: str) -> None:
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", page)
     assert all((ROOT / link).exists() or (ROOT / "docs" / link).exists() for link in links), links
+
+
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text("utf-8")
+
+
+def test_the_protocol_page_names_every_result_and_close_code() -> None:
+    for result in Result:
+        assert f'`"{result.value}"`' in PROTOCOL
+    codes = {
+        websocket.GOING_AWAY, websocket.UNSUPPORTED_DATA, websocket.INVALID_DATA, websocket.SLOW_SUBSCRIBER,
+        connection.POLICY_VIOLATION, connection.INTERNAL_ERROR,
+    }  # fmt: skip
+    assert codes <= {int(code) for code in re.findall(r"^\| (\d{4}) \|", PROTOCOL, re.MULTILINE)}
+
+
+def test_the_protocol_pages_known_tokens_are_those_of_the_code() -> None:
+    subscriber_id = "a0629978-28d8-4fd4-b862-f67e9b6dfd8f"
+    for mode in Mode:
+        assert f"\n{mode.value:<10}{SIGNER.sign(mode, 'test', subscriber_id, 'test_user')}\n" in PROTOCOL
+
+
+def test_every_limit_that_the_protocol_page_names_is_one() -> None:
+    settings = {f.name for cls in (Config, Limits, App) for f in dataclasses.fields(cls)}
+    named = set(re.findall(r"`((?:max|ping|request|public|allowed|long|shutdown)_[a-z_]+)`", PROTOCOL))
+    assert len(named) >= 10
+    assert named <= settings
