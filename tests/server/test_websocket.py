@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import socket
 import threading
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
 from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
-from .test_commands import json_values
-from .wire import SUBSCRIBE_PATH, Socket, ask, connect, handshake, read_all
+from .wire import SUBSCRIBE_PATH, Socket, ask, handshake, read_all
 
-FUZZ_EXAMPLES = int(os.environ.get("TAMBUR_FUZZ_EXAMPLES", "100"))
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -298,56 +292,3 @@ def test_too_many_streams_are_refused(stream: str) -> None:
         assert one.command("subscribe", 3, f"{stream}3")[2] == "too_many_streams"
         assert one.command("unsubscribe", 4, f"{stream}1")[2] == "ok"
         assert one.command("subscribe", 5, f"{stream}3")[2] == "ok"
-
-
-frames = st.builds(
-    Frame,
-    st.sampled_from([Opcode.TEXT, Opcode.TEXT, Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING]),
-    st.binary(max_size=60) | json_values.map(lambda value: json.dumps(value).encode()),
-    st.booleans(),
-)
-
-
-@settings(
-    max_examples=FUZZ_EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(st.lists(frames, max_size=10), st.binary(max_size=50))
-def test_nothing_that_one_sends_disturbs_another(
-    server: Server, tambur: Tambur, fuzzed: list[Frame], garbage: bytes
-) -> None:
-    with Socket(server) as bystander:
-        assert bystander.command("subscribe", 1, "bystander") == ["ack", 1, "ok"]
-        with Socket(server) as one:
-            data = b""
-            for frame in fuzzed:
-                try:
-                    data += frame.serialize(mask=True)
-                except Exception:  # noqa: BLE001 - a frame that the library refuses to write
-                    data += garbage
-            one.connection.sendall(data + garbage)
-            one.connection.shutdown(socket.SHUT_WR)
-            read_all(one.connection)
-        tambur.publish("bystander", "still there")
-        assert bystander.json() == ["msg", "bystander", "public", "still there"]
-
-
-@settings(
-    max_examples=FUZZ_EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(st.data())
-def test_no_request_is_answered_with_500(server: Server, data: st.DataObject) -> None:
-    templates = [
-        handshake(),
-        handshake(f"/comet{SUBSCRIBE_PATH}?instance=1&callback=f", method="GET").replace(b"Upgrade", b"X"),
-        f"POST /app/{APP_ID}/stream/x HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-www-form-urlencoded\r\n"
-        "Content-Length: 20\r\n\r\nmessage=x&api_version".encode(),
-    ]
-    request = bytearray(data.draw(st.sampled_from(templates)))
-    for _ in range(data.draw(st.integers(0, 5))):
-        at = data.draw(st.integers(0, len(request) - 1))
-        request[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
-    with connect(server) as connection:
-        connection.sendall(request)
-        connection.shutdown(socket.SHUT_WR)
-        answer = read_all(connection)
-    assert not answer.startswith(b"HTTP/1.1 5")

@@ -1,0 +1,168 @@
+"""Whatever a client sends, the server answers as the protocol says, lives on, and disturbs nobody else.
+
+``TAMBUR_FUZZ_EXAMPLES`` says how many examples each test generates, 100 if it is not set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from typing import Any
+from urllib.parse import quote
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+
+from tambur import Tambur
+from tambur.server import Server
+from tambur.server.session import Result
+from tambur.tokens import Mode, TokenSigner
+from tests.conftest import API_KEY, APP_ID, SECRET
+
+from .test_commands import json_values
+from .test_longpoll import Poller, request
+from .wire import SUBSCRIBE_PATH, Socket, ask, connect, handshake, read_all
+
+EXAMPLES = int(os.environ.get("TAMBUR_FUZZ_EXAMPLES", "100"))
+fuzzed = settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+SIGNER = TokenSigner(API_KEY, APP_ID, SECRET)
+
+STREAMS = st.sampled_from(["a", "b", "a:b", "private", "auth:a", "", "x" * 201, "\x00"])
+USERS = st.sampled_from(["u", "v", "u:v", "", "x" * 201])
+
+frames = st.builds(
+    Frame,
+    st.sampled_from([Opcode.TEXT, Opcode.TEXT, Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING]),
+    st.binary(max_size=60) | json_values.map(lambda value: json.dumps(value).encode()),
+    st.booleans(),
+)
+words = st.sampled_from(["subscribe", "unsubscribe", "set_mode", "unset_mode", "direct", "publish", ""])
+modes = st.sampled_from([*(mode.value for mode in Mode), "admin", 1])
+handles = st.integers(0, 5) | st.sampled_from([True, 2**53 - 1, 2**53, -1, "1", None])
+command_like = st.builds(
+    lambda word, handle, rest: [word, handle, *rest],
+    words,
+    handles,
+    st.lists(STREAMS | USERS | modes | st.text(max_size=5) | st.none(), max_size=5),
+)
+
+
+@fuzzed
+@given(st.lists(frames, max_size=10), st.binary(max_size=50))
+def test_nothing_that_one_sends_disturbs_another(
+    server: Server, tambur: Tambur, sent: list[Frame], garbage: bytes
+) -> None:
+    with Socket(server) as bystander:
+        assert bystander.command("subscribe", 1, "bystander") == ["ack", 1, "ok"]
+        with Socket(server) as one:
+            data = b""
+            for frame in sent:
+                try:
+                    data += frame.serialize(mask=True)
+                except Exception:  # noqa: BLE001 - a frame that the library refuses to write
+                    data += garbage
+            one.connection.sendall(data + garbage)
+            one.connection.shutdown(socket.SHUT_WR)
+            read_all(one.connection)
+        tambur.publish("bystander", "still there")
+        assert bystander.json() == ["msg", "bystander", "public", "still there"]
+
+
+@fuzzed
+@given(st.data())
+def test_no_request_is_answered_with_500(server: Server, data: st.DataObject) -> None:
+    templates = [
+        handshake(),
+        request(),
+        f"POST /app/{APP_ID}/stream/x HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        "Content-Length: 20\r\n\r\nmessage=x&api_version".encode(),
+    ]
+    sent = bytearray(data.draw(st.sampled_from(templates)))
+    for _ in range(data.draw(st.integers(0, 5))):
+        at = data.draw(st.integers(0, len(sent) - 1))
+        sent[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+    with connect(server) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        answer = read_all(connection)
+    assert not answer.startswith(b"HTTP/1.1 5")
+
+
+@fuzzed
+@given(st.lists(command_like | json_values, min_size=1, max_size=9))
+def test_a_command_gets_the_same_answer_over_both_transports(server: Server, sent: list[Any]) -> None:
+    """At most nine: ten malformed ones in a row end the connection."""
+    poller = Poller(server)
+    with Socket(server) as one:
+        for value in sent:
+            text = json.dumps(value)
+            one.send_text(text.encode())
+            answer = one.json()
+            while answer[0] == "msg":
+                answer = one.json()
+            assert answer == poller.send(text)
+            _, handle, result = answer
+            assert handle == 0 or result in {each.value for each in Result}
+    poller.send("fin")
+
+
+fields = st.fixed_dictionaries(
+    {
+        "mode": st.sampled_from(Mode),
+        "stream": st.sampled_from(["a", "b", "a:b"]),
+        "user_id": st.sampled_from(["u", "v"]),
+        "subscriber_id": st.sampled_from(["own", "other"]),
+        "secret": st.sampled_from([SECRET, "wrong"]),
+    }
+)
+
+
+@fuzzed
+@given(fields, fields, st.none() | st.text(max_size=41))
+def test_a_token_is_good_for_what_it_was_made_for_and_for_nothing_else(
+    server: Server, asked: dict[str, Any], made: dict[str, Any], garbage: str | None
+) -> None:
+    with Socket(server) as one:
+        mode, stream, user_id = asked["mode"], asked["stream"], asked["user_id"]
+        users = [] if mode is Mode.AUTH else [user_id]
+        subscriber_id = one.subscriber_id if made["subscriber_id"] == "own" else f"{one.subscriber_id[:-1]}x"
+        token = TokenSigner(API_KEY, APP_ID, made["secret"]).sign(
+            made["mode"], made["stream"], subscriber_id, made["user_id"]
+        )
+        fits = (
+            garbage is None
+            and made["secret"] == SECRET
+            and made["subscriber_id"] == "own"
+            and (made["mode"], made["stream"]) == (mode, stream)
+            and (mode is Mode.AUTH or made["user_id"] == user_id)
+        )
+        one.command("subscribe", 1, stream)
+        _, _, result = one.command(
+            "set_mode", 2, mode.value, stream, *users, token if garbage is None else garbage
+        )
+        assert result == ("ok" if fits else "invalid_token")
+
+
+@fuzzed
+@given(
+    st.text(max_size=20) | st.from_regex(r"[A-Za-z_$][A-Za-z0-9_$.]{0,99}", fullmatch=True),
+    st.text(max_size=20) | st.from_regex(r"[0-9]{1,20}", fullmatch=True),
+    st.sampled_from([SUBSCRIBE_PATH, f"/comet{SUBSCRIBE_PATH}"]),
+)
+def test_a_script_is_called_what_it_asks_for_or_not_answered(
+    server: Server, callback: str, instance: str, path: str
+) -> None:
+    query = f"instance={quote(instance, safe='')}&callback={quote(callback, safe='')}"
+    answer = ask(server, f"GET {path}?{query} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+    if re.fullmatch(r"[A-Za-z_$][A-Za-z0-9_$.]{0,99}", callback) and re.fullmatch(r"[0-9]{1,20}", instance):
+        assert answer.status == 200
+        assert answer.body.startswith(f'/**/{callback}({instance}, "'.encode())
+        assert answer.body.endswith(b'")')
+    else:
+        assert answer.status == 400
+        assert answer.headers["content-type"].startswith("text/plain")
