@@ -67,16 +67,25 @@ def test_a_head_without_end_is_cut_off(server: Server, head: bytes, chunk: bytes
 
 @pytest.mark.parametrize("upgrade", [False, True])
 def test_a_long_head_is_refused_even_when_it_comes_at_once(server: Server, upgrade: bool) -> None:
-    start = handshake()[:-2] if upgrade else b"GET / HTTP/1.1\r\nHost: h\r\n"
-    room = MAX_HEADER_BYTES - len(start) - 200
-    assert ask(server, start + b"X: " + b"y" * room + b"\r\n\r\n").status in (101, 404, 431)
-    answer = ask(server, start + b"X: " + b"y" * MAX_HEADER_BYTES + b"\r\n\r\n")
+    start = handshake()[:-2] if upgrade else b"GET /none HTTP/1.1\r\nHost: h\r\n"
+    line = b"X: " + b"y" * 995 + b"\r\n"
+    fits = (MAX_HEADER_BYTES - len(start)) // len(line)
+    assert ask(server, start + line * fits + b"\r\n").status == (101 if upgrade else 404)
+    answer = ask(server, start + line * (fits + 1) + b"\r\n")
     assert answer.status == 431
     assert answer.body == b"Request Header Fields Too Large: at most 16384 bytes are allowed\n"
 
 
+@pytest.mark.parametrize("start", [handshake()[:-2], b"GET / HTTP/1.1\r\nHost: h\r\n"])
+def test_long_lines_and_many_headers_are_refused_with_the_rule(server: Server, start: bytes) -> None:
+    long = ask(server, start + b"X: " + b"y" * 9000 + b"\r\n\r\n")
+    assert (long.status, long.body.endswith(b"at most 8192 bytes are allowed in a line\n")) == (431, True)
+    many = ask(server, start + b"X: y\r\n" * 200 + b"\r\n")
+    assert (many.status, many.body.endswith(b"at most 128 headers are allowed\n")) == (431, True)
+
+
 def test_each_request_of_a_connection_is_measured_by_itself(server: Server) -> None:
-    head = b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"y" * (MAX_HEADER_BYTES // 2) + b"\r\n\r\n"
+    head = b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"y" * (MAX_HEADER_BYTES // 3) + b"\r\n\r\n"
     with connect(server) as connection:
         for _ in range(5):
             connection.sendall(head)

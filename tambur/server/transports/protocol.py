@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
 from ..config import Limits
 
@@ -42,7 +43,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # The parser calls back with whole headers only, and keeps what it has of the next.
         self._unfinished_header_bytes += len(data)
         if self._unfinished_header_bytes > self._limits.max_header_bytes:
-            self._refuse_headers()
+            self._refuse_headers(f"at most {self._limits.max_header_bytes} bytes are allowed")
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
@@ -53,9 +54,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._headers_are_complete = True
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self._limits.max_header_bytes:
-            self._refuse_headers()
+        lines = [len(b"%s %s HTTP/1.1\r\n" % (self.parser.get_method(), self.url))]
+        lines += [len(b"%s: %s\r\n" % header) for header in self.headers]
+        if sum(lines) > self._limits.max_header_bytes:
+            self._refuse_headers(f"at most {self._limits.max_header_bytes} bytes are allowed")
+        # What websockets' own parser would refuse, some releases of it without an answer.
+        elif max(lines) > MAX_LINE_LENGTH:
+            self._refuse_headers(f"at most {MAX_LINE_LENGTH} bytes are allowed in a line")
+        elif len(self.headers) > MAX_NUM_HEADERS:
+            self._refuse_headers(f"at most {MAX_NUM_HEADERS} headers are allowed")
+        if self._refusal is not None:
             raise ValueError
         super().on_headers_complete()
 
@@ -76,9 +84,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         )
         self.transport.close()
 
-    def _refuse_headers(self) -> None:
-        limit = self._limits.max_header_bytes
-        self._refusal = (431, f"Request Header Fields Too Large: at most {limit} bytes are allowed")
+    def _refuse_headers(self, rule: str) -> None:
+        self._refusal = (431, f"Request Header Fields Too Large: {rule}")
 
     def _should_upgrade(self) -> bool:
         return self.scope.get("method") == "GET" and super()._should_upgrade()
