@@ -27,11 +27,15 @@ setup(
     include_package_data=True,
     install_requires=["requests>=2.28"],
     extras_require={"server": SERVER, "subscriber": SUBSCRIBER},
-    entry_points={"console_scripts": ["tambur = tambur.cli:main"]},
+    entry_points={
+        "console_scripts": ["tambur = tambur.cli:main"],
+        "pytest11": ["tambur = tambur.testing"],
+    },
     classifiers=[
         "Development Status :: 4 - Beta",
         "Framework :: Django",
         "Framework :: Flask",
+        "Framework :: Pytest",
         "Intended Audience :: Developers",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3 :: Only",

@@ -10,7 +10,7 @@ import secrets
 import time
 import warnings
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
 
@@ -20,6 +20,9 @@ from .errors import ConfigurationError, InvalidMessageError
 from .names import app_path, parse_destination, stream_path
 from .sending import Failure, Sender
 from .tokens import TokenSigner
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 DEFAULT_HOST = "api.tambur.io"
 
@@ -84,7 +87,7 @@ class Tambur:
         self._warn_of_default_host = base.partition("://")[2] == DEFAULT_HOST
 
     @classmethod
-    def from_url(cls, url: str, **options: Any) -> Tambur:
+    def from_url(cls, url: str, **options: Any) -> Self:
         """Make a publisher of ``http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID``.
 
         Parameters:
@@ -100,7 +103,7 @@ class Tambur:
         )
 
     @classmethod
-    def from_env(cls, **options: Any) -> Tambur:
+    def from_env(cls, **options: Any) -> Self:
         """Make a publisher of the URL in the environment variable ``TAMBUR_URL``.
 
         Raises:
@@ -111,7 +114,7 @@ class Tambur:
     def __repr__(self) -> str:
         return f"<Tambur {self.url}>"
 
-    def __enter__(self) -> Tambur:  # noqa: PYI034 - Self is not in Python 3.10
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

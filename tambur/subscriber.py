@@ -27,7 +27,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from .credentials import Credentials, base_url
 from .errors import CommandRefusedError, SubscriberClosedError, SubscriberTimeoutError
@@ -42,6 +42,9 @@ except ImportError as error:
         f"subscribing needs {error.name}, which is not installed; pip install 'tambur[subscriber]'",
         name=error.name,
     ) from None
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MAX_RECONNECT_WAIT_S = 30.0
 """The longest wait between two attempts to reconnect, in seconds; the first is about half a second."""
@@ -126,7 +129,7 @@ class Subscriber:
             raise
 
     @classmethod
-    def from_url(cls, url: str, *, timeout: float = 10.0, reconnect: bool = False) -> Subscriber:
+    def from_url(cls, url: str, *, timeout: float = 10.0, reconnect: bool = False) -> Self:
         """Subscribe to the app of a ``TAMBUR_URL``, whose secret is not needed and not kept."""
         credentials = Credentials.from_url(url)
         return cls(
@@ -138,14 +141,14 @@ class Subscriber:
         )
 
     @classmethod
-    def from_env(cls, *, timeout: float = 10.0, reconnect: bool = False) -> Subscriber:
+    def from_env(cls, *, timeout: float = 10.0, reconnect: bool = False) -> Self:
         """Subscribe to the app that the environment variable ``TAMBUR_URL`` names."""
         return cls.from_url(Credentials.from_env().to_url(), timeout=timeout, reconnect=reconnect)
 
     def __repr__(self) -> str:
         return f"<Subscriber {self.subscriber_id} of {self.url}>"
 
-    def __enter__(self) -> Subscriber:  # noqa: PYI034 - Self is not in Python 3.10
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

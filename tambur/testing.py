@@ -1,0 +1,142 @@
+"""For the tests of applications: a pytest plugin, there as soon as the package is installed.
+
+With a real server on a free port (``pip install 'tambur[server,subscriber]'``)::
+
+    def test_an_order_reaches_the_kitchen(tambur_server, client, monkeypatch):
+        monkeypatch.setenv("TAMBUR_URL", tambur_server.url)
+        kitchen = tambur_server.subscriber("kitchen")
+        client.post("/orders", {"dish": "soup"})
+        assert kitchen.receive(timeout=5).text == "soup"
+
+Without one, where it is enough to know what was published::
+
+    def test_an_order_is_published(tambur_recorder, monkeypatch):
+        monkeypatch.setattr("shop.views.tambur", tambur_recorder)
+        ...
+        assert tambur_recorder.published == [("kitchen", "soup")]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+
+from .client import Tambur
+from .credentials import Credentials
+from .names import split_publish_path
+
+if TYPE_CHECKING:
+    from .subscriber import Subscriber
+
+_CREDENTIALS = Credentials(api_key="key", app_id="app", secret="secret", base_url="http://tambur.invalid")  # noqa: S106
+
+
+class Published(NamedTuple):
+    """One publish: the stream as it was named, prefix included, and the message as the text that was sent."""
+
+    stream: str
+    message: str
+
+
+class RecordingTambur(Tambur):
+    """A publisher that checks all that a real one and its server check, and keeps what it would send.
+
+    Parameters:
+        max_message_bytes: a message over it is refused as by a server with this limit.
+
+    Attributes:
+        published: what was published, in its order.
+    """
+
+    def __init__(self, *, max_message_bytes: int = 64 * 1024) -> None:
+        self.published: list[Published] = []
+        session = requests.Session()
+        session.mount("http://", _Recorder(self.published, max_message_bytes))
+        super().__init__(
+            _CREDENTIALS.api_key,
+            _CREDENTIALS.app_id,
+            _CREDENTIALS.secret,
+            _CREDENTIALS.base_url,
+            session=session,
+        )
+
+
+class _Recorder(HTTPAdapter):
+    """Where the network would begin: answers every request itself."""
+
+    def __init__(self, published: list[Published], max_message_bytes: int) -> None:
+        super().__init__()
+        self._published = published
+        self._max_message_bytes = max_message_bytes
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        split = split_publish_path(urlsplit(request.url or "").path.encode())
+        assert split is not None
+        assert isinstance(request.body, str)
+        message = dict(parse_qsl(request.body, keep_blank_values=True))["message"]
+        size = len(message.encode())
+        if size > self._max_message_bytes:
+            return _response(
+                request, 413, f"the message has {size} bytes, at most {self._max_message_bytes} are allowed"
+            )
+        self._published.append(Published(split[1].decode(), message))
+        return _response(request, 204, "")
+
+
+def _response(request: requests.PreparedRequest, status: int, reason: str) -> requests.Response:
+    response = requests.Response()
+    response.request = request
+    response.url = request.url or ""
+    response.status_code = status
+    response.raw = io.BytesIO(reason.encode())
+    return response
+
+
+class TamburServer:
+    """A server with one app, and its clients, for one test.
+
+    Attributes:
+        url: what belongs into ``TAMBUR_URL``.
+        publisher: a publisher for its app.
+    """
+
+    def __init__(self, url: str, stack: contextlib.ExitStack) -> None:
+        self.url = url
+        self.publisher = stack.enter_context(Tambur.from_url(url))
+        self._stack = stack
+
+    def subscriber(self, *streams: str) -> Subscriber:
+        """Connect a subscriber, closed at the test's end, that is subscribed to streams once this returns."""
+        from .subscriber import Subscriber  # noqa: PLC0415 - needs the subscriber's extra
+
+        made = self._stack.enter_context(Subscriber.from_url(self.url))
+        for stream in streams:
+            made.subscribe(stream)
+        return made
+
+
+@pytest.fixture
+def tambur_server() -> Iterator[TamburServer]:
+    """A real Tambur server on a free port of 127.0.0.1, with an app and streams of its own for each test."""
+    from .server import Config, in_background  # noqa: PLC0415 - needs the server's extra
+
+    with (
+        in_background(Config.from_credentials(_CREDENTIALS, port=0)) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        yield TamburServer(dataclasses.replace(_CREDENTIALS, base_url=server.url).to_url(), stack)
+
+
+@pytest.fixture
+def tambur_recorder() -> Iterator[RecordingTambur]:
+    """A publisher without a server, which keeps what is published."""
+    with RecordingTambur() as recorder:
+        yield recorder

@@ -1,0 +1,82 @@
+"""The pytest plugin, as the tests of an application use it."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from tambur import InvalidMessageError, InvalidNameError, MessageTooLargeError, Tambur
+from tambur.subscriber import Message
+from tambur.testing import RecordingTambur, TamburServer
+
+pytest_plugins = ["pytester"]
+
+
+def test_the_server_is_real_and_its_clients_are(tambur_server: TamburServer) -> None:
+    news, other = tambur_server.subscriber("news"), tambur_server.subscriber("news", "other")
+    news.enable_auth("news", tambur_server.publisher.generate_auth_token)
+    with Tambur.from_url(tambur_server.url) as tambur:
+        tambur.publish("auth:news", "admins")
+        tambur.publish("news", {"a": 1})
+    assert [news.receive(10) for _ in range(2)] == [
+        Message("news", "auth", "admins"),
+        Message("news", "public", '{"a":1}'),
+    ]
+    assert other.receive(10) == Message("news", "public", '{"a":1}')
+
+
+def test_the_recorder_keeps_what_is_published(tambur_recorder: RecordingTambur) -> None:
+    assert tambur_recorder.publish("news", "é & = %") is True
+    tambur_recorder.publish("auth:a/b", {"b": [1]})
+    tambur_recorder.publish("private:id", b"")
+    assert tambur_recorder.published == [("news", "é & = %"), ("auth:a/b", '{"b":[1]}'), ("private:id", "")]
+    assert tambur_recorder.published[0].stream == "news"
+    assert len(tambur_recorder.generate_auth_token("news", "id")) == 40
+
+
+def test_the_recorder_refuses_what_a_real_one_and_its_server_refuse(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with RecordingTambur(max_message_bytes=10) as recorder, caplog.at_level(logging.DEBUG, "tambur"):
+        with pytest.raises(InvalidNameError):
+            recorder.publish(".", "x")
+        with pytest.raises(InvalidMessageError):
+            recorder.publish("news", object())
+        with pytest.raises(MessageTooLargeError, match="11 bytes, at most 10") as caught:
+            recorder.publish("news", "x" * 11)
+        with pytest.raises(InvalidNameError):
+            recorder.generate_presence_token("news", "a:b", "id")
+        assert recorder.published == []
+        assert recorder.publish("news", "é" * 5)
+    assert (caught.value.status, caught.value.may_have_been_delivered) == (413, False)
+    assert "publish to 'news': 10 bytes, 204" in caplog.text
+
+
+def test_the_fixtures_are_there_for_whoever_has_the_package(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import sys
+
+        assert "tambur.server" not in sys.modules  # nobody has asked for it
+
+
+        def test_publish(tambur_recorder):
+            tambur_recorder.publish("news", "x")
+            assert "tambur.server" not in sys.modules
+
+
+        def test_real(tambur_server, monkeypatch):
+            from tambur import Tambur
+
+            monkeypatch.setenv("TAMBUR_URL", tambur_server.url)
+            page = tambur_server.subscriber("news")
+            Tambur.from_env().publish("news", "x")
+            assert page.receive(10).text == "x"
+
+
+        def test_afterwards(tambur_server):
+            tambur_server.subscriber()
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=3)
