@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from . import __version__
 from .client import Tambur
 from .credentials import ENVIRONMENT_VARIABLE, Credentials
+from .doctor import examine
 from .errors import ConfigurationError, TamburError
 from .progress import Progress
 from .tokens import Mode, TokenSigner
@@ -97,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
         if mode is not Mode.AUTH:
             added.add_argument("user_id", metavar="USER_ID")
         added.add_argument("subscriber_id", metavar="SUBSCRIBER_ID")
+
+    command("doctor", _doctor, f"check that everything works which {ENVIRONMENT_VARIABLE} is for")
 
     new_app = command("new-app", _new_app, "print fresh credentials")
     new_app.add_argument("app_id", metavar="APP_ID")
@@ -213,6 +216,18 @@ def _token(arguments: argparse.Namespace) -> int:
 
 def _signer(credentials: Credentials) -> TokenSigner:
     return TokenSigner(credentials.api_key, credentials.app_id, credentials.secret)
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    credentials = Credentials.from_env()
+    in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    all_good = True
+    for finding in examine(credentials):
+        mark, colour = ("ok", "32") if finding.is_good else ("FAILED", "31")
+        shown = f"\x1b[{colour}m{mark:<6}\x1b[0m" if in_colour else f"{mark:<6}"
+        print(f"{shown}  {finding.name}: {finding.text}", flush=True)
+        all_good = all_good and finding.is_good
+    return 0 if all_good else 1
 
 
 def _new_app(arguments: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ import pytest
 
 from tambur import Tambur
 from tambur.credentials import Credentials
-from tambur.server import Config, Server
+from tambur.server import App, Config, Server, in_background
 from tambur.tokens import TokenSigner
 
 from .conftest import API_KEY, APP_ID, SECRET, subscriber
@@ -320,3 +320,49 @@ def test_without_the_extras_it_says_what_to_install() -> None:
             env=environment("http://k:s@h/app/a"), capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert failed(done, f"pip install 'tambur[{extra}]'")
+
+
+def test_doctor_finds_nothing_where_all_is_well(url: str) -> None:
+    done = run("doctor", url=url)
+    assert done.returncode == 0, done
+    checks = [line.split(":")[0] for line in done.stdout.splitlines()]
+    assert checks == ["ok      publishing", "ok      clock", "ok      WebSocket", "ok      long polling"]
+    assert (SECRET in done.stdout.replace(APP_ID, ""), done.stderr) == (False, "")
+
+
+def test_doctor_says_what_is_wrong(url: str) -> None:
+    def findings(url: str | None) -> str:
+        done = run("doctor", url=url)
+        assert done.returncode == 1, done
+        return done.stdout + done.stderr
+
+    assert "tambur: TAMBUR_URL is not set; it takes the form" in findings(None)
+    assert "FAILED  publishing: " in findings(url.replace(SECRET, "wrong"))
+    assert "ok      clock" in findings(url.replace(SECRET, "wrong"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    nobody = findings(f"http://{API_KEY}:{SECRET}@127.0.0.1:{port}/app/{APP_ID}")
+    assert "Connection refused; is it running, at this host and port?" in nobody
+    assert nobody.count("\n") == 1
+    assert "TLS failed" in findings(url.replace("http:", "https:"))
+    assert "FAILED  WebSocket: " in findings(url.replace(f"/app/{APP_ID}", "/app/other"))
+
+
+def test_doctor_on_a_terminal_is_in_colour(url: str) -> None:
+    ours, theirs = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-m", "tambur", "doctor"],
+        env=environment(url), stdout=theirs, check=True, timeout=TIMEOUT_S,
+    )  # fmt: skip
+    os.close(theirs)
+    drawn = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert drawn.count("\x1b[32mok    \x1b[0m") == 4
+
+
+def test_doctor_knows_that_long_polling_may_be_off() -> None:
+    app = App(API_KEY, APP_ID, (SECRET,), long_polling=False)
+    with in_background(Config(apps=(app,), port=0)) as server:
+        done = run("doctor", url=f"http://{API_KEY}:{SECRET}@{server.url[7:]}/app/{APP_ID}")
+    assert done.returncode == 0, done
+    assert "ok      long polling: off for this app\n" in done.stdout
