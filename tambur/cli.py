@@ -52,18 +52,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+_EXAMPLES = {
+    "demo": ["tambur demo", "tambur demo --once"],
+    "serve": [
+        "tambur serve",
+        "tambur serve --host 0.0.0.0 --config tambur.toml",
+        "tambur serve --port 443 --tls-cert fullchain.pem --tls-key privkey.pem",
+    ],
+    "publish": [
+        "tambur publish news 'Hello, everybody'",
+        "tambur publish auth:news 'Hello, admins'",
+        "tail -f app.log | tambur publish log -",
+    ],
+    "listen": ["tambur listen news", "tambur listen news chat --auth --presence alice --direct alice"],
+    "token": ["tambur token auth news SUBSCRIBER_ID", "tambur token presence news alice SUBSCRIBER_ID"],
+    "doctor": ["tambur doctor"],
+    "new-app": ["tambur new-app shop > tambur.toml"],
+}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tambur",
         description="Publish messages to browsers over WebSockets, and serve them.",
-        epilog=f"publish, listen and token read the environment variable {ENVIRONMENT_VARIABLE}: "
-        "http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID",
+        epilog=f"publish, listen, token and doctor read the environment variable {ENVIRONMENT_VARIABLE}:\n"
+        "  http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID\n\n"
+        "exit status: 0 done, 1 failed (stderr says why), 2 wrong usage, 130 interrupted",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"tambur {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        examples = "".join(f"\n  {example}" for example in _EXAMPLES[name])
+        added = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"examples:{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         added.set_defaults(run=run)
         return added
 

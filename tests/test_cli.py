@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tambur import Tambur
+from tambur import Tambur, cli
 from tambur.credentials import Credentials
 from tambur.server import App, Config, Server, in_background
 from tambur.tokens import TokenSigner
@@ -366,3 +367,15 @@ def test_doctor_knows_that_long_polling_may_be_off() -> None:
         done = run("doctor", url=f"http://{API_KEY}:{SECRET}@{server.url[7:]}/app/{APP_ID}")
     assert done.returncode == 0, done
     assert "ok      long polling: off for this app\n" in done.stdout
+
+
+def test_the_examples_of_the_help_are_commands() -> None:
+    """Each is understood; what the commands do is tested above."""
+    assert set(cli._EXAMPLES) == set(re.findall(r"^    (\S+) ", run("--help").stdout, re.MULTILINE))
+    for name, examples in cli._EXAMPLES.items():
+        shown = run(name, "--help").stdout
+        for example in examples:
+            assert f"\n  {example}\n" in shown
+            words = shlex.split(example.rpartition("| ")[2].partition(" >")[0])
+            assert words[:2] == ["tambur", name]
+            assert cli._parser().parse_args(words[1:]).run is not None
