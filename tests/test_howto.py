@@ -1,0 +1,186 @@
+"""The tutorial and the how-to pages: their files are written out as they stand there, and run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tambur.server import Server
+
+from .browser import chromium, wait
+from .conftest import API_KEY, APP_ID, SECRET, subscriber
+
+DOCS = Path(__file__).parents[1] / "docs"
+TIMEOUT_S = 60
+
+
+def write_files(directory: Path, *pages: str) -> None:
+    """Write every snippet with a title under it."""
+    for page in pages:
+        text = (DOCS / page).read_text("utf-8")
+        found = re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
+        assert found
+        for title, content in found:
+            path = directory / title
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(content, "utf-8")
+
+
+def environment(directory: Path, **variables: str) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(directory), "PYTHONWARNINGS": "error"} | variables
+
+
+def python(directory: Path, *words: str, **variables: str) -> str:
+    """Run a module, and return what it says; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=directory, env=environment(directory, **variables), capture_output=True, text=True,
+        timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def url(server: Server) -> str:
+    return f"http://{API_KEY}:{SECRET}@{server.url.removeprefix('http://')}/app/{APP_ID}"
+
+
+@contextmanager
+def flask(directory: Path, app: str, **variables: str) -> Iterator[str]:
+    """Run an application as its users do; yields its URL."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "flask", "--app", app, "run", "--port", "0"],
+        cwd=directory, env=environment(directory, **variables), stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if found := re.search(r"Running on (http://\S+)", line):
+                break
+        else:
+            pytest.fail("".join(said))
+        reader = threading.Thread(target=process.stderr.read)  # so that it can always write
+        reader.start()
+        try:
+            yield found[1]
+        finally:
+            process.terminate()
+            reader.join()
+
+
+def enter(driver: Chrome, address: str, user: str) -> None:
+    driver.get(address)
+    driver.find_element(By.NAME, "user").send_keys(user, Keys.ENTER)
+    wait(driver, lambda d: user in d.find_element(By.ID, "users").text)
+
+
+def messages(driver: Chrome) -> list[str]:
+    return [item.text for item in driver.find_elements(By.CSS_SELECTOR, "#messages li")]
+
+
+def test_the_tutorial_ends_with_a_chat_in_two_windows(tmp_path: Path, url: str) -> None:
+    write_files(tmp_path, "tutorial.md")
+    with flask(tmp_path, "chat", TAMBUR_URL=url) as address, chromium() as alice:
+        enter(alice, address, "Alice")
+        with chromium() as bob:
+            enter(bob, address, "Bob")
+            for driver in (alice, bob):
+                wait(driver, lambda d: d.find_element(By.ID, "users").text == "Alice, Bob")
+            bob.find_element(By.NAME, "text").send_keys("<b>Hello</b>", Keys.ENTER)
+            for driver in (alice, bob):
+                wait(driver, lambda d: messages(d) == ["Bob: <b>Hello</b>"])
+        wait(alice, lambda d: d.find_element(By.ID, "users").text == "Alice")
+        (command,) = re.findall(
+            r"^\.venv/bin/tambur (publish lobby .*)$", (DOCS / "tutorial.md").read_text("utf-8"), re.MULTILINE
+        )
+        python(tmp_path, "tambur", "publish", "lobby", command.split("'")[1], TAMBUR_URL=url)
+        wait(alice, lambda d: messages(d)[1:] == ["the weather: Rain at noon"])
+
+
+def test_the_flask_page_and_the_tests_for_it(tmp_path: Path, server: Server, url: str) -> None:
+    write_files(tmp_path, "flask.md", "testing.md")
+    said = python(tmp_path, "pytest", "-p", "no:cacheprovider", "test_shop.py", "test_kitchen.py")
+    assert "2 passed" in said
+    with flask(tmp_path, "shop", FLASK_TAMBUR_URL=url) as address, subscriber(server, "kitchen") as kitchen:
+        assert requests.post(f"{address}/orders", data={"dish": "soup"}, timeout=10).status_code == 204
+        assert kitchen.receive(10).text == "soup"
+
+
+DJANGO_SETTINGS = """
+SECRET_KEY = "secret"
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
+ROOT_URLCONF = "django.contrib.auth.urls"
+LOGIN_URL = "/login"
+TAMBUR_URL = "http://key:secret@127.0.0.1:9/app/shop"
+"""
+
+DJANGO_TESTS = """
+from django.contrib.auth.models import AnonymousUser, User
+from django.db import transaction
+from django.test import RequestFactory, TestCase, TransactionTestCase
+
+import messaging
+import orders
+from tokens import tambur_token
+
+
+class Order:
+    dish = "soup"
+
+    def save(self):
+        pass
+
+
+class PublishingTest(TransactionTestCase):
+    def test_there_is_one_client(self):
+        assert messaging.tambur() is messaging.tambur()
+
+    def test_an_order_is_placed_whether_it_can_be_published_or_not(self):
+        with self.assertLogs("django.db.backends.base", "ERROR"):
+            orders.place(Order())
+
+
+class TokenTest(TestCase):
+    def ask(self, user, **fields):
+        request = RequestFactory().post("/", {"mode": "presence", "stream": "lobby", "subscriber_id": "id"} | fields)
+        request.user = user
+        return tambur_token(request)
+
+    def test_who_gets_which(self):
+        alice = User.objects.create(username="alice")
+        admin = User.objects.create(username="admin", is_staff=True)
+        make = messaging.tambur()
+        assert self.ask(AnonymousUser()).status_code == 302
+        assert self.ask(alice).content.decode() == make.generate_presence_token("lobby", "alice", "id")
+        assert self.ask(alice, mode="direct").content.decode() == make.generate_direct_token("lobby", "alice", "id")
+        assert self.ask(admin, mode="auth").content.decode() == make.generate_auth_token("lobby", "id")
+        assert self.ask(alice, mode="auth").status_code == 403
+        assert self.ask(alice, stream="other").status_code == 403
+        assert self.ask(alice, mode="nonsense").status_code == 403
+        assert self.ask(alice, subscriber_id="x:id").status_code == 400
+"""
+
+
+def test_the_django_page_and_the_tests_for_it(tmp_path: Path) -> None:
+    write_files(tmp_path, "django.md", "testing.md")
+    (tmp_path / "settings.py").write_text(DJANGO_SETTINGS)
+    (tmp_path / "test_pages.py").write_text(DJANGO_TESTS)
+    said = python(tmp_path, "django", "test", "--settings", "settings", "test_orders", "test_pages")
+    assert "Ran 5 tests" in said
