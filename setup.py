@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "tambur/__init__.py").read_text("utf-8"))[1]
@@ -23,7 +23,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
-    packages=find_packages(include=["tambur", "tambur.*"]),
+    packages=find_namespace_packages(include=["tambur", "tambur.*"]),
     include_package_data=True,
     install_requires=["requests>=2.28"],
     extras_require={"server": SERVER, "subscriber": SUBSCRIBER},

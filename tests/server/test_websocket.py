@@ -187,6 +187,7 @@ REFUSED_HANDSHAKES = [
     (handshake("/%FF/%FF"), 404),
     (handshake().replace(b"Version: 13", b"Version: 8"), 400),
     (handshake().replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"short"), 400),
+    (handshake().replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"\x80"), 400),
     (handshake(SUBSCRIBE_PATH, *(f"X-{i}: y" for i in range(200))), 431),
 ]
 

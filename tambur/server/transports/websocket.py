@@ -141,6 +141,9 @@ class WebSocket(asyncio.Protocol):
         host, origin = _header(request.headers, "Host"), _header(request.headers, "Origin")
         if public_hosts and (host or "").lower() not in public_hosts:
             return self._protocol.reject(421, f"{host!r} is not among this server's public_hosts\n")
+        if not (_header(request.headers, "Sec-WebSocket-Key") or "").isascii():
+            # Some releases of websockets take this for a failure of their own.
+            return self._protocol.reject(400, "Sec-WebSocket-Key must be base64\n")
         path = split_subscribe_path(_raw_path(request))
         app = self._context.apps.get(AppKey(*path)) if path is not None else None
         if app is None:
