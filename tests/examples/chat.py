@@ -362,9 +362,10 @@ class ChatContract:
         metrics = {"width": 360, "height": 640, "deviceScaleFactor": 2, "mobile": True}
         alice.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         try:
-            script = """const box = document.querySelector('#compose button').getBoundingClientRect();
-                return [document.documentElement.scrollWidth <= 360, box.right <= 360, box.bottom <= 640]"""
-            assert alice.driver.execute_script(script) == [True, True, True]
+            script = """const page = document.documentElement;
+                const send = document.querySelector('#compose button').getBoundingClientRect();
+                return [page.scrollWidth, page.scrollHeight, send.right <= 360, send.bottom <= 640]"""
+            assert alice.driver.execute_script(script) == [360, 640, True, True]
         finally:
             alice.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         controls = alice.driver.find_elements(By.CSS_SELECTOR, "a, button, select, input:not([type=hidden])")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .chat import ChatContract, Site, running
+from .chat import EXAMPLES, ChatContract, Site, running
 
 COMMANDS = [
     ".venv/bin/python manage.py migrate",
@@ -25,3 +25,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 class TestDjangoChat(ChatContract):
     pass
+
+
+@pytest.mark.parametrize("name", ["chat.css", "chat.js"])
+def test_the_page_is_that_of_the_chat_with_flask(name: str) -> None:
+    static = [EXAMPLES / chat / "static" / name for chat in ("django_chat", "flask_chat")]
+    assert static[0].read_bytes() == static[1].read_bytes()
