@@ -386,6 +386,21 @@ def answer_asked(browser: Page, expected: list[Any], token: str) -> None:
     browser.run("asked.pop()[1](arguments[0])", token)
 
 
+def test_a_page_that_is_left_is_gone_and_back_when_gone_back_to(
+    browser: Page, server: Server, tambur: Tambur, stream: str
+) -> None:
+    before = browser.connect("me", stream)
+    token = tambur.generate_presence_token(stream, "alice", before)
+    with subscriber(server, stream) as bob:
+        bob.enable_presence(stream, "bob", tambur.generate_presence_token)
+        browser.run("me.get_stream(arguments[0]).enable_presence('alice', arguments[1])", stream, token)
+        assert bob.receive(10) == (stream, "presence", "up", "alice")
+        browser.driver.get(server.url + "/tambur.js")
+        assert bob.receive(10) == (stream, "presence", "down", "alice")
+        browser.driver.back()
+        assert browser.wait(f"window.me?.get_stream({stream!r}).active && me.subscriber_id") != before
+
+
 def test_a_token_that_cannot_be_had_reaches_onerror(websocket: Page, stream: str) -> None:
     websocket.connect("me", stream)
     websocket.run(

@@ -20,7 +20,8 @@ declare namespace tambur {
 
   /**
    * A connection to one app. It connects by itself, by WebSocket or, where that fails, by long polling; a
-   * lost connection is made again after a growing wait, and its streams are subscribed again.
+   * lost connection is made again after a growing wait, and its streams are subscribed again. When the user
+   * leaves the page it ends, and on going back to the page it is made again.
    */
   interface Connection {
     readonly api_key: string;

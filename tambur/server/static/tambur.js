@@ -356,6 +356,12 @@ var tambur = (() => {
       this.#ready = options.ready ?? null;
       // Not at once, so that handlers can still be assigned.
       this.#timer = setTimeout(() => this.#connect());
+      // A page that was left may be kept, frozen, for who goes back to it. Its user is not there meanwhile, but
+      // the browser would leave the socket open.
+      window.addEventListener("pagehide", () => this.#closed || this.#reset());
+      window.addEventListener("pageshow", ({ persisted }) => {
+        if (persisted && !this.#closed && !this.#transport) this.#connect();
+      });
     }
 
     get ready() {

@@ -1,0 +1,142 @@
+"""A chat with rooms, on Flask and Tambur: who is here, direct messages, and notes that only admins see."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import NamedTuple
+
+from flask import Flask, abort, g, jsonify, redirect, render_template, request, session, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.security import check_password_hash, generate_password_hash
+
+from tambur import InvalidNameError, PublishError, Tambur
+
+MAX_CHARACTERS = 2000
+"""Of one message."""
+
+
+class User(NamedTuple):
+    name: str
+    password_hash: str
+    is_admin: bool = False
+
+
+# A user's name is his user id for Tambur, so it may hold no ":".
+USERS = {
+    name: User(name, **fields)
+    for name, fields in json.loads((Path(__file__).parent / "demo_users.json").read_text("utf-8")).items()
+}
+NOBODY = User("", generate_password_hash(secrets.token_hex(32)))
+
+# Each room is a stream of its name. True: only admins may enter.
+ROOMS = {"lobby": False, "garden": False, "staff": True}
+
+app = Flask(__name__)
+app.config.update(
+    SECRET_KEY=os.environ.get("SECRET_KEY") or secrets.token_hex(32),
+    SESSION_COOKIE_SAMESITE="Lax",
+)
+tambur = Tambur.from_env()
+
+
+def may_enter(user: User | None, room: str) -> bool:
+    """The rule for everything that follows: what is not allowed here is forbidden."""
+    return user is not None and room in ROOMS and (user.is_admin or not ROOMS[room])
+
+
+@app.template_global()
+def csrf_token() -> str:
+    """What a form of another site cannot know."""
+    token: str = session.setdefault("csrf_token", secrets.token_urlsafe())
+    return token
+
+
+@app.before_request
+def look_who_asks() -> None:
+    g.user = USERS.get(session.get("user", ""))
+    if request.method == "POST":
+        given = request.form.get("csrf_token", "")
+        if not hmac.compare_digest(given.encode(), csrf_token().encode()):
+            abort(403)
+
+
+@app.route("/login", methods=["GET", "POST"])
+def login() -> ResponseReturnValue:
+    if request.method == "POST":
+        # Also for a name that nobody has a hash is compared, so that the time taken does not tell who exists.
+        user = USERS.get(request.form.get("username", ""), NOBODY)
+        if check_password_hash(user.password_hash, request.form.get("password", "")):
+            session.clear()
+            session["user"] = user.name
+            return redirect(url_for("index"))
+    return render_template("login.html", is_wrong=request.method == "POST")
+
+
+@app.post("/logout")
+def logout() -> ResponseReturnValue:
+    session.clear()
+    return redirect(url_for("login"))
+
+
+@app.get("/")
+def index() -> ResponseReturnValue:
+    return redirect(url_for("room", name="lobby"))
+
+
+@app.get("/rooms/<name>")
+def room(name: str) -> ResponseReturnValue:
+    if g.user is None:
+        return redirect(url_for("login"))
+    if not may_enter(g.user, name):
+        abort(403)
+    return render_template(
+        "room.html",
+        room=name,
+        rooms=[other for other in ROOMS if may_enter(g.user, other)],
+        tambur_url=tambur.api_host,
+        api_key=tambur.api_key,
+        app_id=tambur.app_id,
+        max_characters=MAX_CHARACTERS,
+    )
+
+
+@app.post("/rooms/<name>/messages")
+def say(name: str) -> ResponseReturnValue:
+    if not may_enter(g.user, name):
+        abort(403)
+    to, text = request.form.get("to"), request.form.get("text", "").strip()
+    if to not in ("everybody", "admins") or not 0 < len(text) <= MAX_CHARACTERS:
+        abort(400)
+    # Whoever knows a stream's name can subscribe to it. What goes to "auth:" takes a token, which admins get.
+    stream = f"auth:{name}" if to == "admins" or ROOMS[name] else name
+    try:
+        tambur.publish(stream, {"from": g.user.name, "to": to, "text": text})
+    except PublishError:
+        app.logger.exception("a message was not published")
+        abort(503)
+    return "", 204
+
+
+@app.post("/tambur-token")
+def tambur_token() -> ResponseReturnValue:
+    form = request.form
+    mode, stream, subscriber_id = form.get("mode"), form.get("stream", ""), form.get("subscriber_id", "")
+    if not may_enter(g.user, stream):
+        abort(403)
+    try:
+        # The user of the token is the one of the session, whatever else the request holds.
+        if mode == "presence":
+            token = tambur.generate_presence_token(stream, g.user.name, subscriber_id)
+        elif mode == "direct":
+            token = tambur.generate_direct_token(stream, g.user.name, subscriber_id)
+        elif mode == "auth" and g.user.is_admin:
+            token = tambur.generate_auth_token(stream, subscriber_id)
+        else:
+            abort(403)
+    except InvalidNameError as error:
+        abort(400, str(error))
+    return jsonify(token=token)

@@ -1,0 +1,21 @@
+"""The chat with Flask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .chat import ChatContract, Site, running
+
+COMMANDS = [".venv/bin/flask --app chat run"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with running("flask_chat", tmp_path_factory.mktemp("flask"), COMMANDS, "--port", "0") as site:
+        yield site
+
+
+class TestFlaskChat(ChatContract):
+    pass
