@@ -227,6 +227,17 @@ def test_the_snippets_on_security_hold(code: str) -> None:
     run(code)
 
 
+def test_the_first_page_shows_what_works(server: Server) -> None:
+    first_page = (ROOT / "docs" / "index.md").read_text("utf-8")
+    (code,) = snippets(first_page)
+    with subscriber(server, "news") as receiver:
+        run(code)
+        assert receiver.receive(10).text == "Hello, everybody"
+    (html,) = snippets(first_page, "html")
+    assert html.splitlines()[0] in README
+    assert 'get_stream("news").onmessage' in html
+
+
 @pytest.mark.parametrize("page", [README, *(p.read_text("utf-8") for p in (ROOT / "docs").glob("*.md"))])
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", page)

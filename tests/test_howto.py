@@ -17,19 +17,20 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from tambur import Tambur
 from tambur.server import Server
 
-from .browser import chromium, wait
+from .browser import chromium, page, wait, wait_for_script
 from .conftest import API_KEY, APP_ID, SECRET, subscriber
 
 DOCS = Path(__file__).parents[1] / "docs"
 TIMEOUT_S = 60
 
 
-def write_files(directory: Path, *pages: str) -> None:
+def write_files(directory: Path, *names: str) -> None:
     """Write every snippet with a title under it."""
-    for page in pages:
-        text = (DOCS / page).read_text("utf-8")
+    for name in names:
+        text = (DOCS / name).read_text("utf-8")
         found = re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
         assert found
         for title, content in found:
@@ -119,6 +120,66 @@ def test_the_flask_page_and_the_tests_for_it(tmp_path: Path, server: Server, url
     with flask(tmp_path, "shop", FLASK_TAMBUR_URL=url) as address, subscriber(server, "kitchen") as kitchen:
         assert requests.post(f"{address}/orders", data={"dish": "soup"}, timeout=10).status_code == 204
         assert kitchen.receive(10).text == "soup"
+
+
+def test_code_of_2012_runs_unchanged(tmp_path: Path, server: Server) -> None:
+    write_files(tmp_path, "migrating.md")
+    account = {
+        "API_KEY": API_KEY,
+        "APP_ID": APP_ID,
+        "SECRET": SECRET,
+        "HOST": server.url.removeprefix("http://"),
+    }
+    (tmp_path / "account.py").write_text("".join(f"{name} = {value!r}\n" for name, value in account.items()))
+    with subscriber(server, "news") as receiver:
+        receiver.enable_auth("news", Tambur(API_KEY, APP_ID, SECRET, server.url).generate_auth_token)
+        token = python(tmp_path, "published")
+        assert [receiver.receive(10).text for _ in range(2)] == ["Hello", "Hello, admins"]
+    assert re.fullmatch(r"[0-9a-f]{40}\n", token)
+    (tmp_path / "account.py").write_text(
+        "".join(f"{name} = {value!r}\n" for name, value in account.items()).replace(SECRET, "x")
+    )
+    assert python(tmp_path, "published").startswith("not published: ")
+
+
+HTML = """<!doctype html><title>A page</title><script src="%s/tambur.js"></script>%s
+<script>
+  const said = [];
+  const connection = new tambur.Connection("%s", "%s");
+  for (const name of ["news", "private-news"]) {
+    const stream = connection.get_stream(name);
+    bind(stream, "one", (data) => said.push([name, "one", data]));
+    bind(stream, "two", (data) => said.push([name, "two", data]));
+  }
+</script>
+"""
+
+
+def test_what_takes_the_place_of_pusher(tmp_path: Path, server: Server, tambur: Tambur, url: str) -> None:
+    write_files(tmp_path, "from-pusher.md")
+    bind = (tmp_path / "events.html").read_text("utf-8")
+    with page(HTML % (server.url, bind, API_KEY, APP_ID)) as address, chromium() as driver:
+        driver.get(address)
+        subscriber_id = wait_for_script(
+            driver, "connection.get_stream('private-news').active && connection.subscriber_id"
+        )
+        token = tambur.generate_auth_token("private-news", subscriber_id)
+        driver.execute_script("connection.get_stream('private-news').enable_auth(arguments[0])", token)
+        wait_for_script(driver, "connection.get_stream('private-news').enabled_modes.length")
+        code = (
+            "from events import events\n"
+            "events.trigger('news', 'one', {'a': 1})\n"
+            "events.trigger(['news', 'private-news'], 'two', 'x')\n"
+            "events.trigger('news', 'three', None)\n"
+        )
+        (tmp_path / "trigger.py").write_text(code)
+        python(tmp_path, "trigger", TAMBUR_URL=url)
+        wait_for_script(driver, "said.length === 3")
+        assert driver.execute_script("return said") == [
+            ["news", "one", {"a": 1}],
+            ["news", "two", "x"],
+            ["private-news", "two", "x"],
+        ]
 
 
 DJANGO_SETTINGS = """

@@ -103,7 +103,8 @@ def in_background(config: Config, routes: Sequence[BaseRoute] = ()) -> Iterator[
     """Run a server in a thread of its own: for tests, demonstrations and notebooks.
 
     Parameters:
-        config, routes: as :class:`Server` takes them.
+        config: what it is to be.
+        routes: what it answers besides.
 
     Raises:
         ConfigurationError: as :class:`Server` does.
