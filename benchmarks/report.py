@@ -69,7 +69,7 @@ class Section:
 def number(value: float) -> str:
     """With thousands separated, and three digits at least where it is small."""
     if value >= 1000:
-        return f"{round(value, 2 - len(str(int(value)))):,.0f}"
+        return f"{round(value, 3 - len(str(int(value)))):,.0f}"
     if value >= 100:
         return f"{value:.0f}"
     return f"{value:.3g}"

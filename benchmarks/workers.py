@@ -23,6 +23,11 @@ class Timing(NamedTuple):
         return self.calls / self.wall_s
 
     @property
+    def calls_per_cpu_s(self) -> float:
+        """Calls a second of processor time: the same on a busy machine as on an idle one."""
+        return self.calls / self.cpu_s
+
+    @property
     def cpu_us(self) -> float:
         """Of one call, in microseconds."""
         return 1e6 * self.cpu_s / self.calls

@@ -116,20 +116,24 @@ class Sender:
 
     Parameters:
         url: what every request's URL begins with.
+        headers: what every request has.
         pool_maxsize: how many idle connections are kept.
         session: lends its adapters, proxies, ``verify`` and ``cert``; ``None`` for our own, with the
             proxies and the CA bundle of the environment.
 
     Attributes:
-        url: the same in the form in which it is sent and signed.
+        template: what every request begins as: its headers, and that URL in the form in which it is sent and
+            signed. Preparing each anew would cost more than signing it.
 
     Raises:
         ConfigurationError: if requests cannot send to such a URL.
     """
 
-    def __init__(self, url: str, pool_maxsize: int, session: requests.Session | None) -> None:
+    def __init__(
+        self, url: str, headers: dict[str, str], pool_maxsize: int, session: requests.Session | None
+    ) -> None:
         try:
-            self.url = str(requests.Request("POST", url).prepare().url)
+            self.template = requests.Request("POST", url, headers=headers).prepare()
         except (requests.RequestException, ValueError) as error:
             raise ConfigurationError(f"nothing can be sent to {url!r}: {error}") from None
         self._pool_maxsize = pool_maxsize
@@ -137,7 +141,7 @@ class Sender:
         # Looked up once: in the environment, it costs as much as the rest of a publish.
         settings = session if session is not None else requests.Session()
         verify = None if settings.verify is True else settings.verify
-        found = settings.merge_environment_settings(self.url, {}, None, verify, None)
+        found = settings.merge_environment_settings(self.template.url, {}, None, verify, None)
         self._proxies, self._verify, self._cert = found["proxies"], found["verify"], found["cert"]
         self._pid = os.getpid()
         self._session = self._open()
