@@ -13,11 +13,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from http.cookiejar import DefaultCookiePolicy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import requests
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
+from urllib3.connectionpool import ConnectionPool
 
 from .errors import (
     AppNotFoundError,
@@ -111,6 +112,17 @@ class _Session(requests.Session):
         return None
 
 
+class _Adapter(HTTPAdapter):
+    """An adapter for one server and one set of proxies, so that the pool of connections is looked up once."""
+
+    _pool: ConnectionPool | None = None
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> ConnectionPool:
+        if self._pool is None:
+            self._pool = super().get_connection_with_tls_context(*args, **kwargs)
+        return self._pool
+
+
 class Sender:
     """Connections to one server.
 
@@ -151,7 +163,7 @@ class Sender:
         if self._lender is not None:
             session.adapters = OrderedDict(self._lender.adapters)
         else:
-            adapter = HTTPAdapter(pool_connections=1, pool_maxsize=self._pool_maxsize)
+            adapter = _Adapter(pool_connections=1, pool_maxsize=self._pool_maxsize)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
         return session
@@ -159,7 +171,8 @@ class Sender:
     def close(self) -> None:
         """Close idle connections; those of a lent session stay."""
         if self._lender is None:
-            self._session.close()
+            closing, self._session = self._session, self._open()
+            closing.close()
 
     def send(self, request: requests.PreparedRequest, timeouts: tuple[float, float]) -> Failure | None:
         """Send a request once.
