@@ -83,7 +83,8 @@ class Tambur:
         self._timeouts = _check_timeout(timeout)
         self._max_retries = _check_count("max_retries", max_retries, at_least=0)
         self._tokens = TokenSigner(api_key, app_id, secret)
-        self._sender = Sender(self.url, _check_count("pool_maxsize", pool_maxsize, at_least=1), session)
+        pool_maxsize = _check_count("pool_maxsize", pool_maxsize, at_least=1)
+        self._sender = Sender(self.url, _HEADERS, pool_maxsize, session)
         self._warn_of_default_host = base.partition("://")[2] == DEFAULT_HOST
 
     @classmethod
@@ -238,23 +239,18 @@ class Tambur:
             nonce: text that no other request of the same second has.
         """
         parse_destination(stream)
-        url = self._sender.url + stream_path(stream)
-        canonical = signing.canonical_query_string(
-            [
-                ("api_version", "1.0"),
-                ("message", message),
-                ("oauth_consumer_key", self.api_key),
-                ("oauth_nonce", nonce),
-                ("oauth_signature_method", "HMAC-SHA1"),
-                ("oauth_timestamp", str(timestamp)),
-                ("oauth_version", "1.0"),
-            ]
+        request = self._sender.template.copy()
+        request.url = f"{request.url}{stream_path(stream)}"
+        request.body = signing.sign_publish(
+            signing.base_string_url(request.url),
+            message,
+            api_key=self.api_key,
+            secret=self.secret,
+            timestamp=timestamp,
+            nonce=nonce,
         )
-        base_string = signing.signature_base_string(signing.base_string_url(url), canonical)
-        signature = signing.percent_encode(signing.sign(base_string, self.secret))
-        return requests.Request(
-            "POST", url, headers=_HEADERS, data=f"{canonical}&oauth_signature={signature}"
-        ).prepare()
+        request.headers["Content-Length"] = str(len(request.body))  # all of it is ASCII
+        return request
 
 
 def _encode_message(message: object) -> str:

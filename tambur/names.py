@@ -51,7 +51,8 @@ def _check(what: str, name: object) -> str:
         raise InvalidNameError(
             f"{what} has {len(name)} characters, at most {MAX_NAME_CODE_POINTS} are allowed: {name[:40]!r}..."
         )
-    if found := _FORBIDDEN.search(name):
+    # What is printable holds nothing forbidden, and is told in a tenth of the time.
+    if not name.isprintable() and (found := _FORBIDDEN.search(name)):
         raise InvalidNameError(
             f"{what} holds {found[0]!r} at position {found.start()}; "
             f"control characters and lone surrogates are not allowed: {name!r}"
@@ -68,17 +69,14 @@ def check_stream(stream: object) -> str:
     name = _check("a stream", stream)
     if name in ("private", ".", ".."):
         raise InvalidNameError(f"a stream may not be called {name!r}")
-    if name.startswith(("auth:", "private:")):
+    if ":" in name and name.startswith(("auth:", "private:")):
         raise InvalidNameError(f"a stream's own name may not begin with 'auth:' or 'private:': {name!r}")
     return name
 
 
-def _check_without_colon(what: str, name: object) -> str:
-    checked = _check(what, name)
-    if ":" in checked:
-        # A token's text joins its fields with ":"; docs/security.md shows the attack.
-        raise InvalidNameError(f"{what} may not hold ':': {checked!r}")
-    return checked
+def _holds_colon(what: str, name: str) -> InvalidNameError:
+    # A token's text joins its fields with ":"; docs/security.md shows the attack.
+    return InvalidNameError(f"{what} may not hold ':': {name!r}")
 
 
 def check_user_id(user_id: object) -> str:
@@ -87,7 +85,10 @@ def check_user_id(user_id: object) -> str:
     Raises:
         InvalidNameError: if it may not be one.
     """
-    return _check_without_colon("a user id", user_id)
+    name = _check("a user id", user_id)
+    if ":" in name:
+        raise _holds_colon("a user id", name)
+    return name
 
 
 def check_subscriber_id(subscriber_id: object) -> str:
@@ -96,7 +97,10 @@ def check_subscriber_id(subscriber_id: object) -> str:
     Raises:
         InvalidNameError: if it may not be one.
     """
-    return _check_without_colon("a subscriber id", subscriber_id)
+    name = _check("a subscriber id", subscriber_id)
+    if ":" in name:
+        raise _holds_colon("a subscriber id", name)
+    return name
 
 
 def check_credential_name(what: str, name: object) -> str:

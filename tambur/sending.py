@@ -13,11 +13,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from http.cookiejar import DefaultCookiePolicy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import requests
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
+from urllib3.connectionpool import ConnectionPool
 
 from .errors import (
     AppNotFoundError,
@@ -111,25 +112,40 @@ class _Session(requests.Session):
         return None
 
 
+class _Adapter(HTTPAdapter):
+    """An adapter for one server and one set of proxies, so that the pool of connections is looked up once."""
+
+    _pool: ConnectionPool | None = None
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> ConnectionPool:
+        if self._pool is None:
+            self._pool = super().get_connection_with_tls_context(*args, **kwargs)
+        return self._pool
+
+
 class Sender:
     """Connections to one server.
 
     Parameters:
         url: what every request's URL begins with.
+        headers: what every request has.
         pool_maxsize: how many idle connections are kept.
         session: lends its adapters, proxies, ``verify`` and ``cert``; ``None`` for our own, with the
             proxies and the CA bundle of the environment.
 
     Attributes:
-        url: the same in the form in which it is sent and signed.
+        template: what every request begins as: its headers, and that URL in the form in which it is sent and
+            signed. Preparing each anew would cost more than signing it.
 
     Raises:
         ConfigurationError: if requests cannot send to such a URL.
     """
 
-    def __init__(self, url: str, pool_maxsize: int, session: requests.Session | None) -> None:
+    def __init__(
+        self, url: str, headers: dict[str, str], pool_maxsize: int, session: requests.Session | None
+    ) -> None:
         try:
-            self.url = str(requests.Request("POST", url).prepare().url)
+            self.template = requests.Request("POST", url, headers=headers).prepare()
         except (requests.RequestException, ValueError) as error:
             raise ConfigurationError(f"nothing can be sent to {url!r}: {error}") from None
         self._pool_maxsize = pool_maxsize
@@ -137,7 +153,7 @@ class Sender:
         # Looked up once: in the environment, it costs as much as the rest of a publish.
         settings = session if session is not None else requests.Session()
         verify = None if settings.verify is True else settings.verify
-        found = settings.merge_environment_settings(self.url, {}, None, verify, None)
+        found = settings.merge_environment_settings(self.template.url, {}, None, verify, None)
         self._proxies, self._verify, self._cert = found["proxies"], found["verify"], found["cert"]
         self._pid = os.getpid()
         self._session = self._open()
@@ -147,7 +163,7 @@ class Sender:
         if self._lender is not None:
             session.adapters = OrderedDict(self._lender.adapters)
         else:
-            adapter = HTTPAdapter(pool_connections=1, pool_maxsize=self._pool_maxsize)
+            adapter = _Adapter(pool_connections=1, pool_maxsize=self._pool_maxsize)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
         return session
@@ -155,7 +171,8 @@ class Sender:
     def close(self) -> None:
         """Close idle connections; those of a lent session stay."""
         if self._lender is None:
-            self._session.close()
+            closing, self._session = self._session, self._open()
+            closing.close()
 
     def send(self, request: requests.PreparedRequest, timeouts: tuple[float, float]) -> Failure | None:
         """Send a request once.

@@ -8,6 +8,8 @@ import hmac
 
 from .names import check_stream, check_subscriber_id, check_user_id
 
+_BLOCK_BYTES = 64  # of SHA-1
+
 
 class Mode(enum.Enum):
     """What a client turns on with a token."""
@@ -24,11 +26,34 @@ class TokenSigner:
     ``:``, so no other field may: else a token for one stream would be one for another, too.
     """
 
-    __slots__ = ("_hmac",)
+    __slots__ = ("_inner", "_outer")
 
     def __init__(self, api_key: str, app_id: str, secret: str) -> None:
-        # Copied for each token: the key and what every text begins with are hashed once.
-        self._hmac = hmac.new(secret.encode(), f"{api_key}:{app_id}:".encode(), hashlib.sha1)
+        key = secret.encode()
+        if len(key) > _BLOCK_BYTES:
+            key = hashlib.sha1(key, usedforsecurity=False).digest()
+        key = key.ljust(_BLOCK_BYTES, b"\0")
+        # The two hashes of RFC 2104, copied for each token: the key and what every text begins with are
+        # hashed once, at half the price of an hmac object's copy.
+        self._inner = hashlib.sha1(bytes(byte ^ 0x36 for byte in key), usedforsecurity=False)
+        self._inner.update(f"{api_key}:{app_id}:".encode())
+        self._outer = hashlib.sha1(bytes(byte ^ 0x5C for byte in key), usedforsecurity=False)
+
+    def auth(self, stream: str, subscriber_id: str) -> str:
+        """Make a token for the auth mode.
+
+        Raises:
+            InvalidNameError: if one of them may not be one, as in the other methods.
+        """
+        return self._sign(f"auth:{check_stream(stream)}:{check_subscriber_id(subscriber_id)}")
+
+    def presence(self, stream: str, user_id: str, subscriber_id: str) -> str:
+        """Make a token for the presence mode."""
+        return self._sign_for_user("presence", stream, user_id, subscriber_id)
+
+    def direct(self, stream: str, user_id: str, subscriber_id: str) -> str:
+        """Make a token for the direct mode."""
+        return self._sign_for_user("direct", stream, user_id, subscriber_id)
 
     def sign(self, mode: Mode, stream: str, subscriber_id: str, user_id: str | None = None) -> str:
         """Make a token.
@@ -40,24 +65,19 @@ class TokenSigner:
         Raises:
             InvalidNameError: if one of them may not be one.
         """
-        user = "" if mode is Mode.AUTH else f"{check_user_id(user_id)}:"
-        signed = self._hmac.copy()
-        signed.update(
-            f"{mode.value}:{check_stream(stream)}:{user}{check_subscriber_id(subscriber_id)}".encode()
-        )
-        return signed.hexdigest()
+        if mode is Mode.AUTH:
+            return self.auth(stream, subscriber_id)
+        return self._sign_for_user(mode.value, stream, user_id, subscriber_id)
 
-    def auth(self, stream: str, subscriber_id: str) -> str:
-        """Make a token for the auth mode."""
-        return self.sign(Mode.AUTH, stream, subscriber_id)
+    def _sign_for_user(self, mode: str, stream: str, user_id: str | None, subscriber_id: str) -> str:
+        user_id = check_user_id(user_id)
+        return self._sign(f"{mode}:{check_stream(stream)}:{user_id}:{check_subscriber_id(subscriber_id)}")
 
-    def presence(self, stream: str, user_id: str, subscriber_id: str) -> str:
-        """Make a token for the presence mode."""
-        return self.sign(Mode.PRESENCE, stream, subscriber_id, user_id)
-
-    def direct(self, stream: str, user_id: str, subscriber_id: str) -> str:
-        """Make a token for the direct mode."""
-        return self.sign(Mode.DIRECT, stream, subscriber_id, user_id)
+    def _sign(self, text: str) -> str:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text.encode())
+        outer.update(inner.digest())
+        return outer.hexdigest()
 
     def verify(
         self, token: str, mode: Mode, stream: str, subscriber_id: str, user_id: str | None = None
