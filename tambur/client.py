@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -9,6 +10,7 @@ import random
 import secrets
 import time
 import warnings
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,8 @@ import requests
 
 from . import __version__, signing
 from .credentials import Credentials, base_url
-from .errors import ConfigurationError, InvalidMessageError
+from .errors import ConfigurationError, InvalidMessageError, TamburError
+from .many import publish_many
 from .names import app_path, parse_destination, stream_path
 from .sending import Failure, Sender
 from .tokens import TokenSigner
@@ -83,8 +86,8 @@ class Tambur:
         self._timeouts = _check_timeout(timeout)
         self._max_retries = _check_count("max_retries", max_retries, at_least=0)
         self._tokens = TokenSigner(api_key, app_id, secret)
-        pool_maxsize = _check_count("pool_maxsize", pool_maxsize, at_least=1)
-        self._sender = Sender(self.url, _HEADERS, pool_maxsize, session)
+        self._pool_maxsize = _check_count("pool_maxsize", pool_maxsize, at_least=1)
+        self._sender = Sender(self.url, _HEADERS, self._pool_maxsize, session)
         self._warn_of_default_host = base.partition("://")[2] == DEFAULT_HOST
 
     @classmethod
@@ -227,6 +230,36 @@ class Tambur:
             return True
         raise failure.to_error(
             stream, attempts, may_have_been_delivered=not all(f.is_undelivered for f in failures)
+        )
+
+    def publish_many(
+        self,
+        pairs: Iterable[tuple[str, Any]],
+        *,
+        timeout: float | tuple[float, float] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[bool | TamburError]:
+        """Publish many messages, to several streams at once and to each stream in the order given.
+
+        As many threads as there are streams, and at most ``pool_maxsize``, publish as :meth:`publish` does. A
+        message that fails keeps no other from being published, not even to the same stream.
+
+        Parameters:
+            pairs: of a stream and a message, as :meth:`publish` takes them. All are taken before the first
+                is sent.
+            timeout: of each publish, as in :meth:`publish`.
+            progress: called in this thread after each message, with how many are done and how many there are;
+                ``None`` for nobody. What it raises ends the whole: what is being published is finished, and
+                nothing more is begun. So does Ctrl-C.
+
+        Returns:
+            For each pair, in their order, ``True`` or the error that :meth:`publish` raised for it.
+        """
+        return publish_many(
+            functools.partial(self.publish, timeout=timeout),
+            pairs,
+            max_workers=self._pool_maxsize,
+            progress=progress,
         )
 
     def build_request(

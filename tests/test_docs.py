@@ -54,7 +54,7 @@ def tambur_url(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_snippets_of_the_readme_are_run_here() -> None:
-    assert len(snippets(README)) == 6
+    assert len(snippets(README)) == 7
     assert len(snippets(README, "html")) == 2
 
 
@@ -77,6 +77,19 @@ def test_the_first_snippet_publishes(server: Server) -> None:
 def test_the_environment_makes_a_publisher() -> None:
     (code,) = [code for code in snippets(README) if code.endswith("tambur = Tambur.from_env()\n")]
     assert run(code)["tambur"].publish("news", "x") is True
+
+
+def test_many_are_published(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = snippet("publish_many")
+    with subscriber(server, "inbox-alice", "inbox-bob") as receiver:
+        run(code)
+        assert {receiver.receive(10).stream for _ in range(2)} == {"inbox-alice", "inbox-bob"}
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("TAMBUR_URL", os.environ["TAMBUR_URL"].replace(SECRET, "wrong"))
+    run(code)
+    assert capsys.readouterr().out.count("not published to inbox-") == 2
 
 
 def test_the_subscribers_snippet_prints_a_message(
