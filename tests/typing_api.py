@@ -42,9 +42,7 @@ def publisher() -> None:
     published = tambur.publish("news", b"text", timeout=1.5)
     published = tambur.publish("news", {"any": ["JSON", 1, None]}, timeout=(1, 2))
     outcomes: list[bool | TamburError] = tambur.publish_many([("news", "text")], timeout=3)
-    outcomes = tambur.publish_many(
-        (("s", i) for i in range(3)), progress=lambda done, total: print(done, total)
-    )
+    outcomes = tambur.publish_many((("s", i) for i in range(3)), progress=divmod)
     token: str = tambur.generate_auth_token("news", "id")
     token = tambur.generate_presence_token("news", "alice", "id")
     token = tambur.generate_direct_token(stream="news", user_id="alice", subscriber_id="id")
