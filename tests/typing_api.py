@@ -32,6 +32,9 @@ from tambur.subscriber import Message, Subscriber
 version: str = __version__
 
 
+def show(done: int, total: int) -> None: ...
+
+
 def publisher() -> None:
     tambur: Tambur = Tambur("key", "app", "secret")
     tambur = Tambur("key", "app", "secret", "host:8080", ssl=True, timeout=3, max_retries=0, pool_maxsize=1)
@@ -42,7 +45,7 @@ def publisher() -> None:
     published = tambur.publish("news", b"text", timeout=1.5)
     published = tambur.publish("news", {"any": ["JSON", 1, None]}, timeout=(1, 2))
     outcomes: list[bool | TamburError] = tambur.publish_many([("news", "text")], timeout=3)
-    outcomes = tambur.publish_many((("s", i) for i in range(3)), progress=divmod)
+    outcomes = tambur.publish_many((("s", i) for i in range(3)), progress=show)
     token: str = tambur.generate_auth_token("news", "id")
     token = tambur.generate_presence_token("news", "alice", "id")
     token = tambur.generate_direct_token(stream="news", user_id="alice", subscriber_id="id")
