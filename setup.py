@@ -1,7 +1,12 @@
+import gzip
+import os
 import re
+import tarfile
 from pathlib import Path
+from typing import Any
 
 from setuptools import find_namespace_packages, setup
+from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "tambur/__init__.py").read_text("utf-8"))[1]
@@ -15,6 +20,33 @@ SERVER = [
     'tomli>=2; python_version < "3.11"',
 ]
 
+
+class ReproducibleSdist(sdist):
+    """Where SOURCE_DATE_EPOCH is set, the same files make the same archive, byte for byte."""
+
+    def make_archive(self, base_name: str, format: str, *options: Any, **more: Any) -> str:  # noqa: A002
+        epoch = os.environ.get("SOURCE_DATE_EPOCH")
+        if epoch is None or format != "gztar":
+            return super().make_archive(base_name, format, *options, **more)
+
+        def normal(member: tarfile.TarInfo) -> tarfile.TarInfo:
+            member.mtime = int(epoch)
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            member.uid = member.gid = 0
+            member.uname = member.gname = ""
+            return member
+
+        path = Path(f"{base_name}.tar.gz")
+        with (
+            path.open("wb") as file,
+            gzip.GzipFile("", "wb", fileobj=file, mtime=int(epoch)) as compressed,
+            tarfile.open(fileobj=compressed, mode="w") as archive,
+        ):
+            for member in sorted(Path(path.stem.removesuffix(".tar")).rglob("*")):
+                archive.add(member, recursive=False, filter=normal)
+        return str(path)
+
+
 setup(
     name="tambur",
     version=VERSION,
@@ -25,6 +57,7 @@ setup(
     python_requires=">=3.10",
     packages=find_namespace_packages(include=["tambur", "tambur.*"]),
     include_package_data=True,
+    cmdclass={"sdist": ReproducibleSdist},
     install_requires=["requests>=2.28"],
     extras_require={"server": SERVER, "subscriber": SUBSCRIBER},
     entry_points={
@@ -43,6 +76,7 @@ setup(
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Topic :: Communications",
         "Topic :: Internet :: WWW/HTTP :: WSGI :: Middleware",
         "Typing :: Typed",
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,10 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory)
+
+
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("dist")
     source = tmp_path_factory.mktemp("source") / "tambur"
     # Of what git tracks, so that nothing lies about that a fresh clone wouldn't have.
@@ -34,8 +39,26 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", made, source],
         check=True,
         capture_output=True,
+        env=os.environ | {"SOURCE_DATE_EPOCH": "1353628800"},
     )
     return made
+
+
+def test_the_same_source_makes_the_same_archives(
+    dist: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    again = build(tmp_path_factory)
+    names = {path.name for path in dist.iterdir()}
+    assert len(names) == 2
+    assert {path.name for path in again.iterdir()} == names
+    for name in names:
+        assert (dist / name).read_bytes() == (again / name).read_bytes(), name
+
+
+def test_what_is_shown_of_the_package_renders(dist: Path) -> None:
+    command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, dist.iterdir())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
