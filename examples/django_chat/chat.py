@@ -80,7 +80,7 @@ def tambur_token(request: HttpRequest) -> HttpResponse:
         else:
             raise PermissionDenied
     except InvalidNameError as error:
-        return HttpResponseBadRequest(str(error))
+        return HttpResponseBadRequest(str(error), content_type="text/plain")
     return JsonResponse({"token": token})
 
 

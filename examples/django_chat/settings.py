@@ -40,6 +40,8 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "index"
 LOGOUT_REDIRECT_URL = "login"
 
+TIME_ZONE = "UTC"
+
 STATIC_URL = "static/"
 STATICFILES_DIRS = [HERE / "static"]
 

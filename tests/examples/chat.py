@@ -155,6 +155,7 @@ def running(name: str, directory: Path, commands: Sequence[str], *arguments: str
     shutil.copytree(EXAMPLES / name, copy, ignore=shutil.ignore_patterns(".venv", "*.sqlite3"))
     readme = (copy / "README.md").read_text("utf-8")
     assert all(f"\n{command}\n" in readme for command in commands)
+    assert all((copy / link).exists() for link in re.findall(r"\]\(([^)]+)\)", readme))
     *before, start = [
         command.replace(".venv/bin", str(Path(sys.executable).parent)).split() for command in commands
     ]
@@ -410,6 +411,11 @@ class ChatContract:
         answer = site.token(name, **{"subscriber_id": "S", **asked})
         assert answer.status_code == status
         assert (re.search("[0-9a-f]{40}", answer.text) is not None) == (status == 200)
+
+    def test_a_refusal_is_no_page_of_the_one_who_asks(self, site: Site) -> None:
+        answer = site.token("bob", mode="direct", stream="lobby", subscriber_id="<b>:")
+        assert "a subscriber id may not hold" in answer.text
+        assert "<b>" not in answer.text or answer.headers["Content-Type"].startswith("text/plain")
 
     def test_a_token_is_for_the_one_who_asks(self, site: Site) -> None:
         with site.subscriber("lobby") as page:
