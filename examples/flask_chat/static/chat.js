@@ -34,7 +34,8 @@ async function post(url, fields) {
 connection.ontoken = async (mode, stream, subscriber_id) =>
   (await (await post(tokenUrl, { mode, stream, subscriber_id })).json()).token;
 connection.onerror = (error) => {
-  notice.textContent = error.message;
+  // That there is no connection is shown until there is one, and each attempt needs no words of its own.
+  if (error.stream !== null) notice.textContent = error.message;
 };
 
 // Also after a reconnect, when everything begins anew.
