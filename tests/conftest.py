@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,10 @@ API_KEY = "30af96de47e3c58329045ff136a4a3ea"
 APP_ID = "ws-bot-1"
 SECRET = "wsbot"
 APP = App(API_KEY, APP_ID, (SECRET,))
+
+
+# A shell that starts the tests in the background has them ignore it, and what they start would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

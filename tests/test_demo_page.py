@@ -45,10 +45,10 @@ class Panel:
         return self.element.find_element(By.CSS_SELECTOR, selector)
 
     def lines(self, selector: str) -> list[str]:
-        return [
-            item.get_attribute("textContent") or ""
-            for item in self.element.find_elements(By.CSS_SELECTOR, f"{selector} li")
-        ]
+        script = "return [...arguments[0].querySelectorAll(arguments[1])].map((item) => item.textContent)"
+        # At once, since the page may replace the items at any time.
+        lines: list[str] = self.driver.execute_script(script, self.element, f"{selector} li")
+        return lines
 
     def wait_lines(self, selector: str, *expected: str) -> None:
         wait(self.driver, lambda _: len(self.lines(selector)) >= len(expected))
