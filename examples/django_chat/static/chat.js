@@ -13,6 +13,7 @@ const REFUSALS = {
 const messages = document.querySelector("#messages");
 const people = document.querySelector("#people");
 const others = document.querySelector("#others");
+const state = document.querySelector("#state");
 const notice = document.querySelector("#notice");
 const compose = document.querySelector("#compose");
 const { to: receiver, text: input } = compose.elements;
@@ -34,8 +35,7 @@ async function post(url, fields) {
 connection.ontoken = async (mode, stream, subscriber_id) =>
   (await (await post(tokenUrl, { mode, stream, subscriber_id })).json()).token;
 connection.onerror = (error) => {
-  // That there is no connection is shown until there is one, and each attempt needs no words of its own.
-  if (error.stream !== null) notice.textContent = error.message;
+  (isConnected() ? notice : state).textContent = error.message;
 };
 
 // Also after a reconnect, when everything begins anew.
@@ -46,7 +46,7 @@ room.ready = () => {
   if (isAdmin) room.enable_auth();
 };
 room.onenabled = room.ondisabled = () => {
-  notice.textContent = isConnected() ? "" : "Connecting…";
+  state.textContent = isConnected() ? "" : "Connecting…";
   showPeople();
 };
 room.onpresence = ([name, what]) => {
