@@ -131,7 +131,9 @@ class Hub:
                 self._call_at_window_end(stream)
 
     def _call_at_window_end(self, stream: _Stream) -> None:
-        asyncio.get_running_loop().call_later(self._join_window_s, self._end_window, stream)
+        # From the next turn of the loop on: uvloop's clock has stood still while we wrote to thousands.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_later, self._join_window_s, self._end_window, stream)
 
     def _end_window(self, stream: _Stream) -> None:
         if stream.pending:
