@@ -53,7 +53,7 @@ def slow(*, quick: bool) -> Section:
         got, expected = load_found["deliveries"], messages
         table.add(
             name,
-            "all" if got == expected else f"{got:,}, then it stood still",
+            "all" if got == expected else f"{got:,} of them",
             f"{load_found['seconds']:.1f}",
             f"{load_found['answer_max_ms']:.0f}",
             f"{outcome.grown_bytes / MIB:.1f}",

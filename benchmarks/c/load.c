@@ -23,8 +23,8 @@
 //   pace SECONDS RATE            so many requests a second over one connection, answered or not
 //   count N PUBLISHERS           like wait, but so many requests
 //
-// It ends when all that was published has reached all the subscribers that read, and is answered with a line
-// of JSON. The next run goes on with the next request. The program ends with its standard input.
+// It ends when all that was published has reached all the subscribers that read, or when that takes too long,
+// and is answered with a line of JSON. The next run goes on with the next request. The program ends with its standard input.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -50,7 +50,8 @@ enum {
     HEAD_BYTES = 4096,
     MAX_PUBLISHERS = 256,
     BUCKETS = 1 << 20,  // of 10 microseconds each
-    GIVE_UP_S = 30,
+    GIVE_UP_S = 30,       // with nothing happening
+    MAX_RUN_S = 60,
 };
 
 struct subscriber {
@@ -394,7 +395,7 @@ static void run(const char *mode, double amount, double of) {
         struct epoll_event events[16];
         int count = epoll_wait(poller, events, 16, wait_ms);
         if (count > 0) moved_at = now();
-        if (now() - moved_at > GIVE_UP_S) break;
+        if (now() - moved_at > GIVE_UP_S || at - started_at > MAX_RUN_S) break;
         for (int i = 0; i < count; i++) {
             if (events[i].data.u64 < subscriber_count) receive(&subscribers[events[i].data.u64]);
         }
