@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import compute, publish
+from . import compute, delivery, growth, memory, publish, slow
 from .page import write
 from .peers import ROOT, MissingError
 from .report import Section
@@ -19,6 +19,13 @@ PARTS: dict[str, Callable[..., Section]] = {
     "signing": compute.signing,
     "token": compute.token,
     "import": compute.imports,
+    "fanout": delivery.fanout,
+    "burst": delivery.burst,
+    "latency": delivery.latency,
+    "signed": delivery.signed,
+    "slow": slow.slow,
+    "memory": memory.memory,
+    "growth": growth.growth,
 }
 
 

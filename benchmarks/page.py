@@ -10,7 +10,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from .report import Section
+from .report import Curves, Section
 
 _PACKAGES = ("requests", "urllib3", "uvicorn", "starlette", "httptools", "websockets", "uvloop")
 
@@ -29,8 +29,29 @@ than the figures a second. The first row of a table is what the machine allows.
 def write(path: Path, sections: list[Section]) -> None:
     """Write the page."""
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    text = _INTRODUCTION.format(command=command, machine=_machine())
-    path.write_text("\n".join([text, *(section.markdown() for section in sections)]), "utf-8")
+    blocks = [_INTRODUCTION.format(command=command, machine=_machine())]
+    for section in sections:
+        blocks.append(section.markdown())
+        if section.curves:
+            blocks.append(_plot(path.with_suffix(".svg"), section.curves))
+    path.write_text("\n".join(blocks), "utf-8")
+
+
+def _plot(path: Path, curves: list[Curves]) -> str:
+    """Draw curves side by side, if matplotlib is here; returns what the page says in that place."""
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - the rest of the page does without it
+    except ImportError:
+        return "No plot: `pip install matplotlib` into the Python that runs the benchmarks.\n"
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    for axes, plot in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+        for name, points in plot.points.items():
+            axes.plot(*zip(*points, strict=True), marker="o", label=name.replace("`", ""))
+        axes.set(xscale="log", yscale="log", xlabel="subscribers", title=plot.title)
+        axes.grid(visible=True, which="both", alpha=0.2)
+    axes.legend(fontsize="small")
+    figure.savefig(path, metadata={"Date": None})
+    return f"![{' and '.join(plot.title for plot in curves)}]({path.name})\n"
 
 
 def _machine() -> str:

@@ -107,12 +107,22 @@ class Process:
         fields = Path(f"/proc/{self.pid}/stat").read_text("ascii").rpartition(")")[2].split()
         return Cpu(int(fields[11]) / _CLOCK_TICKS_PER_S, int(fields[12]) / _CLOCK_TICKS_PER_S)
 
-    def resident_bytes(self) -> int:
-        """Memory of its own, without what it shares with others (libraries, for example)."""
-        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text("ascii").splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-        raise RuntimeError("the kernel tells no Pss")
+    def private_bytes(self) -> int:
+        """Memory of its own at this moment, without what it shares with others (libraries, for example)."""
+        return self._kib("smaps_rollup", "Private_Dirty:") * 1024
+
+    def most_resident_bytes(self) -> int:
+        """The most memory that it has had so far, shared or not."""
+        return self._kib("status", "VmHWM:") * 1024
+
+    def _kib(self, file: str, field: str) -> int:
+        for line in Path(f"/proc/{self.pid}/{file}").read_text("utf-8").splitlines():
+            if line.startswith(field):
+                return int(line.split()[1])
+        raise RuntimeError(f"the kernel tells no {field}")
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
 
     def end(self) -> None:
         """End it, and wait until it has."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -41,6 +41,14 @@ class Target:
         return cls(aim, f"{value:.2f} times", value >= limit)
 
 
+@dataclass(frozen=True)
+class Curves:
+    """A plot over the number of subscribers, both axes logarithmic; a curve for each contender."""
+
+    title: str
+    points: Mapping[str, Sequence[tuple[float, float]]]
+
+
 @dataclass
 class Section:
     """One part of the page.
@@ -48,6 +56,7 @@ class Section:
     Attributes:
         text: how it was measured, and what there is to know.
         targets: the aims of the project, beside what was measured.
+        curves: for the plot of the page.
     """
 
     title: str
@@ -55,6 +64,7 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    curves: list[Curves] = field(default_factory=list)
 
     def markdown(self) -> str:
         blocks = [f"## {self.title}", self.text, *[table.markdown() for table in self.tables], *self.notes]

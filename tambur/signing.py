@@ -23,12 +23,15 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 def percent_encode(text: str | bytes) -> str:
     """Encode all but RFC 3986's unreserved characters, text as UTF-8 (RFC 5849 section 3.6)."""
     data = text.encode() if isinstance(text, str) else text
-    reserved = set(data.translate(None, delete=_UNRESERVED))
-    if len(reserved) > _MAX_REPLACEMENTS:
+    reserved = data.translate(None, delete=_UNRESERVED)
+    if not reserved:
+        return data.decode()
+    kinds = set(reserved)
+    if len(kinds) > _MAX_REPLACEMENTS:
         return "".join(map(_ENCODED.__getitem__, data))
     # A message has thousands of characters, but few kinds of them that must be encoded. First "%", which
     # the others bring.
-    for byte in sorted(reserved, key=_PERCENT.__ne__):
+    for byte in sorted(kinds, key=_PERCENT.__ne__):
         data = data.replace(bytes((byte,)), _ENCODED[byte].encode())
     return data.decode()
 

@@ -131,7 +131,10 @@ class Hub:
                 self._call_at_window_end(stream)
 
     def _call_at_window_end(self, stream: _Stream) -> None:
-        asyncio.get_running_loop().call_later(self._join_window_s, self._end_window, stream)
+        loop = asyncio.get_running_loop()
+        # The window begins once everything is written: uvloop writes at the end of a turn of its loop, and a
+        # window counted from now would be over by then.
+        loop.call_soon(loop.call_soon, loop.call_later, self._join_window_s, self._end_window, stream)
 
     def _end_window(self, stream: _Stream) -> None:
         if stream.pending:

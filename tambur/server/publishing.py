@@ -120,28 +120,22 @@ class Publishing:
             )
         parameters = signing.parse_form(body)
         canonical = signing.canonical_query_string(p for p in parameters if p[0] != b"oauth_signature")
-        # Behind a proxy that ends TLS, https was signed though http arrives.
-        base_strings = [
-            signing.signature_base_string(_url(scheme, target), canonical) for scheme in ("http", "https")
-        ]
         try:
-            return await self._publish(target, _parse(target, parameters), base_strings)
+            return await self._publish(target, _parse(target, parameters), canonical)
         except RefusedError as refused:
-            refused.base_string = base_strings[0]
+            refused.base_string = _base_string("http", target, canonical)
             raise
 
-    async def _publish(self, target: Target, request: _Request, base_strings: list[str]) -> bool:
+    async def _publish(self, target: Target, request: _Request, canonical: str) -> bool:
         now = int(self._clock())
         app = target.apps.get(request.app_key)
         if app is None:
             raise RefusedError(401, f"the app {target.app_id!r} has no such key (oauth_consumer_key)")
-        # Every secret is tried, so that the time taken does not tell which of them was right.
-        right = [
-            signing.verify(base_string, secret, request.signature)
-            for secret in app.secrets
-            for base_string in base_strings
-        ]
-        if not any(right):
+        # Behind a proxy that ends TLS, https was signed though http arrives.
+        if not any(
+            _is_signed(_base_string(scheme, target, canonical), app, request.signature)
+            for scheme in ("http", "https")
+        ):
             raise RefusedError(
                 401, f"wrong signature; is the secret right, and is {target.host!r} the host that was signed?"
             )
@@ -173,9 +167,16 @@ class Publishing:
         return outcome is Outcome.REPLAYED
 
 
-def _url(scheme: str, target: Target) -> str:
+def _base_string(scheme: str, target: Target, canonical: str) -> str:
     # Latin-1 keeps every byte of the path as it is; what signs is ASCII.
-    return signing.base_string_url(f"{scheme}://{target.host}{target.raw_path.decode('latin-1')}")
+    url = signing.base_string_url(f"{scheme}://{target.host}{target.raw_path.decode('latin-1')}")
+    return signing.signature_base_string(url, canonical)
+
+
+def _is_signed(base_string: str, app: App, signature: bytes) -> bool:
+    # Every secret is tried, so that the time taken does not tell which of them was right.
+    right = [signing.verify(base_string, secret, signature) for secret in app.secrets]
+    return any(right)
 
 
 def _parse(target: Target, parameters: list[tuple[bytes, bytes]]) -> _Request:

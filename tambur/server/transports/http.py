@@ -1,4 +1,4 @@
-"""The REST call and the balancer, as a Starlette application: sections 2 and 5 of the protocol."""
+"""The REST call and the balancer, as an ASGI application: sections 2 and 5 of the protocol."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import logging
 import math
 from collections.abc import Sequence
 
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...credentials import is_host
@@ -61,10 +60,10 @@ def make_app(config: Config, publishing: Publishing, routes: Sequence[BaseRoute]
             return Response(status_code=400)  # nobody is there to read it
         return Response(status_code=204, headers=_CORS | ({"Tambur-Replayed": "true"} if replayed else {}))
 
-    app = Starlette(
-        routes=[
-            *routes,
+    app = Router(
+        [
             Route("/app/{rest:path}", publish, methods=["POST"]),
+            *routes,
             Route("/{api_key}/{app_id}", balance, methods=["GET"]),
         ]
     )

@@ -134,6 +134,7 @@ class WebSocket(asyncio.Protocol):
         self._connection = Connection(
             subscriber_id, context.apps[AppKey(*path)], context.hub, self, context.config.limits
         )
+        request.headers.clear()  # 1.5 KB, which the parser would keep for as long as the connection lives
         self._schedule_ping()
 
     def _refusal(self, request: Request) -> Response | None:

@@ -1,0 +1,111 @@
+"""The load on a server that delivers: subscribers and publishers in one process on the other core."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .peers import compiled
+from .processes import LOAD_CORE, Cpu, Process
+from .servers import MESSAGE_BYTES, Server, Starter, message
+
+
+class Run(NamedTuple):
+    """What one run came to; the load's own figures are in its C file.
+
+    Attributes:
+        found: of the load.
+        server: processor time of the server.
+    """
+
+    found: dict[str, Any]
+    server: Cpu
+
+    @property
+    def deliveries_per_s(self) -> float:
+        return float(self.found["deliveries"] / self.found["seconds"])
+
+    @property
+    def publishes_per_s(self) -> float:
+        return float(self.found["published"] / self.found["seconds"])
+
+    @property
+    def user_us(self) -> float:
+        """The server's user time of a delivery, in microseconds."""
+        return 1e6 * self.server.user_s / int(self.found["deliveries"])
+
+    @property
+    def cpu_us(self) -> float:
+        """The server's processor time of a delivery, in microseconds."""
+        return 1e6 * self.server.total_s / int(self.found["deliveries"])
+
+    @property
+    def server_busy(self) -> float:
+        """The part of the time that the server's core was busy."""
+        return self.server.total_s / float(self.found["seconds"])
+
+    @property
+    def load_busy(self) -> float:
+        """The part of the time that the load's core was busy."""
+        return float(self.found["load_cpu_s"] / self.found["seconds"])
+
+
+class Load:
+    """A server's subscribers and publishers."""
+
+    def __init__(self, server: Server, process: Process) -> None:
+        self.server = server
+        self._process = process
+
+    def run(self, mode: str, amount: float, of: float = 1, *, is_strict: bool = True) -> Run:
+        """One run, of the modes that load.c knows.
+
+        Raises:
+            RuntimeError: not everything was answered and delivered, and ``is_strict``.
+        """
+        before = self.server.process.cpu()
+        self._process.write_line(f"{mode} {amount} {of}")
+        found = json.loads(self._process.read_line())
+        run = Run(found, self.server.process.cpu() - before)
+        is_whole = found["deliveries"] == found["expected"] and found["answered"] == found["published"]
+        if is_strict and not is_whole:
+            raise RuntimeError(f"something was lost: {found}")
+        return run
+
+
+@contextlib.contextmanager
+def loaded(
+    start: Starter, subscribers: int, requests: int, *, size: int = MESSAGE_BYTES, deaf: int = 0
+) -> Iterator[Load]:
+    """A fresh server with a load."""
+    with start() as server, subscribed(server, subscribers, requests, size=size, deaf=deaf) as load:
+        yield load
+
+
+@contextlib.contextmanager
+def subscribed(
+    server: Server, subscribers: int, requests: int = 0, *, size: int = MESSAGE_BYTES, deaf: int = 0
+) -> Iterator[Load]:
+    """So many subscribers of a server, and so many requests prepared.
+
+    Parameters:
+        size: of a message, in bytes.
+        deaf: how many of the subscribers never read.
+    """
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        prepared = Path(directory, "requests")
+        with prepared.open("wb") as file:
+            for number in range(requests):
+                request = server.request(message(number, size))
+                file.write(struct.pack("<I", len(request)) + request)
+        options = {**server.options, "subscribers": subscribers, "deaf": deaf, "requests": prepared}
+        words = [str(word) for option in options.items() for word in option]
+        process = stack.enter_context(Process([compiled("load"), str(server.port), *words], core=LOAD_CORE))
+        process.read_line()
+        yield Load(server, process)
