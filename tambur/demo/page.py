@@ -5,12 +5,11 @@ It gives a token to whoever asks, and publishes for him: a real application deci
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Awaitable, Callable
 from importlib import resources
 
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -43,17 +42,19 @@ def make_routes(credentials: Credentials) -> list[Route]:
     async def app(_: Request) -> Response:
         return JSONResponse({"api_key": api_key, "app_id": app_id})
 
+    @_refusing
     async def token(request: Request) -> Response:
         fields = await _fields(request, "mode", "stream", "user_id", "subscriber_id")
-        with _refusing():
-            mode = Mode(fields["mode"])
-            made = signer.sign(mode, fields["stream"], fields["subscriber_id"], fields["user_id"])
-        return PlainTextResponse(made)
+        mode = Mode(fields["mode"])
+        return PlainTextResponse(
+            signer.sign(mode, fields["stream"], fields["subscriber_id"], fields["user_id"])
+        )
 
+    @_refusing
     async def publish(request: Request) -> Response:
         fields = await _fields(request, "stream", "message")
         host, port = request.scope["server"]
-        with _refusing(), Tambur(api_key, app_id, secret, f"{host}:{port}") as tambur:
+        with Tambur(api_key, app_id, secret, f"{host}:{port}") as tambur:
             await run_in_threadpool(tambur.publish, fields["stream"], fields["message"])
         return Response(status_code=204)
 
@@ -71,13 +72,18 @@ async def _fields(request: Request, *names: str) -> dict[str, str]:
     except ValueError:
         given = None
     if not isinstance(given, dict) or not all(isinstance(given.get(name), str) for name in names):
-        raise HTTPException(400, f"the body must be a JSON object of strings, with {', '.join(names)}\n")
+        raise ValueError(f"the body must be a JSON object of strings, with {', '.join(names)}")
     return given
 
 
-@contextlib.contextmanager
-def _refusing() -> Iterator[None]:
-    try:
-        yield
-    except (TamburError, ValueError) as error:
-        raise HTTPException(400, f"{error}\n") from None
+def _refusing(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Answer with 400 what cannot be done."""
+
+    @functools.wraps(endpoint)
+    async def refuse(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except (TamburError, ValueError) as error:
+            return PlainTextResponse(f"{error}\n", 400)
+
+    return refuse
