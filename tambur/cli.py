@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import logging
 import os
@@ -36,20 +37,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal need not know every character
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone, which is his right; Python would complain at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (TamburError, ImportError) as error:
-        print(f"tambur: {error}", file=sys.stderr)
+    except (TamburError, ImportError, OSError) as error:
+        # Whoever read our output may have gone, which is his right.
+        if not isinstance(error, BrokenPipeError):
+            _complain(error)
+        _give_up_output()
         return 1
     return status
+
+
+def _complain(error: Exception, where: str = "") -> None:
+    """Say in one line what went wrong, whatever an answer from elsewhere holds."""
+    text = " ".join(f"{where}{error}".split())
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    print(f"tambur: {shown}", file=sys.stderr)
+
+
+def _give_up_output() -> None:
+    """What cannot be written is let go; else Python would complain of it once more at its exit."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _EXAMPLES = {
@@ -196,16 +216,15 @@ def _publish(arguments: argparse.Namespace) -> int:
         if arguments.message != "-":
             tambur.publish(arguments.stream, arguments.message)
             return 0
+        if sys.stdin is None:
+            raise ConfigurationError("'-' reads the messages from stdin, which is closed")
         with Progress(sys.stdin.fileno(), sys.stderr) as progress:
             for number, line in enumerate(sys.stdin.buffer, 1):
                 try:
                     tambur.publish(arguments.stream, line.removesuffix(b"\n").removesuffix(b"\r"))
                 except TamburError as error:
                     progress.close()
-                    print(
-                        f"tambur: line {number}, after {number - 1} published: {error}",
-                        file=sys.stderr,
-                    )
+                    _complain(error, f"line {number}, after {number - 1} published: ")
                     return 1
                 progress.advance(len(line))
     return 0
@@ -268,7 +287,7 @@ def _new_app(arguments: argparse.Namespace) -> int:
         ("secrets", [credentials.secret]),
     ):
         # A JSON string is a TOML string, too.
-        print(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+        print(f"{name} = {json.dumps(value)}")
     print("# For the application, with the server's own host and port:")
     print(f"# export {ENVIRONMENT_VARIABLE}={credentials.to_url()}")
     return 0

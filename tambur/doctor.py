@@ -51,6 +51,7 @@ def examine(credentials: Credentials) -> Iterator[Finding]:
         credentials: those of the ``TAMBUR_URL``.
     """
     session = requests.Session()
+    session.auth = lambda request: request  # else .netrc would be asked for a password
     with session, Tambur.from_url(credentials.to_url(), timeout=TIMEOUT_S, max_retries=0) as tambur:
         checks: list[tuple[str, Callable[[], str]]] = [
             ("publishing", lambda: _check_publishing(tambur)),

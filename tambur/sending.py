@@ -9,6 +9,7 @@ import email.utils
 import http.client
 import os
 import ssl
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -185,6 +186,7 @@ class Sender:
         """
         if os.getpid() != self._pid:
             self._leave_parent()
+        handled = sys.exc_info()[1]
         try:
             response = self._session.send(
                 request,
@@ -196,7 +198,7 @@ class Sender:
                 allow_redirects=False,
             )
         except _ERRORS as error:
-            return _translate(error, timeouts)
+            return _translate(error, timeouts, handled)
         _read_reason(response, give_up_at=time.monotonic() + timeouts[1])
         return None if response.status_code == 204 else _judge(response)
 
@@ -222,6 +224,10 @@ def _read_reason(response: requests.Response, *, give_up_at: float) -> None:
         body += b" (the answer breaks off here)"
     response.close()
     response._content = bytes(body)  # noqa: SLF001 - so that error.response.text works as it always did
+    try:
+        response.text  # noqa: B018 - to see if the charset that it names is one for text
+    except ValueError:
+        response.encoding = "utf-8"
 
 
 def _judge(response: requests.Response) -> Failure:
@@ -258,8 +264,11 @@ def _parse_retry_after(value: str | None) -> float | None:
         return None
 
 
-def _translate(error: Exception, timeouts: tuple[float, float]) -> Failure:
-    causes = list(_causes(error))
+def _translate(
+    error: Exception, timeouts: tuple[float, float], handled: BaseException | None = None
+) -> Failure:
+    """What an exception means. ``handled`` is the one that the caller is handling; it has no part in this."""
+    causes = list(_causes(error, handled))
 
     def among(*types: type[BaseException]) -> bool:
         return any(isinstance(cause, types) for cause in causes)
@@ -280,9 +289,12 @@ def _translate(error: Exception, timeouts: tuple[float, float]) -> Failure:
         # A certificate or a protocol version will be no better the next time.
         never_sent = among(ssl.SSLCertVerificationError)
         return lost(f"TLS failed: {root}", passing=False, undelivered=never_sent)
-    if among(urllib3.exceptions.ProxyError, requests.exceptions.ProxyError):
-        text = f"the proxy does not connect: {because}"
-        return lost(text, passing=True, undelivered=True)
+    by_proxy = among(urllib3.exceptions.ProxyError, requests.exceptions.ProxyError)
+    if by_proxy and (
+        among(urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+        or any("Tunnel connection failed" in str(cause) for cause in causes)
+    ):
+        return lost(f"the proxy does not connect: {because}", passing=True, undelivered=True)
     if among(urllib3.exceptions.NewConnectionError):
         text = f"no connection to the server: {because}; is it running, at this host and port?"
         return lost(text, passing=True, undelivered=True)
@@ -298,9 +310,9 @@ def _translate(error: Exception, timeouts: tuple[float, float]) -> Failure:
     return lost(f"the connection broke before the answer: {because}", passing=broken, undelivered=False)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and what it wraps, from the outside in."""
-    seen: set[int] = set()
+def _causes(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what it wraps, from the outside in, but nothing that was there before."""
+    seen = {id(handled)}
     waiting: list[object] = [error]
     while waiting:
         cause = waiting.pop(0)

@@ -56,6 +56,9 @@ AuthToken: TypeAlias = str | Callable[[str, str], str]
 UserToken: TypeAlias = str | Callable[[str, str, str], str]
 
 logger = logging.getLogger("tambur")
+# At DEBUG, websockets would write down every frame, and with them the tokens.
+_frame_logger = logging.getLogger("tambur.websockets")
+_frame_logger.setLevel(logging.INFO)
 
 
 class Message(NamedTuple):
@@ -260,6 +263,8 @@ class Subscriber:
             SubscriberTimeoutError: if there is none within the timeout.
             SubscriberClosedError: if the connection is lost and ``reconnect`` is false, if it was
                 closed, or if the server has no such app any more.
+            CommandRefusedError: if it was connected again, but the server now refuses a stream or a mode
+                that it had.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         late = f"no message within {timeout} s"
@@ -318,7 +323,13 @@ class Subscriber:
     def _open(self) -> None:
         try:
             connection = self._connections.enter_context(
-                connect(self.url, open_timeout=self._timeout, compression=None, max_size=MAX_FRAME_BYTES)
+                connect(
+                    self.url,
+                    open_timeout=self._timeout,
+                    compression=None,
+                    max_size=MAX_FRAME_BYTES,
+                    logger=_frame_logger,
+                )
             )
         except InvalidStatus as error:
             status, body = error.response.status_code, error.response.body or b""
@@ -349,8 +360,11 @@ class Subscriber:
             try:
                 self._open()
                 self._resume()
-            except (SubscriberClosedError, SubscriberTimeoutError) as error:
+            except (SubscriberClosedError, SubscriberTimeoutError, CommandRefusedError) as error:
                 if isinstance(error, SubscriberClosedError) and error.code in (403, 404):
+                    raise
+                if isinstance(error, CommandRefusedError) and error.result != "unavailable":
+                    self._drop()  # else it would be connected, but not to all that it was before
                     raise
                 logger.warning("%s; trying again", error)
                 self._drop()

@@ -31,6 +31,7 @@ from requests.adapters import HTTPAdapter
 
 from .client import Tambur
 from .credentials import Credentials
+from .loopback import no_proxy
 from .names import split_publish_path
 
 if TYPE_CHECKING:
@@ -124,10 +125,11 @@ class TamburServer:
 
 
 @pytest.fixture
-def tambur_server() -> Iterator[TamburServer]:
+def tambur_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[TamburServer]:
     """A real Tambur server on a free port of 127.0.0.1, with an app and streams of its own for each test."""
     from .server import Config, in_background  # noqa: PLC0415 - needs the server's extra
 
+    monkeypatch.setenv("no_proxy", no_proxy())  # for the application that is tested, too
     with (
         in_background(Config.from_credentials(_CREDENTIALS, port=0)) as server,
         contextlib.ExitStack() as stack,

@@ -31,8 +31,9 @@ PUBLISHER = {
     "cli": {"", "client", "credentials", "doctor", "errors", "progress", "tokens"},
     "__main__": {"cli"},
     "doctor": {"client", "credentials", "errors", "names"},
-    "testing": {"client", "credentials", "names"},
-    "demo": {"client", "credentials", "demo.page", "demo.play", "server", "subscriber"},
+    "loopback": set(),
+    "testing": {"client", "credentials", "loopback", "names"},
+    "demo": {"client", "credentials", "demo.page", "demo.play", "loopback", "server", "subscriber"},
     "demo.play": {"client", "subscriber"},
     "demo.page": {"client", "credentials", "errors", "tokens"},
 }  # fmt: skip

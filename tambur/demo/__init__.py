@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from dataclasses import replace
 
 from ..client import Tambur
 from ..credentials import ENVIRONMENT_VARIABLE, Credentials
+from ..loopback import no_proxy
 from ..server import Config, in_background
 from ..subscriber import Subscriber
 from .page import make_routes
@@ -25,6 +27,7 @@ def run(credentials: Credentials, *, port: int, once: bool) -> int:
     Returns:
         The exit status: 0 if every message arrived where it should and nowhere else.
     """
+    os.environ["no_proxy"] = no_proxy()
     config = Config.from_credentials(credentials, port=port)
     with in_background(config, make_routes(credentials)) as server:
         print(f"Tambur is listening on {server.url}\n")

@@ -54,6 +54,8 @@ class Limits:
         request_timeout_s: from the first byte of a request to its last.
         max_unsent_bytes: what may wait for a subscriber that reads too slowly before he is dropped.
         max_streams_per_subscriber: how many streams a connection may be subscribed to at once.
+        max_commands_per_s: how many commands of one connection are answered; more wait for their turn.
+        max_long_polling_subscribers: how many subscribers may poll at once.
         max_claims: how many publishes are remembered, to deliver each once.
         ping_interval_s: how often a connection is asked for a sign of life, and how long a poll waits.
         ping_timeout_s: after how long without a sign of life or a poll it is dropped.
@@ -65,6 +67,8 @@ class Limits:
     request_timeout_s: float = 10.0
     max_unsent_bytes: int = 1024 * 1024
     max_streams_per_subscriber: int = 1000
+    max_commands_per_s: float = 1000.0
+    max_long_polling_subscribers: int = 10_000
     max_claims: int = 1_000_000
     ping_interval_s: float = 25.0
     ping_timeout_s: float = 60.0

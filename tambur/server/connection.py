@@ -17,7 +17,10 @@ MAX_MALFORMED_COMMANDS = 10
 """How many malformed frames in a row end a connection (section 4 of the protocol)."""
 
 MAX_QUEUED_COMMANDS = 32
-"""How many commands may wait for the broker before the transport should stop reading."""
+"""How many commands may wait before the transport should stop reading."""
+
+COMMANDS_IN_A_ROW = 16
+"""How many commands are answered before all others have their turn."""
 
 # Close codes, RFC 6455 section 7.4.1.
 POLICY_VIOLATION = 1008
@@ -52,7 +55,18 @@ class Connection:
         transport: carries it.
     """
 
-    __slots__ = ("_app", "_closed", "_hub", "_malformed", "_queue", "_session", "_transport", "_worker")
+    __slots__ = (
+        "_app",
+        "_closed",
+        "_hub",
+        "_malformed",
+        "_max_commands_per_s",
+        "_queue",
+        "_rested_at",
+        "_session",
+        "_transport",
+        "_worker",
+    )
 
     def __init__(self, subscriber_id: str, app: App, hub: Hub, transport: Transport, limits: Limits) -> None:
         self._app = app
@@ -66,6 +80,8 @@ class Connection:
         )
         self._queue: list[str] = []  # no deque: an empty one takes 600 bytes of every idle connection
         self._malformed = 0
+        self._max_commands_per_s = limits.max_commands_per_s
+        self._rested_at = 0.0
         self._closed = False
         self._worker: asyncio.Task[None] | None = None
         hub.connect(app.key, subscriber_id, transport)
@@ -96,9 +112,20 @@ class Connection:
                 self._leave_everything()
 
     async def _answer_queue(self) -> None:
+        loop = asyncio.get_running_loop()
+        in_a_row = 0
         try:
             while self._queue:
-                await self._answer(self._queue.pop(0))
+                in_a_row += 1
+                now = loop.time()
+                # Each command has its share of a second; who has been idle for one may use that up at once.
+                self._rested_at = max(self._rested_at, now - 1) + 1 / self._max_commands_per_s
+                if self._rested_at > now:
+                    await asyncio.sleep(self._rested_at - now)
+                elif in_a_row % COMMANDS_IN_A_ROW == 0:
+                    await asyncio.sleep(0)
+                if self._queue:  # unless it was closed meanwhile
+                    await self._answer(self._queue.pop(0))
         except Exception:
             logger.exception("answering a command failed")
             self._queue.clear()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import signing
+from ..credentials import is_host
 from ..errors import InvalidNameError
 from ..names import Destination, parse_destination, split_publish_path
 from .broker import CLAIM_WINDOW_S, AppKey, Broker, BrokerUnavailableError, Claim, Outcome, Publication
@@ -17,6 +18,9 @@ from .commands import encode_message
 from .config import App, Config
 
 MAX_NONCE_BYTES = 200
+
+MAX_PARAMETERS = 64
+"""How many parameters a publish may have: all are sorted before anything is known of who sent them."""
 
 _REQUIRED = (
     b"api_version",
@@ -94,8 +98,13 @@ class Publishing:
         """Find whom a request is for, before its body is read.
 
         Raises:
-            RefusedError: 404.
+            RefusedError: 400 or 404.
         """
+        if not is_host(host):
+            # It is signed together with the path, so it must not hold a part of one.
+            raise RefusedError(400, f"the Host header is no host: {host!a:.100}")
+        if not raw_path.isascii():
+            raise RefusedError(400, "the path must be percent-encoded")
         split = split_publish_path(raw_path)
         if split is None:
             raise RefusedError(404, "the path of a publish is /app/APP_ID/stream/STREAM")
@@ -118,6 +127,8 @@ class Publishing:
             raise RefusedError(
                 400, f"the Content-Type must be application/x-www-form-urlencoded, not {content_type!r:.100}"
             )
+        if body.count(b"&") >= MAX_PARAMETERS:
+            raise RefusedError(400, f"the body has more than {MAX_PARAMETERS} parameters")
         parameters = signing.parse_form(body)
         canonical = signing.canonical_query_string(p for p in parameters if p[0] != b"oauth_signature")
         try:
@@ -168,8 +179,7 @@ class Publishing:
 
 
 def _base_string(scheme: str, target: Target, canonical: str) -> str:
-    # Latin-1 keeps every byte of the path as it is; what signs is ASCII.
-    url = signing.base_string_url(f"{scheme}://{target.host}{target.raw_path.decode('latin-1')}")
+    url = signing.base_string_url(f"{scheme}://{target.host}{target.raw_path.decode('ascii')}")
     return signing.signature_base_string(url, canonical)
 
 

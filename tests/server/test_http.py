@@ -294,3 +294,41 @@ def test_a_closed_answer_ends_its_connection(server: Server) -> None:
     with connect(server) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
         assert Answer(read_all(connection)).status == 404
+
+
+@pytest.mark.parametrize("host", ["h/app/a/stream/auth:x?", "h?", "u@h", "h h", "", "h#"])
+def test_a_host_that_holds_more_than_a_host_moves_no_signature_to_another_stream(
+    server: Server, stream: str, host: str
+) -> None:
+    """The URL that is signed is made of the Host and the path, and must not be made to look like another."""
+    with Tambur(API_KEY, APP_ID, SECRET, "h") as tambur:
+        prepared = tambur.build_request("auth:x", "secret", int(time.time()), "nonce")
+    assert isinstance(prepared.body, str)
+    request = (
+        f"POST /app/{APP_ID}/stream/{stream} HTTP/1.1\r\nHost: {host.replace('/app/a/', f'/app/{APP_ID}/')}\r\n"
+        f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(prepared.body)}\r\n\r\n{prepared.body}"
+    )
+    with subscriber(server, stream) as receiver:
+        answer = ask(server, request.encode())
+        assert answer.status == 400
+        ask(server, signed(server, stream, "fence"))
+        assert receiver.receive(10).text == "fence"
+
+
+def test_more_parameters_than_anybody_needs_are_refused_unread(server: Server) -> None:
+    body = "a&" * 100_000
+    head = f"POST /app/{APP_ID}/stream/x HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    answer = ask(server, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    assert (answer.status, answer.body) == (400, b"the body has more than 64 parameters\n")
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS", "PUT", "DELETE"])
+def test_every_answer_to_a_publish_may_be_read_by_any_page(server: Server, method: str) -> None:
+    answer = ask(server, f"{method} /app/{APP_ID}/stream/x HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+    assert (answer.status, answer.headers["allow"]) == (405, "POST")
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize("path", ["/key/app/", "/comet", "/app", "/"])
+def test_nothing_is_redirected(server: Server, path: str) -> None:
+    assert ask(server, f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode()).status in (404, 405)

@@ -246,3 +246,12 @@ def test_commands_at_once_are_answered_each_to_its_own(server: Server, stream: s
     for thread in threads:
         thread.join()
     assert answers == {handle: ["ack", handle, "ok"] for handle in range(1, 21)}
+
+
+def test_no_more_subscribers_poll_than_are_allowed() -> None:
+    with in_background(limited(max_long_polling_subscribers=2)) as server:
+        first, _ = Poller(server), Poller(server)
+        refused = ask(server, request())
+        assert (refused.status, refused.headers["retry-after"]) == (503, "10")
+        ask(server, first.request("&data=fin"))
+        Poller(server)

@@ -8,9 +8,14 @@ from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
+from tambur.server.broker import AppKey, BrokerUnavailableError, Presence, memory
+from tambur.server.broker.memory import MemoryBroker
 from tests.browser import chromium, page, wait_for_script
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
@@ -423,3 +428,116 @@ def test_a_page_connects_where_its_script_came_from_unless_told_another_host(web
             f"ws://{host}/key/elsewhere"
         ]
         websocket.run("me.close()")
+
+
+def test_handlers_are_called_once_everything_is_as_it_will_be(websocket: Page) -> None:
+    """A handler may use any stream: none is left half closed."""
+    config = Config(apps=(APP,), port=0)
+    with in_background(config) as server:
+        websocket.connect("me", "a", "b", host=server.url.removeprefix("http://"), ssl=False)
+        for stream in ("a", "b"):
+            token = Tambur(API_KEY, APP_ID, SECRET, "h").generate_direct_token(
+                stream, "u", websocket.run("return me.subscriber_id")
+            )
+            websocket.run("me.get_stream(arguments[0]).enable_direct('u', arguments[1])", stream, token)
+            websocket.wait(f"me.get_stream('{stream}').enabled_modes.length")
+        websocket.run(
+            """
+            me.log = [];
+            const other = { a: me.get_stream("b"), b: me.get_stream("a") };
+            for (const name of ["a", "b"]) me.get_stream(name).ondisabled = () => {
+              try { other[name].direct_msg("u", "x"); } catch (error) { me.log.push([name, error.message]); }
+              try { other[name].close(); } catch (error) { me.log.push([name, error.message]); }
+            };
+            me.onerror = () => {};
+            """
+        )
+    websocket.wait_log(
+        "me",
+        ["a", "direct mode is not enabled on stream 'b'"],
+        ["a", "stream 'b' is not active, so it cannot be closed"],
+        ["b", "direct mode is not enabled on stream 'a'"],
+        ["b", "stream 'a' is not active, so it cannot be closed"],
+    )
+    websocket.run("me.close()")
+
+
+def test_what_answers_polls_in_the_servers_place_is_a_lost_connection(driver: Chrome) -> None:
+    """Such as a captive portal, or a proxy that strips scripts: it is not asked again without end."""
+    greeting = (
+        'tambur._answer(Number(new URL(document.currentScript.src).searchParams.get("instance")), "id:x")'
+    )
+    asked = []
+
+    async def answer(request: Request) -> Response:
+        asked.append(request.url.path)
+        text = greeting if request.url.path.endswith(f"/{APP_ID}") else ""
+        return Response(text, media_type="application/javascript")
+
+    routes = [Route("/comet/{rest:path}", answer)]
+    with in_background(Config(apps=(APP,), port=0), routes) as portal, page(HTML % portal.url) as address:
+        opening = opened(driver, address, "long polling")
+        browser = next(opening)
+        browser.run(
+            "connect('me', [], arguments[0])", {"api_key": API_KEY, "app_id": APP_ID, "max_retries": 0}
+        )
+        host = portal.url.removeprefix("http://")
+        browser.wait_log("me", ["error", f"lost the connection to {host}"])
+        assert len(asked) == 2
+        assert list(opening) == []
+
+
+def test_what_comes_late_for_a_closed_stream_is_not_for_the_page(
+    websocket: Page, tambur: Tambur, stream: str
+) -> None:
+    websocket.connect("me", stream)
+    websocket.run(
+        """
+        const stream = me.get_stream(arguments[0]);
+        stream.onmessage = (text) => { me.log.push(text); stream.close(); };
+        """,
+        stream,
+    )
+    tambur.publish_many([(stream, str(i)) for i in range(20)])
+    websocket.run("me.get_stream('fence').ready = () => me.log.push('fence')")
+    websocket.wait_log("me", "0", "fence")
+
+
+def test_a_refused_stream_can_be_reopened(websocket: Page) -> None:
+    websocket.connect("me")
+    websocket.run("me.get_stream('auth:x')")
+    websocket.wait_log("me", ["error", "the server refused subscribe on stream 'auth:x': invalid_stream"])
+    assert websocket.thrown("me.get_stream('auth:x').reopen()") == "nothing"
+    websocket.wait("me.log.length === 2")
+
+
+def test_what_is_unavailable_is_asked_for_again(driver: Chrome, stream: str) -> None:
+    """As when the broker of the server cannot be reached for a while."""
+    refusals = iter(range(4))
+
+    class Unreliable(MemoryBroker):
+        async def subscribe(self, app: AppKey, stream: str) -> None:
+            if next(refusals, None) in (0, 1):
+                raise BrokerUnavailableError("away", retry_after_s=1)
+            await super().subscribe(app, stream)
+
+        async def join(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> Presence:
+            if next(refusals, None) is not None:
+                raise BrokerUnavailableError("away", retry_after_s=1)
+            return await super().join(app, stream, user_id, subscriber_id)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "MemoryBroker", Unreliable)
+        with in_background(Config(apps=(APP,), port=0)) as server, page(HTML % server.url) as address:
+            opening = opened(driver, address, "WebSocket")
+            browser = next(opening)
+            me = browser.connect("me", stream)
+            token = Tambur(API_KEY, APP_ID, SECRET, "h").generate_presence_token(stream, "alice", me)
+            browser.run("me.get_stream(arguments[0]).enable_presence('alice', arguments[1])", stream, token)
+            browser.wait_log(
+                "me",
+                *[["error", f"the server refused subscribe on stream '{stream}': unavailable"]] * 2,
+                ["error", f"the server refused set_mode on stream '{stream}': unavailable"],
+                [stream, "onenabled", "presence"],
+            )
+            assert list(opening) == []

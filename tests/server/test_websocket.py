@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -293,3 +294,60 @@ def test_too_many_streams_are_refused(stream: str) -> None:
         assert one.command("subscribe", 3, f"{stream}3")[2] == "too_many_streams"
         assert one.command("unsubscribe", 4, f"{stream}1")[2] == "ok"
         assert one.command("subscribe", 5, f"{stream}3")[2] == "ok"
+
+
+def test_a_handshake_with_a_body_is_refused(server: Server) -> None:
+    for header in ("Content-Length: 5", "Transfer-Encoding: chunked"):
+        assert ask(server, handshake(SUBSCRIBE_PATH, header) + b"0\r\n\r\n").status == 400
+
+
+def test_who_pings_and_never_reads_is_cut_off(server: Server) -> None:
+    ping = Frame(Opcode.PING, b"x" * 125).serialize(mask=True) * 500
+    with Socket(server) as one:
+        one.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+
+        def ping_for_ever() -> None:
+            while True:
+                one.connection.sendall(ping)
+
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            ping_for_ever()
+
+
+def test_empty_fragments_cost_nothing(server: Server, stream: str) -> None:
+    text = f'["subscribe", 1, "{stream}"]'.encode()
+    frames = [Frame(Opcode.TEXT, text[:5], fin=False)]
+    frames += [Frame(Opcode.CONT, b"", fin=False)] * 1000
+    frames += [Frame(Opcode.CONT, text[5:])]
+    with Socket(server) as one:
+        one.connection.sendall(b"".join(frame.serialize(mask=True) for frame in frames))
+        assert one.json() == ["ack", 1, "ok"]
+
+
+def test_more_commands_than_are_allowed_wait_for_their_turn(stream: str) -> None:
+    with (
+        in_background(limited(max_commands_per_s=20)) as server,
+        Socket(server) as one,
+        Socket(server) as other,
+    ):
+        started = time.monotonic()
+        for handle in range(1, 31):
+            one.send("unsubscribe", handle, stream)
+        assert other.command("subscribe", 1, stream) == ["ack", 1, "ok"]
+        assert [one.json()[1] for _ in range(30)] == list(range(1, 31))
+        # A second's worth is answered at once, the other ten in half a second.
+        assert time.monotonic() - started > 0.4
+
+
+def test_a_connection_may_be_closed_while_its_commands_wait(stream: str) -> None:
+    with in_background(limited(max_commands_per_s=1)) as server, publisher(server) as tambur:
+        with Socket(server) as one, subscriber(server, stream) as watcher:
+            watcher.enable_presence(stream, "watcher", tambur.generate_presence_token)
+            token = tambur.generate_presence_token(stream, "one", one.subscriber_id)
+            # The second comes a second after the first, if it comes.
+            one.command("subscribe", 1, stream)
+            one.send("set_mode", 2, "presence", stream, "one", token)
+            one.send("unsubscribe", 3, stream)
+            assert watcher.receive(10)[2:] == ("up", "one")
+            one.connection.close()
+            assert watcher.receive(10)[2:] == ("down", "one")

@@ -20,6 +20,8 @@ var tambur = (() => {
   const CONNECT_TIMEOUT_MS = 10_000;
   // A proxy or server need not take a longer URL, and that is where long polling puts a command.
   const MAX_POLLED_COMMAND = 6_000;
+  // The server holds a poll for longer; a proxy that answers in its place would be asked again at once, for ever.
+  const MIN_EMPTY_POLL_MS = 250;
 
   const script = document.currentScript;
   const origin = script && script.src ? new URL(script.src) : window.location;
@@ -33,6 +35,11 @@ var tambur = (() => {
       this.result = result;
       this.stream = stream;
     }
+  }
+
+  /** How long to wait after so many failures: longer each time, and not the same for all. */
+  function wait(failures) {
+    return Math.min(FIRST_WAIT_MS * 2 ** (failures - 1), MAX_WAIT_MS) * (0.5 + Math.random() / 2);
   }
 
   function check(condition, message) {
@@ -90,8 +97,10 @@ var tambur = (() => {
     }
 
     #poll() {
+      const begun = Date.now();
       this.#request("", (event) => {
         if (event !== undefined) this.#handlers.onframe(event);
+        else if (Date.now() - begun < MIN_EMPTY_POLL_MS) return this.#lose();
         if (this.#open) this.#poll();
       });
     }
@@ -107,7 +116,8 @@ var tambur = (() => {
       this.#sending = true;
       this.#request(`&data=${encodeURIComponent(this.#commands.shift())}`, (ack) => {
         this.#sending = false;
-        if (ack !== undefined) this.#handlers.onframe(ack);
+        if (ack === undefined) return this.#lose();
+        this.#handlers.onframe(ack);
         this.#sendNext();
       });
     }
@@ -190,8 +200,9 @@ var tambur = (() => {
       check(this.#active, `stream '${this.name}' is not active, so it cannot be closed`);
       this.#wanted = false;
       this.#connection._send(["unsubscribe", this.name], this);
-      this._deactivate();
+      const tell = this._deactivate();
       this.#lost.clear();
+      tell();
     }
 
     reopen() {
@@ -290,7 +301,8 @@ var tambur = (() => {
     _subscribe() {
       if (!this.#wanted) return;
       if (this.name === PRIVATE) return this.#activate();
-      this.#connection._send(["subscribe", this.name], this, () => this.#activate());
+      const refused = () => (this.#wanted = false); // so that the page can reopen it
+      this.#connection._send(["subscribe", this.name], this, () => this.#activate(), refused);
     }
 
     #activate() {
@@ -305,7 +317,7 @@ var tambur = (() => {
       }
     }
 
-    /** Closed, or the connection is lost. */
+    /** Closed, or the connection is lost. Returns what tells the page so, once everything is as it will be. */
     _deactivate() {
       const enabled = this.#enabled;
       this.#active = false;
@@ -313,10 +325,18 @@ var tambur = (() => {
       for (const [mode, { user }] of this.#enabling) this.#lost.set(mode, user);
       this.#enabling.clear();
       this.#enabled = new Map();
-      for (const mode of enabled.keys()) this.#connection._call(this.ondisabled, this, mode);
+      return () => {
+        for (const mode of enabled.keys()) this.#connection._call(this.ondisabled, this, mode);
+      };
+    }
+
+    /** Whether a command that could not be done is still to be. */
+    _wants([command, mode]) {
+      return command === "subscribe" ? this.#wanted : this.#enabling.has(mode);
     }
 
     _receive(kind, body) {
+      if (!this.#wanted) return; // it was on its way when the stream was closed
       const handlers = { auth: this.onauth, presence: this.onpresence, direct: this.ondirect };
       this.#connection._call(kind in handlers ? handlers[kind] : this.onmessage, this, body);
     }
@@ -356,12 +376,19 @@ var tambur = (() => {
       this.#ready = options.ready ?? null;
       // Not at once, so that handlers can still be assigned.
       this.#timer = setTimeout(() => this.#connect());
-      // A page that was left may be kept, frozen, for who goes back to it. Its user is not there meanwhile, but
-      // the browser would leave the socket open.
-      window.addEventListener("pagehide", () => this.#closed || this.#reset());
-      window.addEventListener("pageshow", ({ persisted }) => {
-        if (persisted && !this.#closed && !this.#transport) this.#connect();
-      });
+      this.#followPage(window.addEventListener);
+    }
+
+    // A page that was left may be kept, frozen, for who goes back to it. Its user is not there meanwhile, but
+    // the browser would leave the socket open.
+    #onpagehide = () => this.#reset();
+    #onpageshow = ({ persisted }) => {
+      if (persisted && !this.#transport) this.#connect();
+    };
+
+    #followPage(change) {
+      change("pagehide", this.#onpagehide);
+      change("pageshow", this.#onpageshow);
     }
 
     get ready() {
@@ -387,6 +414,7 @@ var tambur = (() => {
     close() {
       if (this.#closed) return;
       this.#closed = true;
+      this.#followPage(window.removeEventListener);
       this.#reset();
       this._call(this.onclose, this, this);
     }
@@ -394,6 +422,7 @@ var tambur = (() => {
     reopen() {
       check(this.#closed, "the connection is open already");
       this.#closed = false;
+      this.#followPage(window.addEventListener);
       this.#failures = 0;
       this.#connect();
     }
@@ -420,7 +449,8 @@ var tambur = (() => {
       this.#transport = null;
       this.subscriber_id = null;
       this.#pending.clear();
-      for (const stream of this.#streams.values()) if (stream.active) stream._deactivate();
+      const active = [...this.#streams.values()].filter((stream) => stream.active);
+      for (const tell of active.map((stream) => stream._deactivate())) tell();
     }
 
     #lose(cause) {
@@ -430,8 +460,7 @@ var tambur = (() => {
       this._report(new TamburError(`${what} ${this.#host}${cause ? `: ${cause.message}` : ""}`, { cause }));
       if (this.#closed || this.#transport) return; // the page has closed it, or reopened it, on hearing of this
       if (this.#failures > this.#maxRetries) return this.close();
-      const wait = Math.min(FIRST_WAIT_MS * 2 ** (this.#failures - 1), MAX_WAIT_MS);
-      this.#timer = setTimeout(() => this.#connect(), wait * (0.5 + Math.random() / 2));
+      this.#timer = setTimeout(() => this.#connect(), wait(this.#failures));
     }
 
     #receive(frame) {
@@ -463,11 +492,22 @@ var tambur = (() => {
       this.#pending.delete(handle);
       if (!pending) return;
       if (result === "ok") return pending.onok?.();
-      pending.onrefused?.();
       const [command] = pending.array;
+      if (result === "unavailable" && command !== "direct") this.#sendLater(pending);
+      else pending.onrefused?.();
       const stream = pending.stream.name;
       const message = `the server refused ${command} on stream '${stream}': ${result}`;
       this._report(new TamburError(message, { command, result, stream }));
+    }
+
+    /** The server cannot do it at the moment: ask again after a growing wait, if the connection is still the same. */
+    #sendLater({ array, stream, onok, onrefused, attempts }) {
+      const { subscriber_id } = this;
+      const again = () => {
+        if (this.subscriber_id !== subscriber_id) return;
+        if (stream._wants(array)) this._send(array, stream, onok, onrefused, attempts + 1);
+      };
+      setTimeout(again, wait(attempts));
     }
 
     // What streams call.
@@ -476,7 +516,8 @@ var tambur = (() => {
       return this.subscriber_id !== null;
     }
 
-    _send([command, ...rest], stream, onok, onrefused) {
+    _send(array, stream, onok, onrefused, attempts = 1) {
+      const [command, ...rest] = array;
       const handle = ++this.#handle;
       const text = JSON.stringify([command, handle, ...rest]);
       if (this.#transport instanceof LongPollTransport && encodeURIComponent(text).length > MAX_POLLED_COMMAND) {
@@ -484,7 +525,7 @@ var tambur = (() => {
         this._report(new TamburError(message, { command, result: "message_too_large", stream: stream.name }));
         return onrefused?.();
       }
-      this.#pending.set(handle, { array: [command], stream, onok, onrefused });
+      this.#pending.set(handle, { array, stream, onok, onrefused, attempts });
       this.#transport.send(text);
     }
 

@@ -20,6 +20,9 @@ from .jsonp import parse_caller
 
 _CORS = {"Access-Control-Allow-Origin": "*"}  # the 2012 browser publisher posts cross-origin
 
+# All that anybody sends, so that the answer to each has these headers.
+_METHODS = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"]
+
 # A publisher that is still sending its body cannot read an answer, so a body over the limit is read to
 # its end, unless it is so long that this is no mistake.
 _MAX_DISCARDED_BODIES = 8
@@ -48,6 +51,8 @@ def make_app(config: Config, publishing: Publishing, routes: Sequence[BaseRoute]
         return caller.answer(host + subscribe_path(*names))
 
     async def publish(request: Request) -> Response:
+        if request.method != "POST":
+            return PlainTextResponse("publish with POST\n", 405, _CORS | {"Allow": "POST"})
         try:
             target = publishing.target(request.headers.get("host", ""), request.scope["raw_path"])
             body = await _read_body(request, config.limits.max_body_bytes)
@@ -62,10 +67,11 @@ def make_app(config: Config, publishing: Publishing, routes: Sequence[BaseRoute]
 
     app = Router(
         [
-            Route("/app/{rest:path}", publish, methods=["POST"]),
+            Route("/app/{rest:path}", publish, methods=_METHODS),
             *routes,
             Route("/{api_key}/{app_id}", balance, methods=["GET"]),
-        ]
+        ],
+        redirect_slashes=False,
     )
     return _HostCheck(app, config.public_hosts) if config.public_hosts else app
 

@@ -59,6 +59,10 @@ class LongPolls:
         if isinstance(caller, Response):
             return caller
         if path[2] is None:
+            if len(self._subscribers) >= self._config.limits.max_long_polling_subscribers:
+                return PlainTextResponse(
+                    "too many subscribers poll at the moment\n", 503, {"Retry-After": "10"}
+                )
             return caller.answer(f"id:{self._connect(app)}")
         subscriber = self._subscribers.get((app.key, unquote(path[2])))
         if subscriber is None:

@@ -15,8 +15,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """One client connection, until it is upgraded or ends.
 
     A request must arrive within ``limits.request_timeout_s``, headers and body together, counted from the
-    connection or from its first byte. Only a GET is upgraded; any other request with an ``Upgrade`` header
-    is answered as if it had none.
+    connection or from its first byte. Only a GET without a body is upgraded; any other request with an
+    ``Upgrade`` header is answered as if it had none.
     """
 
     def __init__(self, limits: Limits, **uvicorn: Any) -> None:
@@ -88,7 +88,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._refusal = (431, f"Request Header Fields Too Large: {rule}")
 
     def _should_upgrade(self) -> bool:
-        return self.scope.get("method") == "GET" and super()._should_upgrade()
+        # The WebSocket's parser takes no request with a body.
+        has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        return self.scope.get("method") == "GET" and not has_body and super()._should_upgrade()
 
     def _unsupported_upgrade_warning(self) -> None:
         pass  # the request has been answered without its Upgrade header, as RFC 9110 section 7.8 allows

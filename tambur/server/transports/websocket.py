@@ -110,6 +110,7 @@ class WebSocket(asyncio.Protocol):
             elif not self._ending:
                 self._receive(cast(Frame, event))
         self._flush()
+        self._require_reading()  # of the answers to its pings, too
         if self._connection is not None and self._connection.is_busy:
             self._transport.pause_reading()
 
@@ -158,7 +159,8 @@ class WebSocket(asyncio.Protocol):
     def _receive(self, frame: Frame) -> None:
         match frame.opcode:
             case Opcode.TEXT | Opcode.CONT:
-                self._fragments.append(bytes(frame.data))
+                if frame.data:  # of empty ones there may be any number
+                    self._fragments.append(bytes(frame.data))
                 if frame.fin:
                     text = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
                     self._fragments = []
@@ -199,7 +201,10 @@ class WebSocket(asyncio.Protocol):
         if data is None:
             data = batch.encoded = b"".join([_encode(event) for event in batch.events])
         self._transport.write(data)
-        if self._transport.get_write_buffer_size() > self._max_unsent_bytes:
+        self._require_reading()
+
+    def _require_reading(self) -> None:
+        if not self._ending and self._transport.get_write_buffer_size() > self._max_unsent_bytes:
             logger.info("a subscriber reads too slowly: over %d bytes are unsent", self._max_unsent_bytes)
             self.close(SLOW_SUBSCRIBER, "too much is unsent")
 
