@@ -141,7 +141,8 @@ def _read_request(reader: socket.SocketIO | object, number: int) -> Received | N
         if not line:
             return None
         head += line
-    length = next(
+    lengths = [
         int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
-    )
+    ]
+    length = lengths[0] if lengths else 0
     return Received(number, head, reader.read(length))  # type: ignore[union-attr]

@@ -22,6 +22,7 @@ from tambur.credentials import Credentials
 from tambur.server import App, Config, Server, in_background
 from tambur.tokens import TokenSigner
 
+from . import faults
 from .conftest import API_KEY, APP_ID, SECRET, subscriber
 
 TIMEOUT_S = 30
@@ -379,3 +380,55 @@ def test_the_examples_of_the_help_are_commands() -> None:
             words = shlex.split(example.rpartition("| ")[2].partition(" >")[0])
             assert words[:2] == ["tambur", name]
             assert cli._parser().parse_args(words[1:]).run is not None
+
+
+def test_what_goes_wrong_is_one_line_whatever_is_answered() -> None:
+    refusal = faults.response("403 No", body=b"<html>\r\n<body>\r\n\x1b[31mForbidden\x07</body>\r\n</html>")
+    with faults.FaultyServer(refusal) as server:
+        done = run("publish", "s", "x", url=f"http://key:hunter2@{server.host}/app/app")
+    assert failed(done, "403: <html> <body> \\x1b[31mForbidden\\x07</body> </html>\n")
+
+
+def test_output_that_cannot_be_written_is_said_in_one_line() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tambur", "new-app", "shop"],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=TIMEOUT_S, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "tambur: [Errno 28] No space left on device\n")
+
+
+def test_a_closed_stdin_is_said_so(url: str, stream: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m tambur publish {stream} - <&-"],
+        env=environment(url), capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+    assert failed(done, "stdin, which is closed")
+
+
+def test_a_terminal_need_not_know_every_character(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tambur", "new-app", "café"]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        command, env=ascii_only, capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+    )
+    path = tmp_path / "tambur.toml"
+    path.write_text(done.stdout)
+    assert Config.from_toml(path).apps[0].app_id == "café"
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "all_proxy"])
+def test_the_demo_needs_no_proxy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setenv(name, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert run("demo", "--once").returncode == 0
+
+
+def test_doctor_asks_no_netrc_for_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("default login somebody password hunter2\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with faults.FaultyServer(*[faults.response("404 No")] * 9) as server:
+        run("doctor", url=f"http://key:secret@{server.host}/app/app")
+    assert len(server.received) >= 3
+    assert not any(b"\nauthorization:" in request.head.lower() for request in server.received)

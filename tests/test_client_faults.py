@@ -305,6 +305,47 @@ def test_a_server_that_accepts_nobody_is_tried_again() -> None:
     assert not caught.value.may_have_been_delivered
 
 
+def test_a_proxy_that_has_read_the_request_may_have_delivered_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultyServer(faults.drop) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://{proxy.host}")
+        with Tambur("key", "app", "secret", "tambur.example.com", max_retries=0) as tambur:
+            with pytest.raises(ConnectionFailedError, match="broke before the answer") as caught:
+                tambur.publish("test", "x")
+        assert caught.value.may_have_been_delivered
+
+
+@pytest.mark.parametrize(
+    "handled",
+    [
+        TimeoutError("another"),
+        ssl.SSLCertVerificationError(1, "another"),
+        requests.ConnectionError(urllib3.exceptions.NewConnectionError("pool", "another")),  # type: ignore[arg-type]
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_exception_that_the_caller_handles_has_no_part_in_ours(handled: Exception) -> None:
+    """As where a publish is what is done about a failure, to another server for instance."""
+    with FaultyServer(*[faults.drop] * 3) as server, publisher(server) as tambur:
+        try:
+            raise handled
+        except type(handled):
+            with pytest.raises(ConnectionFailedError, match="broke before the answer") as caught:
+                tambur.publish("test", "x")
+    assert (caught.value.attempts, caught.value.may_have_been_delivered) == (3, True)
+    assert "another" not in str(caught.value)
+
+
+@pytest.mark.parametrize("charset", ["undefined", "idna", "punycode", "hex", "a\0b", "none"])
+def test_a_charset_that_is_none_for_text_hides_no_answer(charset: str) -> None:
+    refusal = faults.response("500 Oh", f"Content-Type: text/plain; charset={charset}", body=b"\xff no")
+    with FaultyServer(refusal) as server, publisher(server) as tambur:
+        with pytest.raises(RejectedError) as caught:
+            tambur.publish("test", "x")
+    assert caught.value.reason.endswith(" no")
+    assert caught.value.response is not None
+    assert caught.value.response.text.endswith(" no")
+
+
 def test_a_proxy_that_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://user:proxy-password@127.0.0.1:{free_port()}")
     with Tambur("k", "a", "s", "tambur.example", max_retries=0) as tambur:

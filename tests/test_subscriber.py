@@ -21,7 +21,7 @@ from tambur import (
     SubscriberTimeoutError,
     Tambur,
 )
-from tambur.server import Config, Server, in_background
+from tambur.server import App, Config, Server, in_background
 from tambur.subscriber import Message, Subscriber
 
 from .conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
@@ -232,12 +232,33 @@ def test_it_connects_again_on_request(stream: str, caplog: pytest.LogCaptureFixt
     assert SECRET not in caplog.text
 
 
+def test_a_mode_that_is_refused_after_a_reconnect_is_said_so_again_and_again(stream: str) -> None:
+    """It is never left connected, but without what it had."""
+    config = Config(apps=(APP,), port=0)
+    with in_background(config) as first:
+        one = subscriber(first, stream, f"{stream}2", reconnect=True)
+        one.enable_auth(stream, publisher(first).generate_auth_token)
+        port = int(first.url.rpartition(":")[2])
+    changed = Config(apps=(App(API_KEY, APP_ID, ("changed",)),), port=port)
+    with one, in_background(changed):
+        for _ in range(2):
+            with pytest.raises(CommandRefusedError, match="invalid_token"):
+                one.receive(10)
+
+
+def test_no_token_gets_into_a_log(
+    server: Server, tambur: Tambur, stream: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG), subscriber(server, stream) as one:
+        token = tambur.generate_auth_token(stream, one.subscriber_id)
+        one.enable_auth(stream, token)
+    assert token not in caplog.text
+
+
 def test_it_gives_up_where_the_app_is_gone(stream: str) -> None:
     with in_background(Config(apps=(APP,), port=0)) as server:
         port = int(server.url.rpartition(":")[2])
         one = subscriber(server, stream, reconnect=True)
-    from tambur.server import App  # noqa: PLC0415
-
     with in_background(Config(apps=(App("k", "a", ("s",)),), port=port)):
         with pytest.raises(SubscriberClosedError, match="answered 404"):
             one.receive(20)
