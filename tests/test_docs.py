@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from flask import Flask, session
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 import tambur as package
-from tambur import Tambur, UnauthorizedError
+from tambur import Tambur, UnauthorizedError, cli
 from tambur.server import App, Config, Limits, Server, connection
 from tambur.server.session import Result
 from tambur.server.transports import websocket
@@ -284,3 +285,24 @@ def test_every_limit_that_the_protocol_page_names_is_one() -> None:
     named = set(re.findall(r"`((?:max|ping|request|public|allowed|long|shutdown)_[a-z_]+)`", PROTOCOL))
     assert len(named) >= 10
     assert named <= settings
+
+
+PAGES = {path.name: path.read_text("utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+
+
+def test_every_command_of_the_documentation_is_one() -> None:
+    lines = [line for text in PAGES.values() for block in snippets(text, "sh") for line in block.splitlines()]
+    commands = [found[1] for line in lines if (found := re.search(r"(?:^|/|&& )(tambur .*)", line))]
+    assert len(commands) >= 10
+    for command in commands:
+        words = shlex.split(command.partition(" >")[0])
+        assert cli._parser().parse_args(words[1:]).run is not None, command
+
+
+@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if snippets(text, "toml")])
+def test_every_configuration_of_the_documentation_is_one(page: str, tmp_path: Path) -> None:
+    for text in snippets(PAGES[page], "toml"):
+        path = tmp_path / "tambur.toml"
+        app = "" if "[[apps]]" in text else '[[apps]]\napi_key = "k"\napp_id = "a"\nsecrets = ["s"]\n'
+        path.write_text(text + app, "utf-8")
+        assert Config.from_toml(path).apps
