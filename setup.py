@@ -14,6 +14,7 @@ SERVER = [
     "websockets>=16",
     'tomli>=2; python_version < "3.11"',
 ]
+REDIS = [*SERVER, "redis>=5"]
 
 setup(
     name="tambur",
@@ -26,7 +27,7 @@ setup(
     packages=find_packages(include=["tambur", "tambur.*"]),
     include_package_data=True,
     install_requires=["requests>=2.28"],
-    extras_require={"server": SERVER, "subscriber": SUBSCRIBER},
+    extras_require={"server": SERVER, "redis": REDIS, "subscriber": SUBSCRIBER},
     entry_points={"console_scripts": ["tambur = tambur.cli:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -74,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=_port, help="port to listen on, 0 for a free one (default: 8080)")
     serve.add_argument("--config", metavar="FILE", help="TOML file with the apps and the settings")
-    serve.add_argument("--broker", metavar="URL", help="what connects nodes (default: memory://, for one)")
+    serve.add_argument(
+        "--broker",
+        metavar="URL",
+        help="what connects nodes, such as redis://HOST (default: memory://, for one)",
+    )
 
     publish = command("publish", _publish, "publish a message")
     publish.add_argument("stream", metavar="STREAM", help="STREAM, auth:STREAM or private:SUBSCRIBER_ID")
