@@ -102,8 +102,6 @@ class Link:
     async def close(self) -> None:
         """Disconnect; what is owed is not waited for."""
         self.fail(ConnectionAbortedError("the link was closed"))
-        for task in self._tasks:
-            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for wire in self._wires:
             await wire.disconnect(nowait=True)
@@ -185,10 +183,12 @@ class Link:
     # Failure.
 
     def fail(self, error: BaseException) -> None:
-        """Give up: what is owed will not come."""
+        """Give up: nothing goes out any more, and what is owed will not come."""
         if self.failed.done():
             return
         self.failed.set_result(error)
+        for task in self._tasks:
+            task.cancel()
         if self._timer is not None:
             self._timer.cancel()
         questions = [answered for answered, _ in self._questions.values()]

@@ -21,7 +21,7 @@ from . import (
     scripts,
 )
 from .keys import Keys, decode, decode_private, encode_entry, new_node, new_subscriber_id
-from .link import RETRY_AFTER_S, Link, Wire
+from .link import CALL_TIMEOUT_S, RETRY_AFTER_S, Link, Wire
 from .pictures import Entry, Pictures
 from .urls import RedisUrl
 
@@ -80,6 +80,7 @@ class RedisBroker:
         # A link that is there is not ready before the node has caught up with what happened without it.
         self._is_ready = False
         self._leased_until_ms = 0
+        self._clock_offset_ms = 0.0  # Redis' clock less the event loop's
         self._may_tell_downs = True
 
     # Starting, and staying linked.
@@ -179,6 +180,7 @@ class RedisBroker:
         keys = self._keys.links, self._keys.leases
         before, until_ms = await link.call(*script(*self._fence(), lease_ms, self._node_key, head, keys=keys))
         self._leased_until_ms = int(until_ms)
+        self._clock_offset_ms = int(until_ms) - lease_ms - asyncio.get_running_loop().time() * 1000
         await heard
         return int(before or 0)
 
@@ -245,6 +247,8 @@ class RedisBroker:
         link = self._ready_link()
         outcome, retry_after_s = await link.call(
             *scripts.PUBLISH(
+                self._deadline_ms(),
+                *self._keys.encode(publication),
                 claim.nonce,
                 claim.signature,
                 claim.timestamp,
@@ -252,7 +256,6 @@ class RedisBroker:
                 CLAIM_WINDOW_S + MAX_CLOCK_SKEW_S,
                 self._max_claims,
                 "" if max_publishes_per_s is None else max_publishes_per_s,
-                *self._keys.encode(publication),
                 keys=(
                     self._keys.claims(claim.timestamp),
                     self._keys.claims_count,
@@ -274,7 +277,8 @@ class RedisBroker:
         return Outcome.REPLAYED if signature == claim.signature else Outcome.NONCE_REUSED
 
     async def send(self, publication: Publication) -> None:
-        await self._ready_link().call("PUBLISH", *self._keys.encode(publication))
+        link = self._ready_link()
+        await link.call(*scripts.SEND(self._deadline_ms(), *self._keys.encode(publication), keys=()))
 
     async def join(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> Presence:
         link = self._ready_link()
@@ -294,6 +298,10 @@ class RedisBroker:
         if self._link is None or not self._is_ready:
             raise BrokerUnavailableError("the broker cannot be reached", RETRY_AFTER_S)
         return self._link
+
+    def _deadline_ms(self) -> int:
+        """When a call that is made now will have been given up, by Redis' clock."""
+        return round((asyncio.get_running_loop().time() + CALL_TIMEOUT_S) * 1000 + self._clock_offset_ms)
 
     def _fence(self) -> tuple[str, int]:
         return self._node, self._links_count

@@ -23,23 +23,42 @@ class Script:
         return ("EVALSHA", self.digest, len(keys), *keys, *arguments)
 
 
+_CLOCK = """
+local time = redis.call('TIME')
+local clock_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+# What has been answered "unavailable" is not to be delivered after all when Redis, that was stopped for a
+# while, goes on; by then perhaps nobody listens. ARGV: until when it may be, by Redis' own clock.
+_IN_TIME = f"""{_CLOCK}
+if clock_ms > tonumber(ARGV[1]) then
+  return redis.error_reply('LATE by ' .. clock_ms - ARGV[1] .. ' ms')
+end
+"""
+
+# ARGV: until when, channel, what is published.
+SEND = Script(f"""{_IN_TIME}
+redis.call('PUBLISH', ARGV[2], ARGV[3])
+""")
+
 # KEYS: the claims of one second; how many claims there are; the app's token bucket.
-# ARGV: nonce, signature, timestamp, now, for how many seconds a claim is kept, how many at most,
-#       publishes/s or "", channel, what is published.
+# ARGV: until when, channel, what is published, nonce, signature, timestamp, now, for how many seconds a
+#       claim is kept, how many at most, publishes/s or "".
 # Returns what became of it, and after how many seconds to try again.
-PUBLISH = Script("""
-local nonce, signature, timestamp, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local kept_s, max_claims, per_s = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+PUBLISH = Script(
+    f"{_IN_TIME}"
+    """
+local nonce, signature, timestamp, now = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+local kept_s, max_claims, per_s = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 
 local taken = redis.call('HGET', KEYS[1], nonce)
 if taken then
   return {taken == signature and 'replayed' or 'nonce_reused', '0'}
 end
 
-local tokens, clock
+local tokens
+local clock = time[1] + time[2] / 1000000
 if per_s then
-  local time = redis.call('TIME')
-  clock = time[1] + time[2] / 1000000
   local bucket = redis.call('HMGET', KEYS[3], 'tokens', 'filled_at')
   tokens = math.max(1, per_s)
   if bucket[1] then
@@ -77,9 +96,10 @@ if per_s then
   redis.call('HSET', KEYS[3], 'tokens', tokens - 1, 'filled_at', string.format('%.6f', clock))
   redis.call('EXPIRE', KEYS[3], math.ceil(math.max(1, per_s) / per_s) + 1)
 end
-redis.call('PUBLISH', ARGV[8], ARGV[9])
+redis.call('PUBLISH', ARGV[2], ARGV[3])
 return {'delivered', '0'}
-""")
+"""
+)
 
 # A link that was given up may still have commands on their way, which must not undo what its successor did.
 # KEYS: the links. ARGV: node, number of its link.
@@ -106,13 +126,12 @@ end
 # KEYS: the links, the leases. ARGV: node, number of its link, for how many milliseconds the lease is,
 #       the node's channel, what is published there once it is done.
 # Returns until when the node's lease was, and until when it is, in milliseconds since 1970.
-_LEASE = """
+_LEASE = f"""{_CLOCK}
 local before = redis.call('ZSCORE', KEYS[2], ARGV[1])
-local time = redis.call('TIME')
-local until_ms = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3]
+local until_ms = clock_ms + ARGV[3]
 redis.call('ZADD', KEYS[2], until_ms, ARGV[1])
 redis.call('PUBLISH', ARGV[4], ARGV[5])
-return {before or '', string.format('%.0f', until_ms)}
+return {{before or '', string.format('%.0f', until_ms)}}
 """
 
 # As LEASE, for the first of a link.
@@ -151,10 +170,8 @@ leave(ARGV[4], KEYS[2], ARGV[3])
 
 # KEYS: the links, the leases. ARGV: what all keys begin with, how many entries are taken away at most.
 # Returns whether there may be more.
-SWEEP = Script(f"""{_LEAVE}
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local ended = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. now_ms, 'LIMIT', 0, 1)[1]
+SWEEP = Script(f"""{_CLOCK}{_LEAVE}
+local ended = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. clock_ms, 'LIMIT', 0, 1)[1]
 if not ended then
   return 0
 end
@@ -169,4 +186,4 @@ end
 return 1
 """)
 
-ALL = (PUBLISH, ENTER, LEASE, JOIN, PRESENT, LEAVE, SWEEP)
+ALL = (SEND, PUBLISH, ENTER, LEASE, JOIN, PRESENT, LEAVE, SWEEP)

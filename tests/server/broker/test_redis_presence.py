@@ -87,7 +87,7 @@ class Cluster:
 
     def act(self, chance: random.Random) -> None:
         """Something that a client, or the network, may do at any time."""
-        deeds = {"connect": 3, "enable": 6, "disable": 2, "resubscribe": 2, "close": 1, "fail": 0.5}
+        deeds = {"connect": 3, "enable": 6, "disable": 2, "resubscribe": 2, "close": 1, "fail": 1}
         (deed,) = chance.choices(list(deeds), list(deeds.values()))
         number = chance.randrange(len(self.hubs))
         if deed == "fail":
@@ -114,7 +114,7 @@ class Cluster:
                 self.clients.remove(client)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_everybody_has_the_right_picture_in_the_end(redis_server: RedisServer, seed: int) -> None:
     redis_server.cli("FLUSHDB")
     chance = random.Random(seed)
