@@ -21,7 +21,7 @@ class RedisServer:
     """
 
     def __init__(self, directory: Path, *options: str) -> None:
-        self._directory = directory
+        self.directory = directory
         self._options = options
         self._process: subprocess.Popen[str] | None = None
         # Somebody else may take a port that was free a moment ago.
@@ -30,20 +30,20 @@ class RedisServer:
                 self.port = listener.getsockname()[1]
             if self._starts():
                 return
-        raise RuntimeError(f"no Redis would start; see {self._directory}")
+        raise RuntimeError(f"no Redis would start; see {self.directory}")
 
     def url(self, database: int = 0) -> str:
         return f"redis://127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
         """Start again, on the same port."""
-        assert self._starts(), f"Redis would not start again; see {self._directory}"
+        assert self._starts(), f"Redis would not start again; see {self.directory}"
 
     def _starts(self) -> bool:
         self._process = subprocess.Popen(
             [
                 *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1"),
-                *("--dir", str(self._directory), "--save", "", *self._options),
+                *("--dir", str(self.directory), "--save", "", *self._options),
             ],
             stdout=subprocess.PIPE,
             text=True,

@@ -133,7 +133,7 @@ class RedisBroker:
                 await link.close()
             tried.set()
             await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, MAX_RECONNECT_WAIT_S)
+            wait_s = min(2 * wait_s, MAX_RECONNECT_WAIT_S, self._node_timeout_s * _RENEWAL)
 
     async def _open(self, link: Link) -> None:
         """Connect, and catch up with what happened without this node."""
