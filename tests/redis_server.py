@@ -18,11 +18,25 @@ class RedisServer:
     Parameters:
         directory: where it keeps its data and its log.
         options: what else its command line says.
+        port_option: what its port is called there.
+        configuration: the text of its configuration file; ``None`` for none.
     """
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *options: str,
+        port_option: str = "--port",
+        configuration: str | None = None,
+    ) -> None:
         self.directory = directory
-        self._options = options
+        self._file = ["--save", ""]
+        if configuration is not None:
+            path = directory / "redis.conf"
+            path.write_text(configuration)
+            self._file = [str(path)]
+        self._options = options if port_option == "--port" else (*options, "--port", "0")
+        self._port_option = port_option
         self._process: subprocess.Popen[str] | None = None
         # Somebody else may take a port that was free a moment ago.
         for _ in range(20):
@@ -42,8 +56,8 @@ class RedisServer:
     def _starts(self) -> bool:
         self._process = subprocess.Popen(
             [
-                *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1"),
-                *("--dir", str(self.directory), "--save", "", *self._options),
+                *("redis-server", *self._file, self._port_option, str(self.port), "--bind", "127.0.0.1"),
+                *("--dir", str(self.directory), *self._options),
             ],
             stdout=subprocess.PIPE,
             text=True,
@@ -52,7 +66,7 @@ class RedisServer:
         said = []
         for line in self._process.stdout:
             said.append(line)
-            if "Ready to accept connections" in line:
+            if "Ready to accept connections" in line or "+monitor master" in line:
                 return True
         self.end(signal.SIGKILL)
         assert any("Address already in use" in line for line in said), "".join(said)

@@ -174,3 +174,25 @@ def test_the_users_of_a_killed_node_are_down_and_who_is_elsewhere_stays(
             assert alice.receive(10) == (stream, "presence", "down", "carol")
         for one in lost:
             one.close()
+
+
+def test_a_node_that_was_stopped_for_a_while_is_taken_for_dead_and_comes_back(
+    redis_server: RedisServer, stream: str, tmp_path: Path
+) -> None:
+    node_timeout_s = 1.0
+    sleeper = Process(redis_server, tmp_path, node_timeout_s)
+    with nodes(1, redis_server, database=2, node_timeout_s=node_timeout_s) as (node,):
+        token = Tambur(API_KEY, APP_ID, SECRET, node.url).generate_presence_token
+        with subscriber(node, stream) as alice, Subscriber(API_KEY, APP_ID, sleeper.url) as bob:
+            alice.enable_presence(stream, "alice", token)
+            bob.subscribe(stream)
+            bob.enable_presence(stream, "bob", token)
+            assert bob.receive(10) == (stream, "presence", "up", "alice")
+            assert alice.receive(10) == (stream, "presence", "up", "bob")
+            sleeper.process.send_signal(signal.SIGSTOP)
+            assert alice.receive(10) == (stream, "presence", "down", "bob")
+            sleeper.process.send_signal(signal.SIGCONT)
+            assert alice.receive(10) == (stream, "presence", "up", "bob")
+            alice.disable_presence(stream)
+            assert bob.receive(10) == (stream, "presence", "down", "alice")
+            sleeper.end(signal.SIGTERM)

@@ -32,7 +32,7 @@ try:
     from redis.exceptions import RedisError
 except ImportError as error:
     raise ImportError(
-        f"the broker redis:// needs {error.name}, which is not installed; pip install 'tambur[redis]'",
+        "the broker redis:// needs the package redis, which is not installed; pip install 'tambur[redis]'",
         name=error.name,
     ) from None
 
