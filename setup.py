@@ -19,6 +19,7 @@ SERVER = [
     "websockets>=16",
     'tomli>=2; python_version < "3.11"',
 ]
+REDIS = [*SERVER, "redis>=5"]
 
 
 class ReproducibleSdist(sdist):
@@ -59,7 +60,7 @@ setup(
     include_package_data=True,
     cmdclass={"sdist": ReproducibleSdist},
     install_requires=["requests>=2.28"],
-    extras_require={"server": SERVER, "subscriber": SUBSCRIBER},
+    extras_require={"server": SERVER, "redis": REDIS, "subscriber": SUBSCRIBER},
     entry_points={
         "console_scripts": ["tambur = tambur.cli:main"],
         "pytest11": ["tambur = tambur.testing"],

@@ -123,7 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=_port, help="port to listen on, 0 for a free one (default: 8080)")
     serve.add_argument("--config", metavar="FILE", help="TOML file with the apps and the settings")
-    serve.add_argument("--broker", metavar="URL", help="what connects nodes (default: memory://, for one)")
+    serve.add_argument(
+        "--broker",
+        metavar="URL",
+        help="what connects nodes, such as redis://HOST (default: memory://, for one)",
+    )
     serve.add_argument("--tls-cert", metavar="FILE", help="PEM file with the certificate, for https and wss")
     serve.add_argument("--tls-key", metavar="FILE", help="PEM file with its key, if that is in another file")
 

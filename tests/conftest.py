@@ -12,6 +12,8 @@ from tambur import Tambur
 from tambur.server import App, Config, Server, in_background
 from tambur.subscriber import Subscriber
 
+from .redis_server import RedisServer
+
 API_KEY = "30af96de47e3c58329045ff136a4a3ea"
 APP_ID = "ws-bot-1"
 SECRET = "wsbot"
@@ -27,6 +29,14 @@ def server() -> Iterator[Server]:
     """A server with one app and the defaults, shared by the whole run: each test uses streams of its own."""
     with in_background(Config(apps=(APP,), port=0)) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that keeps running."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.end()
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ def test_what_serve_cannot_do_is_one_line(tmp_path: Path) -> None:
     assert failed(run("serve", "--config", str(tmp_path / "none.toml")), "cannot read")
     (tmp_path / "bad.toml").write_text("\nport = 1\n")
     assert failed(run("serve", "--config", str(tmp_path / "bad.toml")), "line 2: unknown table 'port'")
-    assert failed(run("serve", "--broker", "kafka://h", "--port", "0"), "the broker must be")
+    assert failed(run("serve", "--broker", "kafka://h", "--port", "0"), "broker must be")
     assert failed(run("serve", url="http://h"), "TAMBUR_URL: the URL must have the form")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])

@@ -49,7 +49,9 @@ class Server:
 
     def __init__(self, config: Config, routes: Sequence[BaseRoute] = ()) -> None:
         tls = _tls(config)
-        self._broker = from_url(config.broker, max_claims=config.limits.max_claims)
+        self._broker = from_url(
+            config.broker, max_claims=config.limits.max_claims, node_timeout_s=config.node_timeout_s
+        )
         self._hub = Hub(self._broker, join_window_s=config.join_window_ms / 1000)
         self._long_polls = LongPolls(config, self._hub)
         context = Context(config, {app.key: app for app in config.apps}, self._hub)

@@ -22,6 +22,7 @@ from ..errors import ConfigurationError
 from ..names import check_credential_name
 from ..tokens import TokenSigner
 from .broker import AppKey
+from .broker.urls import parse_url
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -163,6 +164,7 @@ class Config:
         host: the address to listen on.
         port: the port to listen on; 0 picks a free one.
         broker: a URL, ``memory://`` for a single process.
+        node_timeout_s: after how many seconds without a sign of life of another process its users are down.
         tls_cert: a PEM file with the certificate and its chain, for https and wss alone; ``None`` for
             http and ws alone.
         tls_key: a PEM file with its private key; ``None`` if that stands in ``tls_cert``, too.
@@ -174,7 +176,8 @@ class Config:
     apps: tuple[App, ...]
     host: str = "127.0.0.1"
     port: int = 8080
-    broker: str = "memory://"
+    broker: str = field(default="memory://", repr=False)  # it may hold a password
+    node_timeout_s: float = 30.0
     tls_cert: str | None = None
     tls_key: str | None = None
     public_hosts: tuple[str, ...] = ()
@@ -191,6 +194,15 @@ class Config:
         _require(self.host, "host", "must not be empty")
         _require(0 <= self.port <= 65535, "port", f"must be 0 to 65535, not {self.port}")
         _require(self.tls_key is None or self.tls_cert is not None, "tls_key", "needs a tls_cert")
+        try:
+            parse_url(self.broker)
+        except ConfigurationError as error:
+            raise _SettingError("broker", str(error).removeprefix("the broker ")) from None
+        _require(
+            1 <= self.node_timeout_s < float("inf"),
+            "node_timeout_s",
+            f"must be at least 1 and finite, not {self.node_timeout_s!r}",
+        )
         _require(
             0 <= self.join_window_ms <= 1000,
             "join_window_ms",

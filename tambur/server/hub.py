@@ -154,6 +154,10 @@ class Hub:
 
     # What connections do.
 
+    def new_subscriber_id(self) -> str:
+        """Make the id of a subscriber that is to :meth:`connect`."""
+        return self._broker.new_subscriber_id()
+
     def connect(self, app: AppKey, subscriber_id: str, outbox: Outbox) -> None:
         """From now on ``outbox`` gets the private messages for ``subscriber_id``."""
         self._private[app, subscriber_id] = outbox

@@ -12,6 +12,7 @@ import pytest
 from tambur import ConfigurationError
 from tambur.credentials import Credentials
 from tambur.server import App, Config, Limits
+from tambur.server.broker.urls import parse_url
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "configuration.md"
 APP = '[[apps]]\napi_key = "k"\napp_id = "a"\nsecrets = ["hunter2"]\n'
@@ -31,7 +32,7 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
     text = (
         '[server]\nhost = "::1"\nport = 0\nbroker = "memory://"\npublic_hosts = ["h", "h:80"]\n'
         'tls_cert = "cert.pem"\ntls_key = "key.pem"\n'
-        "join_window_ms = 0\n"
+        "join_window_ms = 0\nnode_timeout_s = 5\n"
         "[limits]\nmax_message_bytes = 1\nping_interval_s = 1\nping_timeout_s = 1.5\n"
         + APP
         + 'allowed_origins = ["https://h"]\nmax_publishes_per_s = 2\nlong_polling = false\n'
@@ -44,6 +45,7 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         tls_key="key.pem",
         public_hosts=("h", "h:80"),
         join_window_ms=0.0,
+        node_timeout_s=5.0,
         limits=Limits(max_message_bytes=1, ping_interval_s=1.0, ping_timeout_s=1.5),
     )
 
@@ -58,6 +60,14 @@ MISTAKES = [
     ("[server]\ntls_key = 'key.pem'\n" + APP, "line 2: tls_key needs a tls_cert"),
     ("[server]\nhost = ''\n" + APP, "line 2: host must not be empty"),
     ("[server]\njoin_window_ms = -1\n" + APP, "line 2: join_window_ms must be 0 to 1000, not -1.0"),
+    (
+        "[server]\nnode_timeout_s = 0.5\n" + APP,
+        "line 2: node_timeout_s must be at least 1 and finite, not 0.5",
+    ),
+    (
+        "[server]\nport = 1\nbroker = 'redis://u:hunter2@'\n" + APP,
+        "line 3: broker must be 'memory://' or have the form",
+    ),
     ("server = 1\n" + APP, "line 1: server must be a table"),
     (
         "[server]\n# hosts\npublic_hosts = [\n  'h',\n  'http://h',\n]\nport = 1\n" + APP,
@@ -125,7 +135,8 @@ def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
 def test_no_repr_shows_a_secret() -> None:
     app = App("k", "a", ("hunter2",))
     assert app.signers
-    assert "hunter2" not in repr(app) + repr(Config(apps=(app,)))
+    config = Config(apps=(app,), broker="redis://:hunter2@h")
+    assert "hunter2" not in repr(app) + repr(config) + repr(parse_url(config.broker))
 
 
 def test_a_tambur_url_gives_key_secret_and_app_id_alone() -> None:

@@ -58,9 +58,9 @@ class Recorder:
 class Client:
     """A connection, and what its subscriber would send and see."""
 
-    def __init__(self, node: Node, subscriber_id: str) -> None:
+    def __init__(self, hub: Hub, subscriber_id: str) -> None:
         self.seen = Recorder()
-        self.connection = Connection(subscriber_id, APP, node.hub, self.seen, Limits())
+        self.connection = Connection(subscriber_id, APP, hub, self.seen, Limits())
         self.subscriber_id = subscriber_id
         self.handle = 0
 
@@ -92,7 +92,7 @@ class Node:
         return self
 
     def client(self, subscriber_id: str, *streams: str) -> Client:
-        client = Client(self, subscriber_id)
+        client = Client(self.hub, subscriber_id)
         for stream in streams:
             client.command("subscribe", stream)
         return client

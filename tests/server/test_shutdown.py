@@ -81,14 +81,6 @@ def test_an_address_that_is_not_ours_is_said_so(host: str) -> None:
         Server(Config(apps=(APP,), port=0, host=host))
 
 
-def test_a_broker_that_there_is_not_is_said_so_and_nothing_stays_open() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    for _ in range(2):
-        with pytest.raises(ConfigurationError, match="the broker must be"):
-            Server(Config(apps=(APP,), port=port, broker="kafka://h"))
-
-
 def test_a_port_is_free_again_afterwards() -> None:
     with in_background(Config(apps=(APP,), port=0)) as server, Socket(server) as one:
         port = int(server.url.rpartition(":")[2])

@@ -301,10 +301,9 @@ def test_a_handshake_with_a_body_is_refused(server: Server) -> None:
         assert ask(server, handshake(SUBSCRIBE_PATH, header) + b"0\r\n\r\n").status == 400
 
 
-def test_who_pings_and_never_reads_is_cut_off(server: Server) -> None:
+def test_who_pings_and_never_reads_is_cut_off() -> None:
     ping = Frame(Opcode.PING, b"x" * 125).serialize(mask=True) * 500
-    with Socket(server) as one:
-        one.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with in_background(limited(max_unsent_bytes=1)) as server, Socket(server) as one:
 
         def ping_for_ever() -> None:
             while True:

@@ -11,8 +11,8 @@ import enum
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from ...errors import ConfigurationError
 from ...names import Kind
+from .urls import parse_url
 
 CLAIM_WINDOW_S = 300
 """How far a request's timestamp may be from the server's clock, in seconds (section 2 of the protocol).
@@ -89,7 +89,9 @@ class Presence(NamedTuple):
 
 
 class BrokerUnavailableError(Exception):
-    """The broker cannot do it now, and has done nothing; the text says why.
+    """The broker cannot do it now, and has done nothing that is known of; the text says why.
+
+    It is safe to try the same again: what did happen after all does not happen twice.
 
     Attributes:
         retry_after_s: seconds after which trying again makes sense.
@@ -106,15 +108,21 @@ Deliver = Callable[[Publication], None]
 class Broker(Protocol):
     """The interface.
 
-    Every coroutine may raise :class:`BrokerUnavailableError`, having done nothing. What ends something
+    Every coroutine but ``start`` and ``close`` may raise :class:`BrokerUnavailableError`. What ends something
     cannot fail: where the broker is away, it takes effect once that is back.
     """
 
     async def start(self, deliver: Deliver) -> None:
-        """Connect, and from now on call ``deliver`` for what is published to subscribed streams."""
+        """Connect, and from now on call ``deliver`` for what is published to subscribed streams.
+
+        Where the broker is away, it is looked for until it is there.
+        """
 
     async def close(self) -> None:
         """Let go of everything. Nothing is delivered afterwards."""
+
+    def new_subscriber_id(self) -> str:
+        """Make the id of a new subscriber; what is published to it privately is delivered here."""
 
     async def subscribe(self, app: AppKey, stream: str) -> None:
         """Have what is published to a stream delivered, from the moment this returns."""
@@ -145,18 +153,24 @@ class Broker(Protocol):
         """Note that one connection of a user is gone; the user's last is told to the others."""
 
 
-def from_url(url: str, *, max_claims: int) -> Broker:
+def from_url(url: str, *, max_claims: int, node_timeout_s: float) -> Broker:
     """Make the broker that a URL names.
 
     Parameters:
-        url: ``memory://``, for one process.
+        url: ``memory://``, for one process, or that of a Redis, for many.
         max_claims: how many claimed nonces are kept at most.
+        node_timeout_s: after how many seconds without a sign of life the users of another process are down.
 
     Raises:
         ConfigurationError: if no broker has such a URL.
+        ImportError: if what the broker needs is not installed.
     """
-    if url in ("memory:", "memory://"):
-        from .memory import MemoryBroker  # noqa: PLC0415 - one broker is used, only that one is loaded
+    redis_url = parse_url(url)
+    # One broker is used, only that one is loaded.
+    if redis_url is None:
+        from .memory import MemoryBroker  # noqa: PLC0415
 
         return MemoryBroker(max_claims=max_claims)
-    raise ConfigurationError(f"the broker must be 'memory://', not {url.partition('@')[2] or url!r}")
+    from .redis import RedisBroker  # noqa: PLC0415
+
+    return RedisBroker(redis_url, max_claims=max_claims, node_timeout_s=node_timeout_s)

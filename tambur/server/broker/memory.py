@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 
 from ...names import Kind
@@ -73,6 +74,9 @@ class MemoryBroker:
 
     async def close(self) -> None:
         self._deliver = None
+
+    def new_subscriber_id(self) -> str:
+        return str(uuid.uuid4())
 
     async def subscribe(self, app: AppKey, stream: str) -> None:
         self._subscribed.add((app, stream))

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import re
-import uuid
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -75,7 +74,7 @@ class LongPolls:
         return empty_answer() if event is None else caller.answer(json.loads(event))
 
     def _connect(self, app: App) -> str:
-        subscriber_id = str(uuid.uuid4())
+        subscriber_id = self._hub.new_subscriber_id()
         key = app.key, subscriber_id
         self._subscribers[key] = _Subscriber(
             subscriber_id, app, self._hub, self._config, forget=partial(self._subscribers.pop, key)

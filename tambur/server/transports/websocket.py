@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -129,7 +128,7 @@ class WebSocket(asyncio.Protocol):
             return
         path = split_subscribe_path(_raw_path(request))
         assert path is not None  # _refusal has looked
-        subscriber_id = str(uuid.uuid4())
+        subscriber_id = self._context.hub.new_subscriber_id()
         self._transport.write(_encode(b"id:" + subscriber_id.encode()))
         context = self._context
         self._connection = Connection(

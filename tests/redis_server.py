@@ -1,0 +1,100 @@
+"""A real Redis on a port of its own, to be stopped, killed, paused and started again."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TIMEOUT_S = 10
+
+
+class RedisServer:
+    """Listening once the constructor returns.
+
+    Parameters:
+        directory: where it keeps its data and its log.
+        options: what else its command line says.
+        port_option: what its port is called there.
+        configuration: the text of its configuration file; ``None`` for none.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *options: str,
+        port_option: str = "--port",
+        configuration: str | None = None,
+    ) -> None:
+        self.directory = directory
+        self._file = ["--save", ""]
+        if configuration is not None:
+            path = directory / "redis.conf"
+            path.write_text(configuration)
+            self._file = [str(path)]
+        self._options = options if port_option == "--port" else (*options, "--port", "0")
+        self._port_option = port_option
+        self._process: subprocess.Popen[str] | None = None
+        # Somebody else may take a port that was free a moment ago.
+        for _ in range(20):
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                self.port = listener.getsockname()[1]
+            if self._starts():
+                return
+        raise RuntimeError(f"no Redis would start; see {self.directory}")
+
+    def url(self, database: int = 0) -> str:
+        return f"redis://127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Start again, on the same port."""
+        assert self._starts(), f"Redis would not start again; see {self.directory}"
+
+    def _starts(self) -> bool:
+        self._process = subprocess.Popen(
+            [
+                *("redis-server", *self._file, self._port_option, str(self.port), "--bind", "127.0.0.1"),
+                *("--dir", str(self.directory), *self._options),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        said = []
+        for line in self._process.stdout:
+            said.append(line)
+            if "Ready to accept connections" in line or "+monitor master" in line:
+                return True
+        self.end(signal.SIGKILL)
+        assert any("Address already in use" in line for line in said), "".join(said)
+        return False
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it; ``start`` finds what it has written down by then."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.communicate(timeout=TIMEOUT_S)
+            self._process = None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Its sockets stay open, and nobody answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def cli(self, *words: str) -> str:
+        """What ``redis-cli`` says to a command."""
+        return subprocess.run(
+            ["redis-cli", "-p", str(self.port), *words],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        ).stdout.rstrip("\n")

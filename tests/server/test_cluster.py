@@ -1,0 +1,198 @@
+"""Several servers over one Redis, seen from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tambur import RateLimitedError, Tambur
+from tambur.server import App, Config, Server, in_background
+from tambur.subscriber import Subscriber
+from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
+from tests.redis_server import RedisServer
+
+from .test_http import signed
+from .wire import ask
+
+SLOW = App(API_KEY, "slow", (SECRET,), max_publishes_per_s=3)
+
+
+def config(redis: RedisServer, *, database: int = 1, **settings: Any) -> Config:
+    return Config(apps=(APP, SLOW), port=0, broker=redis.url(database), **settings)
+
+
+@contextlib.contextmanager
+def nodes(count: int, redis: RedisServer, **settings: Any) -> Iterator[list[Server]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(in_background(config(redis, **settings))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def cluster(redis_server: RedisServer) -> Iterator[list[Server]]:
+    """Three nodes that keep running."""
+    with nodes(3, redis_server) as running:
+        yield running
+
+
+def test_what_is_published_at_any_node_reaches_the_subscribers_of_all_in_order(
+    cluster: list[Server], stream: str
+) -> None:
+    with contextlib.ExitStack() as stack:
+        subscribers = [stack.enter_context(subscriber(node, stream)) for node in (*cluster, *cluster)]
+        publishers = [stack.enter_context(publisher(node)) for node in cluster]
+        for i in range(30):
+            publishers[i % 3].publish(stream, str(i))
+        for one in subscribers:
+            assert [one.receive(10).text for _ in range(30)] == [str(i) for i in range(30)]
+
+
+def test_auth_private_and_direct_messages_cross_nodes(cluster: list[Server], stream: str) -> None:
+    with (
+        publisher(cluster[0]) as tambur,
+        subscriber(cluster[1], stream) as alice,
+        subscriber(cluster[2], stream) as bob,
+    ):
+        alice.enable_auth(stream, tambur.generate_auth_token)
+        for name, one in (("alice", alice), ("bob", bob)):
+            one.enable_direct(stream, name, tambur.generate_direct_token)
+        tambur.publish(f"auth:{stream}", "to few")
+        tambur.publish(f"private:{bob.subscriber_id}", "to bob")
+        tambur.publish("private:nobody", "x")
+        tambur.publish(f"private:{bob.subscriber_id[:8]}", "x")
+        alice.send_direct(stream, "bob", "hi")
+        alice.send_direct(stream, "nobody", "hi")
+        tambur.publish(stream, "to all")
+        assert [alice.receive(10)[1:3] for _ in range(2)] == [("auth", "to few"), ("public", "to all")]
+        received = [bob.receive(10) for _ in range(3)]
+        assert sorted(m.kind for m in received) == ["direct", "private", "public"]
+        assert (stream, "direct", "hi", "alice") in received
+
+
+def test_presence_is_the_clusters(cluster: list[Server], stream: str) -> None:
+    token = Tambur(API_KEY, APP_ID, SECRET, cluster[0].url).generate_presence_token
+    with subscriber(cluster[0], stream) as alice, subscriber(cluster[1], stream) as carol:
+        alice.enable_presence(stream, "alice", token)
+        carol.enable_presence(stream, "carol", token)
+        assert alice.receive(10) == (stream, "presence", "up", "carol")
+        assert carol.receive(10) == (stream, "presence", "up", "alice")
+        bobs = [subscriber(node, stream) for node in cluster]
+        for bob in bobs:
+            bob.enable_presence(stream, "bob", token)
+            there = [bob.receive(10) for _ in range(2)]
+            assert sorted(message.user_id or "" for message in there) == ["alice", "carol"]
+        bobs[0].close()
+        bobs[1].disable_presence(stream)
+        bobs[2].unsubscribe(stream)
+        for one in (alice, carol):
+            assert [one.receive(10)[2:] for _ in range(2)] == [("up", "bob"), ("down", "bob")]
+        for bob in bobs:
+            bob.close()
+
+
+def test_a_request_sent_again_through_another_node_is_delivered_once(
+    cluster: list[Server], stream: str
+) -> None:
+    request = signed(cluster[0], stream, "once")
+    with subscriber(cluster[1], stream) as receiver, publisher(cluster[2]) as tambur:
+        for node in cluster:
+            answer = ask(node, request)
+            assert (answer.status, answer.headers.get("tambur-replayed")) == (
+                204,
+                None if node is cluster[0] else "true",
+            )
+        tambur.publish(stream, "last")
+        assert [receiver.receive(10).text for _ in range(2)] == ["once", "last"]
+
+
+def test_a_rate_limit_is_the_clusters(cluster: list[Server], stream: str) -> None:
+    refused = 0
+    for i in range(6):
+        with Tambur(API_KEY, "slow", SECRET, cluster[i % 3].url, max_retries=0) as tambur:
+            try:
+                tambur.publish(stream, str(i))
+            except RateLimitedError as error:
+                refused += 1
+                assert error.retry_after == 1
+    assert refused >= 2
+
+
+class Process:
+    """A node in a process of its own."""
+
+    def __init__(self, redis: RedisServer, directory: Path, node_timeout_s: float) -> None:
+        path = directory / "tambur.toml"
+        path.write_text(
+            f'[server]\nport = 0\nbroker = "{redis.url(2)}"\nnode_timeout_s = {node_timeout_s}\n'
+            f'[[apps]]\napi_key = "{API_KEY}"\napp_id = "{APP_ID}"\nsecrets = ["{SECRET}"]\n'
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tambur", "serve", "--config", str(path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().removeprefix("Tambur is listening on ").strip()
+
+    def end(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+        self.process.communicate()
+
+
+def test_the_users_of_a_killed_node_are_down_and_who_is_elsewhere_stays(
+    redis_server: RedisServer, stream: str, tmp_path: Path
+) -> None:
+    node_timeout_s = 2.0
+    victim = Process(redis_server, tmp_path, node_timeout_s)
+    with (
+        nodes(1, redis_server, database=2, node_timeout_s=node_timeout_s) as (node,),
+        subscriber(node, stream) as alice,
+    ):
+        token = Tambur(API_KEY, APP_ID, SECRET, node.url).generate_presence_token
+        alice.enable_presence(stream, "alice", token)
+        lost: list[Subscriber] = []
+        for user in ("bob", "carol"):
+            lost.append(Subscriber(API_KEY, APP_ID, victim.url))
+            lost[-1].subscribe(stream)
+            lost[-1].enable_presence(stream, user, token)
+            assert alice.receive(10) == (stream, "presence", "up", user)
+        victim.end(signal.SIGKILL)
+        killed_at = time.monotonic()
+        with subscriber(node, stream) as carol:
+            carol.enable_presence(stream, "carol", token)
+            assert alice.receive(10) == (stream, "presence", "down", "bob")
+            assert time.monotonic() - killed_at < node_timeout_s + 1
+            carol.disable_presence(stream)
+            assert alice.receive(10) == (stream, "presence", "down", "carol")
+        for one in lost:
+            one.close()
+
+
+def test_a_node_that_was_stopped_for_a_while_is_taken_for_dead_and_comes_back(
+    redis_server: RedisServer, stream: str, tmp_path: Path
+) -> None:
+    node_timeout_s = 1.0
+    sleeper = Process(redis_server, tmp_path, node_timeout_s)
+    with nodes(1, redis_server, database=2, node_timeout_s=node_timeout_s) as (node,):
+        token = Tambur(API_KEY, APP_ID, SECRET, node.url).generate_presence_token
+        with subscriber(node, stream) as alice, Subscriber(API_KEY, APP_ID, sleeper.url) as bob:
+            alice.enable_presence(stream, "alice", token)
+            bob.subscribe(stream)
+            bob.enable_presence(stream, "bob", token)
+            assert bob.receive(10) == (stream, "presence", "up", "alice")
+            assert alice.receive(10) == (stream, "presence", "up", "bob")
+            sleeper.process.send_signal(signal.SIGSTOP)
+            assert alice.receive(10) == (stream, "presence", "down", "bob")
+            sleeper.process.send_signal(signal.SIGCONT)
+            assert alice.receive(10) == (stream, "presence", "up", "bob")
+            alice.disable_presence(stream)
+            assert bob.receive(10) == (stream, "presence", "down", "alice")
+            sleeper.end(signal.SIGTERM)
