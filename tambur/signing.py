@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 _UNRESERVED = (string.ascii_letters + string.digits + "-._~").encode()
 _ENCODED = [chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in range(256)]
+_REPLACEMENTS = [(bytes((byte,)), encoded.encode()) for byte, encoded in enumerate(_ENCODED)]
 _PERCENT = ord("%")
 _MAX_REPLACEMENTS = 16  # about where replacing byte by byte takes as long as encoding each for itself
 
@@ -29,10 +30,12 @@ def percent_encode(text: str | bytes) -> str:
     kinds = set(reserved)
     if len(kinds) > _MAX_REPLACEMENTS:
         return "".join(map(_ENCODED.__getitem__, data))
-    # A message has thousands of characters, but few kinds of them that must be encoded. First "%", which
-    # the others bring.
-    for byte in sorted(kinds, key=_PERCENT.__ne__):
-        data = data.replace(bytes((byte,)), _ENCODED[byte].encode())
+    # A message has thousands of characters, but few kinds of them that must be encoded.
+    if _PERCENT in kinds:  # first, since the others bring it
+        kinds.remove(_PERCENT)
+        data = data.replace(b"%", b"%25")
+    for byte in kinds:
+        data = data.replace(*_REPLACEMENTS[byte])
     return data.decode()
 
 
