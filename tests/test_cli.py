@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -51,10 +52,13 @@ def run(*words: str, url: str | None = None, stdin: bytes = b"") -> subprocess.C
 
 
 @contextmanager
-def running(*words: str, url: str | None = None) -> Iterator[subprocess.Popen[str]]:
+def running(
+    *words: str, url: str | None = None, stdin: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tambur", *words],
         env=environment(url),
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -432,3 +436,30 @@ def test_doctor_asks_no_netrc_for_a_password(tmp_path: Path, monkeypatch: pytest
         run("doctor", url=f"http://key:secret@{server.host}/app/app")
     assert len(server.received) >= 3
     assert not any(b"\nauthorization:" in request.head.lower() for request in server.received)
+
+
+def test_ctrl_c_ends_what_waits_for_messages(url: str, stream: str) -> None:
+    with running("listen", stream, url=url) as process:
+        next(lines(process))
+        interrupt(process)
+
+
+def test_ctrl_c_ends_what_waits_for_input(server: Server, url: str, stream: str) -> None:
+    ours, theirs = os.pipe()
+    with (
+        subscriber(server, stream) as receiver,
+        os.fdopen(ours, "rb") as source,
+        os.fdopen(theirs, "wb") as input_,
+    ):
+        with running("publish", stream, "-", url=url, stdin=source) as process:
+            input_.write(b"x\n")
+            input_.flush()
+            assert receiver.receive(TIMEOUT_S).text == "x"
+            interrupt(process)
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    assert process.wait(TIMEOUT_S) == 130
+    assert process.stderr is not None
+    assert process.stderr.read() == ""

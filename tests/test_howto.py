@@ -193,12 +193,15 @@ TAMBUR_URL = "http://key:secret@127.0.0.1:9/app/shop"
 """
 
 DJANGO_TESTS = """
+from unittest import mock
+
 from django.contrib.auth.models import AnonymousUser, User
 from django.db import transaction
 from django.test import RequestFactory, TestCase, TransactionTestCase
 
 import messaging
 import orders
+from tambur.testing import RecordingTambur
 from tokens import tambur_token
 
 
@@ -216,6 +219,18 @@ class PublishingTest(TransactionTestCase):
     def test_an_order_is_placed_whether_it_can_be_published_or_not(self):
         with self.assertLogs("django.db.backends.base", "ERROR"):
             orders.place(Order())
+
+
+    def test_what_is_rolled_back_is_not_published(self):
+        with RecordingTambur() as recorder, mock.patch("orders.tambur", return_value=recorder):
+            with transaction.atomic():
+                orders.place(Order())
+                transaction.set_rollback(True)
+            assert recorder.published == []
+            with transaction.atomic():
+                orders.place(Order())
+                assert recorder.published == []
+            assert recorder.published == [("kitchen", "soup")]
 
 
 class TokenTest(TestCase):
@@ -244,4 +259,4 @@ def test_the_django_page_and_the_tests_for_it(tmp_path: Path) -> None:
     (tmp_path / "settings.py").write_text(DJANGO_SETTINGS)
     (tmp_path / "test_pages.py").write_text(DJANGO_TESTS)
     said = python(tmp_path, "django", "test", "--settings", "settings", "test_orders", "test_pages")
-    assert "Ran 5 tests" in said
+    assert "Ran 6 tests" in said
