@@ -163,6 +163,8 @@ def test_a_script_is_called_what_it_asks_for_or_not_answered(
         assert answer.status == 200
         assert answer.body.startswith(f'/**/{callback}({instance}, "'.encode())
         assert answer.body.endswith(b'")')
+        if greeting := re.search(rb'"id:(.*)"', answer.body):
+            ask(server, request(f"/{greeting[1].decode()}", "&data=fin"))
     else:
         assert answer.status == 400
         assert answer.headers["content-type"].startswith("text/plain")
