@@ -10,7 +10,7 @@ import tracemalloc
 from collections import Counter
 from pathlib import PurePath
 
-sys.modules["uvloop"] = None  # type: ignore[assignment] - as without it installed, like the server that is measured
+sys.modules["uvloop"] = None  # type: ignore[assignment]  # as if it weren't installed
 
 from tambur.cli import main  # noqa: E402 - after that
 
