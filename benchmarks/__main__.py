@@ -49,8 +49,8 @@ def main() -> int:
         print(f"-- {name}", file=sys.stderr, flush=True)
         try:
             section = PARTS[name](quick=arguments.quick)
-        except MissingError as error:
-            section = Section(name, f"Not measured: {error}")
+        except (MissingError, RuntimeError) as error:
+            section = Section(name.capitalize(), f"Not measured: {error}")
         sections.append(section)
         print(section.markdown(), flush=True)
     page = arguments.page

@@ -32,7 +32,11 @@ def main() -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(listener.getsockname()[1], flush=True)
     config = uvicorn.Config(
-        socketio.ASGIApp(SUBSCRIBERS, publish), log_config=None, access_log=False, lifespan="off"
+        socketio.ASGIApp(SUBSCRIBERS, publish),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_keep_alive=65,
     )
     uvicorn.Server(config).run([listener])
 

@@ -13,4 +13,5 @@ const server = http.createServer((request, response) => {
   });
 });
 const subscribers = new Server(server, { transports: ["websocket"], serveClient: false });
+server.keepAliveTimeout = 65_000;
 server.listen({ host: "127.0.0.1", port: 0, backlog: 2048 }, () => console.log(server.address().port));

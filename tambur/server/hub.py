@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Iterator
 from typing import Protocol
 
 from ..names import Kind
 from .broker import AppKey, Broker, Publication
 from .commands import encode_direct, encode_presence
+
+_OUTBOXES_A_TURN = 100  # of the event loop; less than a millisecond
 
 
 class Batch:
@@ -50,6 +54,7 @@ class _Stream:
         "presence",
         "waiting",
         "window_is_open",
+        "writing",
     )
 
     def __init__(self, confirmed: asyncio.Future[None]) -> None:
@@ -62,27 +67,41 @@ class _Stream:
         # Who has asked for presence and doesn't know yet who is there: what happened since.
         self.joining: dict[Outbox, list[Publication]] = {}
         self.pending: list[Publication] = []
+        self.writing: Iterator[None] | None = None
         self.window_is_open = False
 
-    def fan_out(self, publications: list[Publication]) -> None:
-        """Write public and auth publications, in their order, in one write an outbox."""
+    def start_writing(self) -> None:
+        """Take what is pending; each step of ``writing`` then writes it, in one write an outbox, to some."""
+        publications, self.pending = self.pending, []
+        self.writing = self._fan_out(publications)
+
+    def _fan_out(self, publications: list[Publication]) -> Iterator[None]:
+        """Write public and auth publications, in their order."""
         everything = Batch(tuple(p.event for p in publications))
-        if all(p.kind is Kind.PUBLIC for p in publications):
-            for outbox in self.outboxes:
-                outbox.write(everything)
-            return
         public = Batch(tuple(p.event for p in publications if p.kind is Kind.PUBLIC))
-        for outbox in self.outboxes:
-            if outbox in self.auth:
-                outbox.write(everything)
-            elif public.events:
-                outbox.write(public)
+        is_for_all = len(public.events) == len(everything.events)
+        outboxes = iter(self.outboxes)
+        while some := tuple(itertools.islice(outboxes, _OUTBOXES_A_TURN)):
+            for outbox in some:
+                if is_for_all or outbox in self.auth:
+                    outbox.write(everything)
+                elif public.events:
+                    outbox.write(public)
+            yield
+
+    def write_some(self) -> bool:
+        """Go on writing; whether there may be more to write."""
+        if self.writing is None or next(self.writing, self) is self:
+            self.writing = None
+        return self.writing is not None
 
     def flush(self) -> None:
-        """Write what waits for the end of a window, before something else is written or changed."""
+        """Write everything that waits, before something else is written or changed."""
+        while self.write_some():
+            pass
         if self.pending:
-            publications, self.pending = self.pending, []
-            self.fan_out(publications)
+            self.start_writing()
+            self.flush()
 
 
 class Hub:
@@ -91,6 +110,7 @@ class Hub:
     Publications of a stream are joined: the first is written at once, what follows within the next
     ``join_window_s`` is written at its end, in one write an outbox. As long as publications keep coming,
     window follows window; once one has passed without any, the next publication is written at once again.
+    Writing to many outboxes takes several turns of the event loop, so that everything else has its own.
 
     Parameters:
         broker: carries what is published.
@@ -122,24 +142,29 @@ class Hub:
             batch = Batch((publication.event,))
             for outbox in stream.direct.get(publication.user_id or "", ()):
                 outbox.write(batch)
-        elif stream.window_is_open:
-            stream.pending.append(publication)
         else:
-            stream.fan_out([publication])
-            if self._join_window_s:
+            stream.pending.append(publication)
+            if not self._join_window_s:
+                stream.flush()
+            elif not stream.window_is_open:
                 stream.window_is_open = True
-                self._call_at_window_end(stream)
+                self._write(stream)
 
-    def _call_at_window_end(self, stream: _Stream) -> None:
+    def _write(self, stream: _Stream) -> None:
+        stream.start_writing()
+        self._go_on_writing(stream)
+
+    def _go_on_writing(self, stream: _Stream) -> None:
         loop = asyncio.get_running_loop()
-        # The window begins once everything is written: uvloop writes at the end of a turn of its loop, and a
-        # window counted from now would be over by then.
-        loop.call_soon(loop.call_soon, loop.call_later, self._join_window_s, self._end_window, stream)
+        if stream.write_some():
+            # Thousands of outboxes take tens of milliseconds: others have their turns in between.
+            loop.call_soon(self._go_on_writing, stream)
+        else:
+            loop.call_later(self._join_window_s, self._end_window, stream)
 
     def _end_window(self, stream: _Stream) -> None:
         if stream.pending:
-            stream.flush()
-            self._call_at_window_end(stream)
+            self._write(stream)
         else:
             stream.window_is_open = False
 

@@ -276,6 +276,39 @@ def test_what_waits_goes_out_before_anything_else_changes() -> None:
     run(scenario, lambda: Node(join_window_s=3600))
 
 
+def test_writing_to_many_takes_turns_with_everything_else() -> None:
+    async def scenario(node: Node) -> None:
+        clients = [node.client(str(i), "s") for i in range(250)]
+        await settle()
+        await node.publish("s", "first")
+        assert sum(bool(client.seen.events) for client in clients) == 100
+        await node.publish("s", "second")
+        # Whatever changes the stream comes after all that was published before.
+        clients[-1].command("unsubscribe", "s")
+        late = node.client("late", "s")
+        await settle()
+        assert clients[-1].seen.everything[-1] == ["ack", 2, "ok"]
+        for client in clients:
+            assert [event[3] for event in client.seen.events] == ["first", "second"]
+        assert late.seen.events == []
+        await node.publish("s", "third")
+        await settle()
+        assert clients[-1].seen.events[-1][3] == "second"
+
+    run(scenario, lambda: Node(join_window_s=3600))
+
+
+def test_writing_to_many_ends_without_help() -> None:
+    async def scenario(node: Node) -> None:
+        clients = [node.client(str(i), "s") for i in range(250)]
+        await settle()
+        await node.publish("s", "first")
+        await settle()
+        assert all([event[3] for event in client.seen.events] == ["first"] for client in clients)
+
+    run(scenario, lambda: Node(join_window_s=3600))
+
+
 class SlowBroker(MemoryBroker):
     """Answers when it is told to, or says that it cannot."""
 
