@@ -19,6 +19,7 @@ SERVER = [
     "websockets>=16",
     'tomli>=2; python_version < "3.11"',
 ]
+METRICS = [*SERVER, "prometheus-client>=0.20"]
 REDIS = [*SERVER, "redis>=5"]
 
 
@@ -60,7 +61,7 @@ setup(
     include_package_data=True,
     cmdclass={"sdist": ReproducibleSdist},
     install_requires=["requests>=2.28"],
-    extras_require={"server": SERVER, "redis": REDIS, "subscriber": SUBSCRIBER},
+    extras_require={"server": SERVER, "redis": REDIS, "metrics": METRICS, "subscriber": SUBSCRIBER},
     entry_points={
         "console_scripts": ["tambur = tambur.cli:main"],
         "pytest11": ["tambur = tambur.testing"],

@@ -128,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="what connects nodes, such as redis://HOST (default: memory://, for one)",
     )
+    serve.add_argument(
+        "--metrics-port", type=_port, metavar="PORT", help="Prometheus finds metrics there, on 127.0.0.1"
+    )
     serve.add_argument("--tls-cert", metavar="FILE", help="PEM file with the certificate, for https and wss")
     serve.add_argument("--tls-key", metavar="FILE", help="PEM file with its key, if that is in another file")
 
@@ -183,7 +186,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     given = {
         name: value
-        for name in ("host", "port", "broker", "tls_cert", "tls_key")
+        for name in ("host", "port", "broker", "metrics_port", "tls_cert", "tls_key")
         if (value := getattr(arguments, name)) is not None
     }
     fresh = None

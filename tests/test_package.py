@@ -100,7 +100,12 @@ def test_the_source_distribution_holds_what_building_and_testing_take(dist: Path
 def test_requests_is_the_only_dependency_without_extras(wheel: Path) -> None:
     required = metadata(wheel).get_all("Requires-Dist") or []
     assert [r for r in required if "extra ==" not in r] == ["requests>=2.28"]
-    assert set(metadata(wheel).get_all("Provides-Extra") or []) == {"server", "redis", "subscriber"}
+    assert set(metadata(wheel).get_all("Provides-Extra") or []) == {
+        "server",
+        "redis",
+        "metrics",
+        "subscriber",
+    }
 
 
 def test_the_metadata_say_what_it_is(wheel: Path) -> None:

@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from starlette.routing import BaseRoute
@@ -25,6 +25,9 @@ from .transports.longpoll import LongPolls
 from .transports.protocol import BoundedHttpProtocol
 from .transports.static import make_routes
 from .transports.websocket import Context, WebSocket
+
+if TYPE_CHECKING:
+    from .metrics import Metrics
 
 KEEP_ALIVE_S = 65
 """How long a publisher's connection may idle between two requests, in seconds."""
@@ -58,7 +61,9 @@ class Server:
         uvicorn_config = uvicorn.Config(
             make_app(
                 config,
-                Publishing(config, self._broker),
+                Publishing(config, self._broker, counts=self._hub.counts),
+                self._broker,
+                self._hub.counts,
                 [*routes, *make_routes(), *self._long_polls.routes],
             ),
             http=_protocol(functools.partial(BoundedHttpProtocol, config.limits)),
@@ -80,8 +85,16 @@ class Server:
         self.url = f"http{'s' if tls is not None else ''}://{f'[{host}]' if ':' in host else host}:{port}"
         """``http://HOST:PORT``, or https, with the port that was picked where the config said 0."""
 
+        try:
+            self._metrics = _metrics(config, self._hub)
+        except BaseException:
+            self._socket.close()
+            raise
+
     async def _start(self) -> None:
         await self._broker.start(self._hub.deliver)
+        if self._metrics is not None:
+            self._metrics.start()
 
     def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Serve until SIGTERM, SIGINT or :meth:`stop`, then close every connection.
@@ -94,6 +107,8 @@ class Server:
             self._uvicorn.run(sockets=[self._socket])
         finally:
             self._socket.close()
+            if self._metrics is not None:
+                self._metrics.stop()
 
     def stop(self) -> None:
         """Have :meth:`run` return; may be called from any thread."""
@@ -174,6 +189,14 @@ class _Uvicorn(uvicorn.Server):
 def _protocol(factory: Callable[..., Any]) -> Any:
     # uvicorn's annotations ask for a class, its code for something to call.
     return cast(Any, factory)
+
+
+def _metrics(config: Config, hub: Hub) -> Metrics | None:
+    if config.metrics_port is None:
+        return None
+    from .metrics import Metrics  # noqa: PLC0415 - needs an extra of its own
+
+    return Metrics(config.metrics_port, hub)
 
 
 def _tls(config: Config) -> ssl.SSLContext | None:

@@ -168,6 +168,7 @@ class Config:
         tls_cert: a PEM file with the certificate and its chain, for https and wss alone; ``None`` for
             http and ws alone.
         tls_key: a PEM file with its private key; ``None`` if that stands in ``tls_cert``, too.
+        metrics_port: where Prometheus finds metrics on 127.0.0.1; ``None`` for nowhere.
         public_hosts: the values of ``Host`` that are answered, ``host`` or ``host:port``; any if empty.
         join_window_ms: for how long publications of a busy stream are joined into one write, in
             milliseconds; 0 writes each at once. The first of a stream that was idle never waits.
@@ -180,6 +181,7 @@ class Config:
     node_timeout_s: float = 30.0
     tls_cert: str | None = None
     tls_key: str | None = None
+    metrics_port: int | None = None
     public_hosts: tuple[str, ...] = ()
     join_window_ms: float = 2.0
     limits: Limits = field(default_factory=Limits)
@@ -193,6 +195,11 @@ class Config:
             )
         _require(self.host, "host", "must not be empty")
         _require(0 <= self.port <= 65535, "port", f"must be 0 to 65535, not {self.port}")
+        _require(
+            self.metrics_port is None or 1 <= self.metrics_port <= 65535,
+            "metrics_port",
+            f"must be 1 to 65535, not {self.metrics_port}",
+        )
         _require(self.tls_key is None or self.tls_cert is not None, "tls_key", "needs a tls_cert")
         try:
             parse_url(self.broker)

@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..names import Kind
 from .broker import AppKey, Broker, Publication
 from .commands import encode_direct, encode_presence
+from .counts import Counts
 
 _OUTBOXES_A_TURN = 100  # of the event loop; less than a millisecond
+
+
+class Gauges(NamedTuple):
+    """What there is in a hub at one moment; ``subscriptions`` are the streams of all its connections."""
+
+    connections: int
+    subscriptions: int
+    unsent_bytes: int
 
 
 class Batch:
@@ -32,6 +41,11 @@ class Batch:
 class Outbox(Protocol):
     """Where the events for one subscriber go."""
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits for the subscriber to read it."""
+        ...
+
     def write(self, batch: Batch) -> None:
         """Send, or keep for sending.
 
@@ -47,6 +61,7 @@ class _Stream:
     __slots__ = (
         "auth",
         "confirmed",
+        "counts",
         "direct",
         "joining",
         "outboxes",
@@ -57,8 +72,9 @@ class _Stream:
         "writing",
     )
 
-    def __init__(self, confirmed: asyncio.Future[None]) -> None:
+    def __init__(self, confirmed: asyncio.Future[None], counts: Counts) -> None:
         self.confirmed = confirmed
+        self.counts = counts
         self.waiting = 0  # subscribers that will be in outboxes once the broker has confirmed
         self.outboxes: dict[Outbox, None] = {}  # a set that keeps the order
         self.auth: set[Outbox] = set()
@@ -87,6 +103,9 @@ class _Stream:
                     outbox.write(everything)
                 elif public.events:
                     outbox.write(public)
+            with_auth = len(some) if is_for_all else sum(outbox in self.auth for outbox in some)
+            self.counts.deliveries += with_auth * len(everything.events)
+            self.counts.deliveries += (len(some) - with_auth) * len(public.events)
             yield
 
     def write_some(self) -> bool:
@@ -122,6 +141,7 @@ class Hub:
         self._join_window_s = join_window_s
         self._streams: dict[tuple[AppKey, str], _Stream] = {}
         self._private: dict[tuple[AppKey, str], Outbox] = {}
+        self.counts = Counts()
 
     # What a broker delivers.
 
@@ -131,6 +151,7 @@ class Hub:
             outbox = self._private.get((publication.app, publication.name))
             if outbox is not None:
                 outbox.write(Batch((publication.event,)))
+                self.counts.deliveries += 1
             return
         stream = self._streams.get((publication.app, publication.name))
         if stream is None:
@@ -142,6 +163,7 @@ class Hub:
             batch = Batch((publication.event,))
             for outbox in stream.direct.get(publication.user_id or "", ()):
                 outbox.write(batch)
+                self.counts.deliveries += 1
         else:
             stream.pending.append(publication)
             if not self._join_window_s:
@@ -177,6 +199,14 @@ class Hub:
             if user_id != publication.user_id:
                 outbox.write(batch)
 
+    def gauges(self) -> Gauges:
+        """What there is at the moment."""
+        return Gauges(
+            connections=len(self._private),
+            subscriptions=sum(len(stream.outboxes) for stream in self._streams.values()),
+            unsent_bytes=sum(outbox.unsent_bytes for outbox in self._private.values()),
+        )
+
     # What connections do.
 
     def new_subscriber_id(self) -> str:
@@ -200,7 +230,7 @@ class Hub:
         stream = self._streams.get((app, name))
         if stream is None:
             confirmed = asyncio.ensure_future(self._broker.subscribe(app, name))
-            stream = self._streams[app, name] = _Stream(confirmed)
+            stream = self._streams[app, name] = _Stream(confirmed, self.counts)
         stream.waiting += 1
         try:
             # Shielded, since the others that wait for the same stream are not to be cancelled with this one.

@@ -16,6 +16,7 @@ from ..names import Destination, parse_destination, split_publish_path
 from .broker import CLAIM_WINDOW_S, AppKey, Broker, BrokerUnavailableError, Claim, Outcome, Publication
 from .commands import encode_message
 from .config import App, Config
+from .counts import Counts
 
 MAX_NONCE_BYTES = 200
 
@@ -84,9 +85,17 @@ class Publishing:
         config: the apps and the limits.
         broker: carries what is published, and knows which nonces were used.
         clock: seconds since 1970.
+        counts: where the calls of the broker are counted, ``None`` for nowhere.
     """
 
-    def __init__(self, config: Config, broker: Broker, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        config: Config,
+        broker: Broker,
+        clock: Callable[[], float] = time.time,
+        counts: Counts | None = None,
+    ) -> None:
+        self._counts = counts or Counts()
         self._limits = config.limits
         self._broker = broker
         self._clock = clock
@@ -161,12 +170,15 @@ class Publishing:
                 raise RefusedError(413, f"the message has {size} bytes, at most {limit} are allowed")
             kind, name = request.destination
             event = encode_message(kind, name, request.message)
+            asked_at = time.perf_counter()
             outcome, retry_after_s = await self._broker.publish(
                 Publication(app.key, kind, name, event),
                 claim,
                 now=now,
                 max_publishes_per_s=app.max_publishes_per_s,
             )
+            self._counts.broker_calls += 1
+            self._counts.broker_s += time.perf_counter() - asked_at
         except BrokerUnavailableError as error:
             raise RefusedError(503, str(error), retry_after_s=error.retry_after_s) from error
         if outcome is Outcome.NONCE_REUSED:

@@ -185,6 +185,7 @@ def test_every_setting_is_documented_with_its_default(section: str, cls: Any) ->
         "any": None,
         "no limit": None,
         "no TLS": None,
+        "no metrics": None,
         "`tls_cert`": None,
         "`[]`": (),
         "`true`": True,

@@ -39,6 +39,8 @@ class Recorder:
     def events(self) -> list[Any]:
         return [event for write in self.writes for event in write]
 
+    unsent_bytes = 0
+
     def write(self, batch: Batch) -> None:
         events = [json.loads(event) for event in batch.events]
         self.writes.append(events)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -22,15 +21,10 @@ from tests.browser import chromium, page, wait_for_script
 from tests.conftest import API_KEY, APP, APP_ID, SECRET
 
 from .test_tls import Files
+from .wire import free_port
 
 DOCS = Path(__file__).parents[2] / "docs"
 UPGRADE_LINES = re.compile(r"^ +proxy_set_header (Upgrade|Connection) .*\n", re.MULTILINE)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

@@ -112,6 +112,10 @@ class Broker(Protocol):
     cannot fail: where the broker is away, it takes effect once that is back.
     """
 
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be published at the moment; ``None`` if all is well."""
+
     async def start(self, deliver: Deliver) -> None:
         """Connect, and from now on call ``deliver`` for what is published to subscribed streams.
 

@@ -69,6 +69,10 @@ class MemoryBroker:
         self._rates: dict[AppKey, _Rate] = {}
         self._present: dict[tuple[AppKey, str], _Present] = {}
 
+    @property
+    def trouble(self) -> str | None:
+        return None if self._deliver is not None else "the server is shutting down"
+
     async def start(self, deliver: Deliver) -> None:
         self._deliver = deliver
 

@@ -83,6 +83,10 @@ class RedisBroker:
         self._clock_offset_ms = 0.0  # Redis' clock less the event loop's
         self._may_tell_downs = True
 
+    @property
+    def trouble(self) -> str | None:
+        return None if self._is_ready else "Redis cannot be reached"
+
     # Starting, and staying linked.
 
     async def start(self, deliver: Deliver) -> None:

@@ -13,12 +13,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...credentials import is_host
 from ...names import split_subscribe_path, subscribe_path
-from ..broker import AppKey
+from ..broker import AppKey, Broker
 from ..config import Config
+from ..counts import Counts
 from ..publishing import Publishing, RefusedError
 from .jsonp import parse_caller
 
 _CORS = {"Access-Control-Allow-Origin": "*"}  # the 2012 browser publisher posts cross-origin
+
+_HEALTH = "/health"
 
 # All that anybody sends, so that the answer to each has these headers.
 _METHODS = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"]
@@ -30,10 +33,14 @@ _MAX_DISCARDED_BODIES = 8
 logger = logging.getLogger("tambur.server")
 
 
-def make_app(config: Config, publishing: Publishing, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
+def make_app(
+    config: Config, publishing: Publishing, broker: Broker, counts: Counts, routes: Sequence[BaseRoute] = ()
+) -> ASGIApp:
     """Make what uvicorn calls for every request that is not upgraded.
 
     Parameters:
+        broker: asked for its health.
+        counts: where publishes are counted.
         routes: what else is answered, such as polls.
     """
     apps = {app.key for app in config.apps}
@@ -50,7 +57,18 @@ def make_app(config: Config, publishing: Publishing, routes: Sequence[BaseRoute]
             return PlainTextResponse(f"the Host header is no host: {host!a:.100}\n", 400)
         return caller.answer(host + subscribe_path(*names))
 
+    async def health(_: Request) -> Response:
+        trouble = broker.trouble
+        if trouble is None:
+            return PlainTextResponse("ok\n")
+        return PlainTextResponse(f"{trouble}\n", 503)
+
     async def publish(request: Request) -> Response:
+        answer = await answer_publish(request)
+        counts.publishes[answer.status_code] += 1
+        return answer
+
+    async def answer_publish(request: Request) -> Response:
         if request.method != "POST":
             return PlainTextResponse("publish with POST\n", 405, _CORS | {"Allow": "POST"})
         try:
@@ -69,6 +87,7 @@ def make_app(config: Config, publishing: Publishing, routes: Sequence[BaseRoute]
         [
             Route("/app/{rest:path}", publish, methods=_METHODS),
             *routes,
+            Route(_HEALTH, health, methods=["GET"]),
             Route("/{api_key}/{app_id}", balance, methods=["GET"]),
         ],
         redirect_slashes=False,
@@ -114,7 +133,8 @@ class _HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = Request(scope).headers.get("host", "")
-        if host.lower() in self._public_hosts:
+        # Whoever looks after the health of nodes asks each by its address.
+        if host.lower() in self._public_hosts or scope["path"] == _HEALTH:
             await self._app(scope, receive, send)
         else:
             refused = RefusedError(421, f"{host!r} is not among this server's public_hosts")

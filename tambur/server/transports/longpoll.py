@@ -94,6 +94,7 @@ class _Subscriber:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._limits = config.limits
+        self._hub = hub
         self._forget = forget
         self._ended = False
         self._events: deque[bytes] = deque()
@@ -165,6 +166,10 @@ class _Subscriber:
 
     # What the connection and the hub call.
 
+    @property
+    def unsent_bytes(self) -> int:
+        return self._unsent_bytes
+
     def write(self, batch: Batch) -> None:
         if self._ended:
             return
@@ -174,6 +179,7 @@ class _Subscriber:
             else:
                 self._keep(event)
         if self._unsent_bytes > self._limits.max_unsent_bytes:
+            self._hub.counts.slow_subscribers += 1
             logger.info("a subscriber polls too slowly: over %d bytes wait", self._limits.max_unsent_bytes)
             self.end()
 

@@ -202,8 +202,13 @@ class WebSocket(asyncio.Protocol):
         self._transport.write(data)
         self._require_reading()
 
+    @property
+    def unsent_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
     def _require_reading(self) -> None:
         if not self._ending and self._transport.get_write_buffer_size() > self._max_unsent_bytes:
+            self._context.hub.counts.slow_subscribers += 1
             logger.info("a subscriber reads too slowly: over %d bytes are unsent", self._max_unsent_bytes)
             self.close(SLOW_SUBSCRIBER, "too much is unsent")
 

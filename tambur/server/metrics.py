@@ -1,0 +1,100 @@
+"""What is going on in a server, for Prometheus: ``pip install 'tambur[metrics]'``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from ..errors import ConfigurationError
+from .hub import Hub
+
+try:
+    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        Metric,
+        SummaryMetricFamily,
+    )
+    from prometheus_client.registry import Collector
+except ImportError as error:
+    raise ImportError(
+        "metrics_port needs prometheus-client, which is not installed; pip install 'tambur[metrics]'",
+        name=error.name,
+    ) from None
+
+ADDRESS = "127.0.0.1"
+"""Where the metrics are: on this machine, since they are nobody else's business."""
+
+TIMEOUT_S = 5.0
+"""How long the event loop may take to say what is going on, in seconds."""
+
+
+class Metrics:
+    """Answers ``GET /metrics`` in threads of its own, from the moment it is made.
+
+    Parameters:
+        port: to listen on.
+        hub: whose server it is.
+
+    Raises:
+        ConfigurationError: if it cannot listen.
+    """
+
+    def __init__(self, port: int, hub: Hub) -> None:
+        registry = CollectorRegistry()
+        self._collector = _Collector(hub)
+        registry.register(self._collector)
+        try:
+            self._server, self._thread = start_http_server(port, ADDRESS, registry)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {ADDRESS}, metrics_port {port}: {error.strerror}"
+            ) from None
+
+    def start(self) -> None:
+        """Have something to tell; called in the event loop of the hub."""
+        self._collector.loop = asyncio.get_running_loop()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Collector(Collector):
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def collect(self) -> Iterable[Metric]:
+        if self.loop is None:
+            return []
+        # Everything is read within one turn of the event loop, in which nothing changes.
+        return asyncio.run_coroutine_threadsafe(self._read(), self.loop).result(TIMEOUT_S)
+
+    async def _read(self) -> list[Metric]:
+        counts, gauges = self._hub.counts, self._hub.gauges()
+        publishes = CounterMetricFamily(
+            "tambur_publishes", "Publishes that were answered.", labels=["status"]
+        )
+        for status, count in sorted(counts.publishes.items()):
+            publishes.add_metric([str(status)], count)
+        return [
+            GaugeMetricFamily("tambur_connections", "Subscribers that are connected.", gauges.connections),
+            GaugeMetricFamily("tambur_subscriptions", "Streams of all subscribers.", gauges.subscriptions),
+            GaugeMetricFamily(
+                "tambur_unsent_bytes", "What waits for subscribers to read it.", gauges.unsent_bytes
+            ),
+            publishes,
+            CounterMetricFamily("tambur_deliveries", "Messages handed to subscribers.", counts.deliveries),
+            CounterMetricFamily(
+                "tambur_slow_subscribers", "Dropped because they read too slowly.", counts.slow_subscribers
+            ),
+            SummaryMetricFamily(
+                "tambur_broker_seconds",
+                "How long the broker took for publishes.",
+                count_value=counts.broker_calls,
+                sum_value=counts.broker_s,
+            ),
+        ]
