@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from .errors import ConfigurationError
@@ -83,6 +84,7 @@ def _netloc(parts: SplitResult) -> str | None:
     return netloc
 
 
+@lru_cache(maxsize=256)  # a server is asked of the same few, again and again
 def is_host(text: str) -> bool:
     """Whether ``text`` is ``host`` or ``host:port`` and nothing more."""
     try:
