@@ -14,7 +14,7 @@ SERVER = [
     "websockets>=16",
     'tomli>=2; python_version < "3.11"',
 ]
-REDIS = [*SERVER, "redis>=5"]
+REDIS = [*SERVER, "redis>=5.0.8"]
 
 setup(
     name="tambur",
