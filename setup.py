@@ -20,7 +20,7 @@ SERVER = [
     'tomli>=2; python_version < "3.11"',
 ]
 METRICS = [*SERVER, "prometheus-client>=0.20"]
-REDIS = [*SERVER, "redis>=5"]
+REDIS = [*SERVER, "redis>=5.0.8"]
 
 
 class ReproducibleSdist(sdist):

@@ -103,6 +103,8 @@ def test_while_redis_is_away_nothing_works_and_nothing_breaks(redis: RedisServer
         dave.unsubscribe("left")
 
         redis.start()
+        for node in (one, two):
+            until_accepted(node, signed(node, "t", "both have found it"))
         for node, request in zip((one, two), unsent, strict=True):
             answer = until_accepted(node, request)
             assert (answer.status, answer.headers.get("tambur-replayed")) == (204, None)
@@ -180,8 +182,8 @@ def test_redis_that_is_stopped_for_a_while_holds_nobody_up(redis: RedisServer) -
             assert refused(lambda: alice.subscribe("t")) == "unavailable"
             assert time.monotonic() - started < CALL_TIMEOUT_S / 2
             assert refused(lambda: carol.subscribe("t")) == "unavailable"
-        for node in (two, one):
-            until_accepted(node, signed(node, "s", f"back {node.url}"))
+        for node in (one, two):
+            until_accepted(node, signed(node, "t", "both have found it"))
         answer = until_accepted(one, request)
         assert (answer.status, answer.headers.get("tambur-replayed")) == (204, None)
         assert ask(two, request).headers.get("tambur-replayed") == "true"

@@ -14,6 +14,9 @@ from . import BrokerUnavailableError
 CALL_TIMEOUT_S = 2.0
 """After how many seconds without a word from Redis, while it owes one, the link has failed."""
 
+CLOSE_TIMEOUT_S = 0.5
+"""How long saying goodbye to Redis may take, in seconds."""
+
 RETRY_AFTER_S = 1.0
 """After how many seconds trying again makes sense while Redis is away."""
 
@@ -29,13 +32,18 @@ class Wire(Protocol):
 
     async def connect(self) -> None: ...
 
-    async def disconnect(self, nowait: bool = ...) -> None: ...  # noqa: FBT001 - not ours
+    async def disconnect(self) -> None: ...
 
     def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]: ...
 
     async def send_packed_command(self, command: Iterable[bytes], check_health: bool = ...) -> None: ...  # noqa: FBT001
 
-    async def read_response(self, disable_decoding: bool = ...) -> Any: ...  # noqa: FBT001
+    async def read_response(
+        self,
+        disable_decoding: bool = ...,  # noqa: FBT001
+        *,
+        disconnect_on_error: bool = ...,
+    ) -> Any: ...
 
 
 class _Writer:
@@ -103,8 +111,8 @@ class Link:
         """Disconnect; what is owed is not waited for."""
         self.fail(ConnectionAbortedError("the link was closed"))
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for wire in self._wires:
-            await wire.disconnect(nowait=True)
+        closing = [asyncio.wait_for(wire.disconnect(), CLOSE_TIMEOUT_S) for wire in self._wires]
+        await asyncio.gather(*closing, return_exceptions=True)
 
     # What goes out.
 
@@ -150,7 +158,7 @@ class Link:
 
     async def _read_answers(self, wire: Wire) -> None:
         while True:
-            answer = await wire.read_response(disable_decoding=True)
+            answer = await wire.read_response(disable_decoding=True, disconnect_on_error=False)
             self._quiet_ticks[0] = 0
             waiting = self._calls.popleft()
             if waiting is not None:
@@ -158,7 +166,7 @@ class Link:
 
     async def _read_messages(self, wire: Wire) -> None:
         while True:
-            message = await wire.read_response(disable_decoding=True)
+            message = await wire.read_response(disable_decoding=True, disconnect_on_error=False)
             self._quiet_ticks[1] = 0
             match message:
                 case [b"message", bytes(channel), bytes(data)]:

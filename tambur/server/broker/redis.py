@@ -37,7 +37,7 @@ except ImportError as error:
     ) from None
 
 FIRST_RECONNECT_WAIT_S = 0.1
-MAX_RECONNECT_WAIT_S = 2.0
+MAX_RECONNECT_WAIT_S = 1.0
 """How long to wait before reaching for Redis again, in seconds; each wait is twice the one before."""
 
 MAX_CLOCK_SKEW_S = 30

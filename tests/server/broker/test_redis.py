@@ -7,6 +7,7 @@ import logging
 import re
 import uuid
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -160,6 +161,27 @@ def test_what_was_kept_is_forgotten_in_time(redis_server: RedisServer) -> None:
     assert set(longest_s) <= keys
     for key, seconds in longest_s.items():
         assert 0 < int(redis_server.cli("TTL", key)) <= seconds
+
+
+def test_the_documentation_lists_all_keys_and_channels(redis_server: RedisServer) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "redis.md").read_text("utf-8")
+    documented = [
+        re.compile(re.sub("[A-Z_]+", "[^:]+", written))
+        for written in re.findall(r"^\| `(tambur:.+?)` \|", text, re.MULTILINE)
+    ]
+    assert len(documented) == 9
+
+    async def scenario(node: Node) -> None:
+        await node.broker.subscribe(APP, "s")
+        await node.publish(public("s", "x"), claim("n"), rate=5)
+        await node.broker.join(APP, "s", "alice", "a")
+        keys = redis_server.cli("KEYS", "*").split("\n")
+        channels = redis_server.cli("PUBSUB", "CHANNELS", "tambur:0:*").split("\n")
+        found = keys + channels
+        assert all(any(pattern.fullmatch(name) for pattern in documented) for name in found), found
+        assert all(any(pattern.fullmatch(name) for name in found) for pattern in documented), found
+
+    run(redis_server, 1, scenario)
 
 
 def test_nothing_is_left_of_a_stream_that_everybody_left(redis_server: RedisServer) -> None:
