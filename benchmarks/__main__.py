@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,7 @@ def main() -> int:
     for name in arguments.parts:
         if name not in PARTS:
             parser.error(f"there is no part {name!r}; the parts are {', '.join(PARTS)}")
+    load_before = os.getloadavg()[0]
     sections = []
     for name in arguments.parts or PARTS:
         print(f"-- {name}", file=sys.stderr, flush=True)
@@ -57,7 +59,7 @@ def main() -> int:
     if page is None and not arguments.parts and not arguments.quick:
         page = ROOT / "docs" / "performance.md"
     if page is not None:
-        write(page, sections)
+        write(page, sections, load_before)
     return 0
 
 

@@ -10,9 +10,10 @@ import shlex
 import sys
 from pathlib import Path
 
+from .peers import versions
 from .report import Curves, Section
 
-_PACKAGES = ("requests", "urllib3", "uvicorn", "starlette", "httptools", "websockets", "uvloop")
+_PACKAGES = ("requests", "urllib3", "uvicorn", "starlette", "httptools", "uvloop")
 
 _INTRODUCTION = """\
 # Performance
@@ -26,10 +27,14 @@ than the figures a second. The first row of a table is what the machine allows.
 """
 
 
-def write(path: Path, sections: list[Section]) -> None:
-    """Write the page."""
+def write(path: Path, sections: list[Section], load_before: float) -> None:
+    """Write the page.
+
+    Parameters:
+        load_before: the machine's load average when the run began.
+    """
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    blocks = [_INTRODUCTION.format(command=command, machine=_machine())]
+    blocks = [_INTRODUCTION.format(command=command, machine=_machine(load_before))]
     for section in sections:
         blocks.append(section.markdown())
         if section.curves:
@@ -54,12 +59,13 @@ def _plot(path: Path, curves: list[Curves]) -> str:
     return f"![{' and '.join(plot.title for plot in curves)}]({path.name})\n"
 
 
-def _machine() -> str:
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES if _has(name)]
+def _machine(load_before: float) -> str:
+    packages = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES if _has(name)]
     date = dt.datetime.now(dt.timezone.utc).date()
     return (
         f"{date.isoformat()}: {len(os.sched_getaffinity(0))} cores of {_cpu()}, Linux {platform.release()}, "
-        f"{platform.python_implementation()} {platform.python_version()}, {', '.join(versions)}."
+        f"{platform.python_implementation()} {platform.python_version()}, {', '.join([*packages, *versions()])}. "
+        f"Its load average was {load_before:.1f} when the run began: at 0, nobody else used the cores."
     )
 
 

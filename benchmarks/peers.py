@@ -7,8 +7,10 @@ names (some peers need other versions of packages than Tambur does); Node's in `
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -94,6 +96,28 @@ def nginx_with_nchan() -> str:
     if not NCHAN_MODULE.exists():
         raise MissingError("`apt-get install libnginx-mod-nchan`")
     return program("nginx", "nginx")
+
+
+def versions() -> list[str]:
+    """The versions of the servers among the peers, of those that are here."""
+    found = []
+    for module, package in (("websockets", "websockets"), ("socketio", "python-socketio")):
+        with contextlib.suppress(MissingError):
+            found.append(f"{package} {python_version_of(python_with(module, package), package)}")
+    for module in ("ws", "socket.io"):
+        with contextlib.suppress(MissingError):
+            found.append(f"{module} {node_version_of(node_with(module), module)}")
+    for name, flag in (
+        ("node", "--version"),
+        ("nginx", "-v"),
+        ("mosquitto", "-h"),
+        ("nats-server", "--version"),
+    ):
+        with contextlib.suppress(MissingError):
+            done = subprocess.run([program(name, name), flag], check=False, capture_output=True, text=True)
+            version = re.search(r"[0-9]+(\.[0-9]+)+", done.stdout + done.stderr)
+            found.append(f"{name} {version[0] if version else 'of an unknown version'}")
+    return found
 
 
 @functools.cache
