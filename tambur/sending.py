@@ -224,10 +224,8 @@ def _read_reason(response: requests.Response, *, give_up_at: float) -> None:
         body += b" (the answer breaks off here)"
     response.close()
     response._content = bytes(body)  # noqa: SLF001 - so that error.response.text works as it always did
-    try:
-        response.text  # noqa: B018 - to see if the charset that it names is one for text
-    except ValueError:
-        response.encoding = "utf-8"
+    # Whatever charset it names: there are some for which decoding raises, or leaves nothing.
+    response.encoding = "utf-8"
 
 
 def _judge(response: requests.Response) -> Failure:
