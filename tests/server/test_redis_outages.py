@@ -95,7 +95,7 @@ def test_while_redis_is_away_nothing_works_and_nothing_breaks(redis: RedisServer
             answer = ask(node, request)
             assert (answer.status, answer.body) == (503, b"the broker cannot be reached\n")
             assert answer.headers["retry-after"] == "1"
-        assert poller.command("subscribe", "s") == "unavailable"
+        assert poller.command("subscribe", "t") == "unavailable"
         answer = ask(two, poller.request())
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         assert refused(lambda: dave.subscribe("t")) == "unavailable"
