@@ -56,7 +56,7 @@ class Server:
             config.broker, max_claims=config.limits.max_claims, node_timeout_s=config.node_timeout_s
         )
         self._hub = Hub(self._broker, join_window_s=config.join_window_ms / 1000)
-        self._long_polls = LongPolls(config, self._hub)
+        self._long_polls = LongPolls(config, self._hub, self._broker)
         context = Context(config, {app.key: app for app in config.apps}, self._hub)
         uvicorn_config = uvicorn.Config(
             make_app(
@@ -92,7 +92,7 @@ class Server:
             raise
 
     async def _start(self) -> None:
-        await self._broker.start(self._hub.deliver)
+        await self._broker.start(self._hub.deliver, self._long_polls.answer)
         if self._metrics is not None:
             self._metrics.start()
 

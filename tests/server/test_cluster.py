@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +23,8 @@ from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 from tests.redis_server import RedisServer
 
 from .test_http import signed
-from .wire import ask
+from .test_longpoll import Poller, request, value
+from .wire import ask, connect, read_answer
 
 SLOW = App(API_KEY, "slow", (SECRET,), max_publishes_per_s=3)
 
@@ -100,10 +104,10 @@ def test_presence_is_the_clusters(cluster: list[Server], stream: str) -> None:
 def test_a_request_sent_again_through_another_node_is_delivered_once(
     cluster: list[Server], stream: str
 ) -> None:
-    request = signed(cluster[0], stream, "once")
+    once = signed(cluster[0], stream, "once")
     with subscriber(cluster[1], stream) as receiver, publisher(cluster[2]) as tambur:
         for node in cluster:
-            answer = ask(node, request)
+            answer = ask(node, once)
             assert (answer.status, answer.headers.get("tambur-replayed")) == (
                 204,
                 None if node is cluster[0] else "true",
@@ -122,6 +126,100 @@ def test_a_rate_limit_is_the_clusters(cluster: list[Server], stream: str) -> Non
                 refused += 1
                 assert error.retry_after == 1
     assert refused >= 2
+
+
+class Roamer(Poller):
+    """A poller behind a balancer that sends each request to another node."""
+
+    def __init__(self, servers: list[Server]) -> None:
+        self._next = itertools.cycle(servers)
+        super().__init__(servers[0])
+
+    @property
+    def server(self) -> Server:
+        return next(self._next)
+
+    @server.setter
+    def server(self, _: Server) -> None:
+        pass
+
+    def waiting_poll(self) -> socket.socket:
+        # By two ways the later may come first; of the two the older one is answered.
+        polls = [connect(self.server), connect(self.server)]
+        for poll in polls:
+            poll.sendall(self.request())
+        (answered, *_), _, _ = select.select(polls, [], [], 10)
+        polls.remove(answered)
+        assert value(read_answer(answered)) is None
+        answered.close()
+        return polls[0]
+
+
+def test_a_poller_may_come_by_any_node(cluster: list[Server], stream: str) -> None:
+    poller = Roamer(cluster)
+    with publisher(cluster[0]) as tambur, subscriber(cluster[2], stream) as other:
+        for i in range(3):
+            assert poller.command("subscribe", f"{stream}{i}") == "ok"
+        assert poller.command("subscribe", f"{stream}1") == "already_subscribed"
+        assert poller.command("subscribe", stream) == "ok"
+        assert poller.send("nonsense\n") == ["ack", 0, "not JSON"]
+        token = tambur.generate_presence_token(stream, "poller", poller.subscriber_id)
+        assert poller.command("set_mode", "presence", stream, "poller", token) == "ok"
+        for i in range(9):
+            tambur.publish(f"{stream}{i % 3}", f"{i} \u00e9")
+        assert [poller.poll()[3] for _ in range(9)] == [f"{i} \u00e9" for i in range(9)]
+        other.enable_presence(stream, "other", tambur.generate_presence_token)
+        assert other.receive(10) == (stream, "presence", "up", "poller")
+        assert poller.poll() == ["msg", stream, "presence", ["other", "up"]]
+        assert poller.send("fin") is None
+        assert other.receive(10) == (stream, "presence", "down", "poller")
+        for node in cluster:
+            assert ask(node, poller.request()).status == 404
+
+
+def test_a_poll_waits_at_any_node(cluster: list[Server], stream: str) -> None:
+    poller = Roamer(cluster)
+    assert poller.command("subscribe", stream) == "ok"
+    with publisher(cluster[0]) as tambur:
+        for i in range(6):
+            with poller.waiting_poll() as older, poller.waiting_poll() as newer:
+                assert value(read_answer(older)) is None
+                tambur.publish(stream, str(i))
+                assert value(read_answer(newer)) == ["msg", stream, "public", str(i)]
+
+
+def test_a_message_for_a_poll_that_was_broken_off_at_another_node_waits_for_the_next(
+    cluster: list[Server], stream: str
+) -> None:
+    poller = Roamer(cluster)
+    with publisher(cluster[0]) as tambur:
+        for i in range(6):
+            poller.waiting_poll().close()
+            for _ in range(9):  # each takes the nodes several turns, and so past the broken poll
+                assert poller.command("subscribe", "private") == "invalid_stream"
+            tambur.publish(f"private:{poller.subscriber_id}", str(i))
+            assert poller.poll() == ["msg", "private", "private", str(i)]
+
+
+def test_who_does_not_poll_is_unknown_to_all_nodes(cluster: list[Server]) -> None:
+    with subscriber(cluster[0]) as other:
+        for node in cluster:
+            assert ask(node, request(f"/{other.subscriber_id}")).status == 404
+    poller = Poller(cluster[0])
+    elsewhere = request(f"/{poller.subscriber_id}").replace(APP_ID.encode(), b"slow")
+    for node in cluster:
+        assert ask(node, elsewhere).status == 404
+
+
+def test_a_node_that_ends_answers_the_polls_at_the_others(redis_server: RedisServer) -> None:
+    with nodes(1, redis_server) as (other,):
+        with nodes(1, redis_server) as (home,):
+            poller = Poller(home)
+            poller.server = other
+            poll = poller.waiting_poll()
+        with poll:
+            assert value(read_answer(poll)) is None
+        assert ask(other, poller.request()).status == 404
 
 
 class Process:

@@ -21,6 +21,8 @@ from tambur.server.connection import MAX_QUEUED_COMMANDS, Connection
 from tambur.server.hub import Batch, Hub
 from tambur.tokens import TokenSigner
 
+from .broker.contract import nobody_asks
+
 APP = App("key", "app", ("secret",))
 SIGNER = TokenSigner("key", "app", "secret")
 
@@ -90,7 +92,7 @@ class Node:
         self.nonce = 0
 
     async def start(self) -> Node:
-        await self.broker.start(self.hub.deliver)
+        await self.broker.start(self.hub.deliver, nobody_asks)
         return self
 
     def client(self, subscriber_id: str, *streams: str) -> Client:

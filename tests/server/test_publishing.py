@@ -14,6 +14,8 @@ from tambur.server.broker import Publication
 from tambur.server.broker.memory import MemoryBroker
 from tambur.server.publishing import Publishing, RefusedError
 
+from .broker.contract import nobody_asks
+
 NOW = 1_353_628_800
 FORM = "application/x-www-form-urlencoded"
 HOST = "tambur.example"
@@ -35,7 +37,7 @@ class Publisher:
         self.broker = MemoryBroker(max_claims=config.limits.max_claims)
         self.now = float(NOW)
         self.publishing = Publishing(config, self.broker, clock=lambda: self.now)
-        asyncio.run(self.broker.start(self.delivered.append))
+        asyncio.run(self.broker.start(self.delivered.append, nobody_asks))
         for app in ("app", "slow"):
             for stream in ("test", "a/b", "x"):
                 for key in ("key", "key2"):

@@ -20,6 +20,7 @@ from tests.conftest import API_KEY, APP, APP_ID, SECRET, subscriber
 from tests.redis_server import RedisServer
 
 from .test_http import signed
+from .test_longpoll import Poller
 from .wire import Answer, ask
 
 TOKENS = Tambur(API_KEY, APP_ID, SECRET, "localhost")
@@ -84,6 +85,7 @@ def test_while_redis_is_away_nothing_works_and_nothing_breaks(redis: RedisServer
         subscriber(two, "s", "left", "later") as dave,
     ):
         assert sorted(m.user_id or "" for m in (alice.receive(10), alice.receive(10))) == ["bob", "carol"]
+        poller = Poller(one)
         before = signed(one, "s", "before")
         assert ask(one, before).status == 204
         redis.end()
@@ -93,6 +95,9 @@ def test_while_redis_is_away_nothing_works_and_nothing_breaks(redis: RedisServer
             answer = ask(node, request)
             assert (answer.status, answer.body) == (503, b"the broker cannot be reached\n")
             assert answer.headers["retry-after"] == "1"
+        assert poller.command("subscribe", "t") == "unavailable"
+        answer = ask(two, poller.request())
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         assert refused(lambda: dave.subscribe("t")) == "unavailable"
         assert refused(lambda: present(one, "s", "eve")) == "unavailable"
         alice.enable_direct("s", "alice", TOKENS.generate_direct_token)
@@ -111,6 +116,8 @@ def test_while_redis_is_away_nothing_works_and_nothing_breaks(redis: RedisServer
         # What was claimed before is still claimed, and what came now came once.
         for request in (before, *unsent):
             assert ask(two, request).headers.get("tambur-replayed") == "true"
+        poller.server = two
+        assert poller.command("subscribe", "t") == "ok"
         publish(one, "left", "x")
         publish(one, "later", "x")
         publish(one, "s", "last")

@@ -8,7 +8,7 @@ who is present.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
 from ...names import Kind
@@ -103,6 +103,7 @@ class BrokerUnavailableError(Exception):
 
 
 Deliver = Callable[[Publication], None]
+Answer = Callable[[bytes], Awaitable[bytes]]
 
 
 class Broker(Protocol):
@@ -116,10 +117,12 @@ class Broker(Protocol):
     def trouble(self) -> str | None:
         """Why nothing can be published at the moment; ``None`` if all is well."""
 
-    async def start(self, deliver: Deliver) -> None:
-        """Connect, and from now on call ``deliver`` for what is published to subscribed streams.
+    async def start(self, deliver: Deliver, answer: Answer) -> None:
+        """Connect; where the broker is away, it is looked for until it is there.
 
-        Where the broker is away, it is looked for until it is there.
+        Parameters:
+            deliver: called for whatever is published to subscribed streams.
+            answer: called with what other nodes :meth:`ask` this one; cancelled when they no longer wait.
         """
 
     async def close(self) -> None:
@@ -149,6 +152,13 @@ class Broker(Protocol):
 
     async def send(self, publication: Publication) -> None:
         """Deliver a direct message."""
+
+    async def ask(self, subscriber_id: str, question: bytes, *, timeout_s: float) -> bytes | None:
+        """Have the node that made a subscriber id answer; cancelling this withdraws the question.
+
+        Returns:
+            ``None`` if no other node made it.
+        """
 
     async def join(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> Presence:
         """Note that one connection of a user is present; the user's first is told to the others."""

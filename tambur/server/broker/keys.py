@@ -25,6 +25,11 @@ def new_subscriber_id(node: str) -> str:
     return str(uuid.UUID(int=bits | version << 76 | variant << 62))
 
 
+def node_of(subscriber_id: str) -> str:
+    """The node that made a subscriber id; of what is none, whatever it begins with."""
+    return subscriber_id[:_NODE_DIGITS]
+
+
 def scope(app: AppKey) -> str:
     """What belongs to an app; as no part holds a "/" or a ":", no two apps are written alike."""
     return f"{app.api_key}/{app.app_id}"
@@ -71,7 +76,7 @@ class Keys:
         app, kind, name, event, user_id, _ = publication
         if kind is Kind.PRIVATE:
             head = f"private\n{app.api_key}\n{app.app_id}\n{name}\n"
-            return self.node(name[:_NODE_DIGITS]), head.encode() + event
+            return self.node(node_of(name)), head.encode() + event
         head = f"direct\n{user_id}\n" if kind is Kind.DIRECT else f"{kind.value}\n"
         return self.stream(app, name), head.encode() + event
 

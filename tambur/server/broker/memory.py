@@ -10,6 +10,7 @@ from ...names import Kind
 from ..commands import encode_presence
 from . import (
     CLAIM_WINDOW_S,
+    Answer,
     AppKey,
     BrokerUnavailableError,
     Claim,
@@ -73,7 +74,7 @@ class MemoryBroker:
     def trouble(self) -> str | None:
         return None if self._deliver is not None else "the server is shutting down"
 
-    async def start(self, deliver: Deliver) -> None:
+    async def start(self, deliver: Deliver, answer: Answer) -> None:  # noqa: ARG002 - nobody will ask
         self._deliver = deliver
 
     async def close(self) -> None:
@@ -130,6 +131,9 @@ class MemoryBroker:
             claims = self._claims[claim.timestamp] = {}
         claims[claim.nonce] = claim.signature
         self._claims_count += 1
+
+    async def ask(self, subscriber_id: str, question: bytes, *, timeout_s: float) -> bytes | None:  # noqa: ARG002
+        return None  # there is no other node
 
     async def send(self, publication: Publication) -> None:
         self._hand_on(publication)

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import (
     CLAIM_WINDOW_S,
+    Answer,
     AppKey,
     BrokerUnavailableError,
     Claim,
@@ -20,9 +21,10 @@ from . import (
     Published,
     scripts,
 )
-from .keys import Keys, decode, decode_private, encode_entry, new_node, new_subscriber_id
+from .keys import Keys, decode, decode_private, encode_entry, new_node, new_subscriber_id, node_of
 from .link import CALL_TIMEOUT_S, RETRY_AFTER_S, Link, Wire
 from .pictures import Entry, Pictures
+from .questions import Questions
 from .urls import RedisUrl
 
 try:
@@ -74,6 +76,7 @@ class RedisBroker:
         self._deliver: Deliver = lambda _: None
         self._streams: dict[bytes, tuple[AppKey, str]] = {}
         self._pictures = Pictures()
+        self._questions = Questions(self._node, self._tell)
         self._supervisor: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._links_count = 0
@@ -89,8 +92,9 @@ class RedisBroker:
 
     # Starting, and staying linked.
 
-    async def start(self, deliver: Deliver) -> None:
+    async def start(self, deliver: Deliver, answer: Answer) -> None:
         self._deliver = deliver
+        self._questions.start(answer)
         tried = asyncio.Event()
         self._supervisor = asyncio.get_running_loop().create_task(self._supervise(tried))
         await tried.wait()
@@ -134,6 +138,7 @@ class RedisBroker:
             finally:
                 self._is_ready = False
                 self._link = None
+                self._questions.withdraw_all()
                 await link.close()
             tried.set()
             await asyncio.sleep(wait_s)
@@ -202,7 +207,10 @@ class RedisBroker:
     def _receive(self, channel: bytes, data: bytes) -> None:
         head, _, rest = data.partition(b"\n")
         if channel == self._node_key:
-            self._deliver(decode_private(rest))
+            if head == b"private":
+                self._deliver(decode_private(rest))
+            else:
+                self._questions.receive(head, rest)
             return
         if channel not in self._streams:
             return  # it was left just now
@@ -281,8 +289,16 @@ class RedisBroker:
         return Outcome.REPLAYED if signature == claim.signature else Outcome.NONCE_REUSED
 
     async def send(self, publication: Publication) -> None:
-        link = self._ready_link()
-        await link.call(*scripts.SEND(self._deadline_ms(), *self._keys.encode(publication), keys=()))
+        await self._send(*self._keys.encode(publication))
+
+    async def ask(self, subscriber_id: str, question: bytes, *, timeout_s: float) -> bytes | None:
+        node = node_of(subscriber_id)
+        if node == self._node:
+            return None
+        send = partial(self._send, self._keys.node(node))
+        return await self._questions.ask(
+            node, question, link=self._ready_link(), send=send, timeout_s=timeout_s
+        )
 
     async def join(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> Presence:
         link = self._ready_link()
@@ -297,6 +313,15 @@ class RedisBroker:
         # Without a link it is enough to forget him: the next one leaves whom the node doesn't know.
         if self._pictures.remove(entry) and self._link is not None:
             self._send_leave(self._link, encode_entry(entry))
+
+    async def _send(self, channel: bytes, data: bytes) -> int:
+        """Returns how many nodes listen."""
+        count: int = await self._ready_link().call(*scripts.SEND(self._deadline_ms(), channel, data, keys=()))
+        return count
+
+    def _tell(self, node: str, data: bytes) -> None:
+        if self._link is not None:
+            self._link.send("PUBLISH", self._keys.node(node), data)
 
     def _ready_link(self) -> Link:
         if self._link is None or not self._is_ready:

@@ -36,9 +36,9 @@ if clock_ms > tonumber(ARGV[1]) then
 end
 """
 
-# ARGV: until when, channel, what is published.
+# ARGV: until when, channel, what is published. Returns how many listen.
 SEND = Script(f"""{_IN_TIME}
-redis.call('PUBLISH', ARGV[2], ARGV[3])
+return redis.call('PUBLISH', ARGV[2], ARGV[3])
 """)
 
 # KEYS: the claims of one second; how many claims there are; the app's token bucket.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 from urllib.parse import unquote
 
 from starlette.requests import Request
@@ -16,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from ...names import split_subscribe_path
-from ..broker import AppKey
+from ..broker import AppKey, Broker, BrokerUnavailableError
 from ..config import App, Config
 from ..connection import Connection
 from ..hub import Batch, Hub
@@ -24,15 +26,21 @@ from .jsonp import empty_answer, parse_caller
 
 _PATH = re.compile(rb"/comet(/[^/]+/[^/]+)(?:/([^/]+))?")
 
+_UNKNOWN = b"unknown"  # no event: those are JSON arrays
+
+NODE_DELAY_S = 5.0
+"""How much longer than a poll the answer of another node may take, in seconds."""
+
 logger = logging.getLogger("tambur.server")
 
 
 class LongPolls:
     """All subscribers of a server that poll."""
 
-    def __init__(self, config: Config, hub: Hub) -> None:
+    def __init__(self, config: Config, hub: Hub, broker: Broker) -> None:
         self._config = config
         self._hub = hub
+        self._broker = broker
         self._apps = {app.key: app for app in config.apps if app.long_polling}
         self._subscribers: dict[tuple[AppKey, str], _Subscriber] = {}
 
@@ -63,15 +71,43 @@ class LongPolls:
                     "too many subscribers poll at the moment\n", 503, {"Retry-After": "10"}
                 )
             return caller.answer(f"id:{self._connect(app)}")
-        subscriber = self._subscribers.get((app.key, unquote(path[2])))
-        if subscriber is None:
+        serving = self._serve(app.key, unquote(path[2]), request.query_params.get("data"))
+        try:
+            event = await _unless_gone(request, serving)
+        except BrokerUnavailableError as error:
+            headers = {"Retry-After": str(math.ceil(error.retry_after_s))}
+            return PlainTextResponse(f"{error}\n", 503, headers)
+        if event == _UNKNOWN:
             return PlainTextResponse("there is no such connection any more\n", 404)
-        data = request.query_params.get("data")
+        return caller.answer(json.loads(event)) if event else empty_answer()
+
+    async def _serve(self, app: AppKey, subscriber_id: str, data: str | None) -> bytes:
+        """Serve a request, or have the node serve it that has the subscriber.
+
+        Without stickiness a balancer sends each request to any node.
+        """
+        if (app, subscriber_id) in self._subscribers:
+            return await self._serve_here(app, subscriber_id, data)
+        question = json.dumps([*app, subscriber_id, data]).encode()
+        timeout_s = self._config.limits.ping_interval_s + NODE_DELAY_S
+        answer = await self._broker.ask(subscriber_id, question, timeout_s=timeout_s)
+        return _UNKNOWN if answer is None else answer
+
+    async def answer(self, question: bytes) -> bytes:
+        """Serve a request that reached another node."""
+        api_key, app_id, subscriber_id, data = json.loads(question)
+        return await self._serve_here(AppKey(api_key, app_id), subscriber_id, data)
+
+    async def _serve_here(self, app: AppKey, subscriber_id: str, data: str | None) -> bytes:
+        """Returns an event, or nothing for an empty answer."""
+        subscriber = self._subscribers.get((app, subscriber_id))
+        if subscriber is None:
+            return _UNKNOWN
         if data == "fin":
             subscriber.end()
-            return empty_answer()
-        event = await (_poll(subscriber, request) if data is None else subscriber.command(data))
-        return empty_answer() if event is None else caller.answer(json.loads(event))
+            return b""
+        event = await (subscriber.poll() if data is None else subscriber.command(data))
+        return event or b""
 
     def _connect(self, app: App) -> str:
         subscriber_id = self._hub.new_subscriber_id()
@@ -204,15 +240,15 @@ def _settle(future: asyncio.Future[bytes | None], event: bytes | None) -> None:
         future.set_result(event)
 
 
-async def _poll(subscriber: _Subscriber, request: Request) -> bytes | None:
-    """Poll until there is an answer, or nobody there to take it: then it stays for the next poll."""
-    poll = asyncio.ensure_future(subscriber.poll())
+async def _unless_gone(request: Request, serving: Coroutine[Any, Any, bytes]) -> bytes:
+    """Serve until there is an answer, or nobody there to take it: then it stays for the next poll."""
+    served = asyncio.ensure_future(serving)
     gone = asyncio.ensure_future(_disconnect(request))
     try:
-        await asyncio.wait((poll, gone), return_when=asyncio.FIRST_COMPLETED)
-        return poll.result() if poll.done() else None
+        await asyncio.wait((served, gone), return_when=asyncio.FIRST_COMPLETED)
+        return served.result() if served.done() else b""
     finally:
-        poll.cancel()
+        served.cancel()
         gone.cancel()
 
 

@@ -37,6 +37,11 @@ def claim(nonce: str, signature: str = "s", *, timestamp: int = NOW, app: AppKey
     return Claim(app, timestamp, nonce.encode(), signature.encode())
 
 
+async def nobody_asks(question: bytes) -> bytes:
+    """What a broker answers that no other node is to ask."""
+    raise AssertionError(question)
+
+
 class Node:
     """A broker, and what it delivered."""
 
@@ -71,7 +76,7 @@ class BrokerContract(abc.ABC):
     def run(self, scenario: Any, **options: Any) -> None:
         async def whole() -> None:
             node = Node(self.make(**options))
-            await node.broker.start(node.delivered.append)
+            await node.broker.start(node.delivered.append, nobody_asks)
             try:
                 await scenario(node)
             finally:
@@ -237,6 +242,13 @@ class BrokerContract(abc.ABC):
             await node.broker.join(APP, "s", "alice", "a1")
             assert (await node.broker.join(APP, "t", "bob", "b1")).user_ids == ("bob",)
             assert (await node.broker.join(OTHER_APP, "s", "carol", "c1")).user_ids == ("carol",)
+
+        self.run(scenario)
+
+    def test_no_other_node_made_what_this_one_made_or_nobody(self) -> None:
+        async def scenario(node: Node) -> None:
+            for subscriber_id in (node.broker.new_subscriber_id(), "0" * 36, "", "x\ny"):
+                assert await node.broker.ask(subscriber_id, b"?", timeout_s=10) is None
 
         self.run(scenario)
 

@@ -10,7 +10,7 @@ from tambur import ConfigurationError
 from tambur.server.broker import CLAIM_WINDOW_S, Broker, Outcome, from_url
 from tambur.server.broker.memory import MemoryBroker
 
-from .contract import APP, NOW, BrokerContract, Node, claim, public
+from .contract import APP, NOW, BrokerContract, Node, claim, nobody_asks, public
 
 
 class TestMemoryBroker(BrokerContract):
@@ -23,7 +23,7 @@ def test_tokens_come_back_at_the_rate() -> None:
 
     async def scenario() -> None:
         node = Node(MemoryBroker(max_claims=100, monotonic=lambda: clock[0]))
-        await node.broker.start(node.delivered.append)
+        await node.broker.start(node.delivered.append, nobody_asks)
 
         async def outcome(nonce: str) -> Outcome:
             return (await node.publish(public("s", "x"), claim(nonce), rate=0.5)).outcome
@@ -46,7 +46,7 @@ def test_claims_that_are_past_take_no_room() -> None:
     async def scenario() -> None:
         broker = MemoryBroker(max_claims=10**9)
         node = Node(broker)
-        await broker.start(node.delivered.append)
+        await broker.start(node.delivered.append, nobody_asks)
         for second in range(2 * CLAIM_WINDOW_S):
             now = NOW + second
             await node.publish(public("s", "x"), claim("n", timestamp=now), now=now)
@@ -58,7 +58,7 @@ def test_claims_that_are_past_take_no_room() -> None:
 def test_nothing_is_left_of_a_stream_that_everybody_left() -> None:
     async def scenario() -> None:
         broker = MemoryBroker(max_claims=1)
-        await broker.start(lambda _: None)
+        await broker.start(lambda _: None, nobody_asks)
         await broker.subscribe(APP, "s")
         await broker.join(APP, "s", "alice", "a1")
         broker.leave(APP, "s", "alice", "a1")

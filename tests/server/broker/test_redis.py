@@ -35,6 +35,7 @@ from .contract import (
     BrokerContract,
     Node,
     claim,
+    nobody_asks,
     public,
 )
 
@@ -67,7 +68,7 @@ def run(redis: RedisServer, count: int, scenario: Callable[..., Awaitable[None]]
     async def whole() -> None:
         nodes = [Node(broker(redis, **options)) for _ in range(count)]
         for node in nodes:
-            await node.broker.start(node.delivered.append)
+            await node.broker.start(node.delivered.append, nobody_asks)
         try:
             await scenario(*nodes)
         finally:

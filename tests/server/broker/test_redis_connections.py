@@ -16,7 +16,7 @@ import trustme
 from tambur.server.broker import BrokerUnavailableError, Published, from_url
 from tests.redis_server import RedisServer
 
-from .contract import APP, DELIVERED, REPLAYED, Node, claim, public
+from .contract import APP, DELIVERED, REPLAYED, Node, claim, nobody_asks, public
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def deliver(url: str) -> bool:
 
     async def whole() -> bool:
         node = Node(from_url(url, max_claims=10, node_timeout_s=30))
-        await node.broker.start(node.delivered.append)
+        await node.broker.start(node.delivered.append, nobody_asks)
         try:
             await node.broker.subscribe(APP, "s")
             assert await node.publish(public("s", "x"), claim("1")) == DELIVERED
@@ -101,7 +101,7 @@ def test_sentinels_say_where_redis_is(tmp_path: Path) -> None:
                 pass
 
         async def scenario(node: Node, second: RedisServer) -> None:
-            await node.broker.start(node.delivered.append)
+            await node.broker.start(node.delivered.append, nobody_asks)
             await node.broker.subscribe(APP, "s")
             assert await publish(node, 1) == DELIVERED
             await node.broker.join(APP, "s", "alice", "a")

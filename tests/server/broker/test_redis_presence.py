@@ -15,6 +15,8 @@ from tests.redis_server import RedisServer
 from tests.server.test_hub import APP, Client
 from tests.server.test_hub import settle as turn
 
+from .contract import nobody_asks
+
 USERS = ["alice", "bob", "carol"]
 
 
@@ -63,7 +65,7 @@ class Cluster:
 
     async def start(self) -> None:
         for broker, hub in zip(self.brokers, self.hubs, strict=True):
-            await broker.start(hub.deliver)
+            await broker.start(hub.deliver, nobody_asks)
 
     async def settle(self) -> None:
         """Wait until every command is answered, and what came of it has arrived everywhere."""
