@@ -29,6 +29,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+MAX_WORKERS = 1000
+
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
@@ -161,6 +163,7 @@ class Config:
         port: the port to listen on; 0 picks a free one.
         broker: a URL, ``memory://`` for a single process.
         node_timeout_s: after how many seconds without a sign of life of another process its users are down.
+        workers: how many processes serve; all but one process need a broker that connects them.
         public_hosts: the values of ``Host`` that are answered, ``host`` or ``host:port``; any if empty.
         join_window_ms: for how long publications of a busy stream are joined into one write, in
             milliseconds; 0 writes each at once. The first of a stream that was idle never waits.
@@ -171,6 +174,7 @@ class Config:
     port: int = 8080
     broker: str = field(default="memory://", repr=False)  # it may hold a password
     node_timeout_s: float = 30.0
+    workers: int = 1
     public_hosts: tuple[str, ...] = ()
     join_window_ms: float = 2.0
     limits: Limits = field(default_factory=Limits)
@@ -185,9 +189,18 @@ class Config:
         _require(self.host, "host", "must not be empty")
         _require(0 <= self.port <= 65535, "port", f"must be 0 to 65535, not {self.port}")
         try:
-            parse_url(self.broker)
+            broker = parse_url(self.broker)
         except ConfigurationError as error:
             raise _SettingError("broker", str(error).removeprefix("the broker ")) from None
+        _require(
+            1 <= self.workers <= MAX_WORKERS, "workers", f"must be 1 to {MAX_WORKERS}, not {self.workers}"
+        )
+        _require(
+            self.workers == 1 or broker is not None,
+            "workers",
+            f"must be 1, not {self.workers}, with the broker 'memory://': that is the memory of one process, "
+            "and subscribers of another would miss what is published to it; a 'redis://' connects many",
+        )
         _require(
             1 <= self.node_timeout_s < float("inf"),
             "node_timeout_s",

@@ -64,6 +64,11 @@ MISTAKES = [
         "[server]\nport = 1\nbroker = 'redis://u:hunter2@'\n" + APP,
         "line 3: broker must be 'memory://' or have the form",
     ),
+    ("[server]\nworkers = 0\n" + APP, "line 2: workers must be 1 to 1000, not 0"),
+    (
+        "[server]\nport = 1\nworkers = 2\n" + APP,
+        "line 3: workers must be 1, not 2, with the broker 'memory://'",
+    ),
     ("server = 1\n" + APP, "line 1: server must be a table"),
     (
         "[server]\n# hosts\npublic_hosts = [\n  'h',\n  'http://h',\n]\nport = 1\n" + APP,
