@@ -134,6 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--tls-cert", metavar="FILE", help="PEM file with the certificate, for https and wss")
     serve.add_argument("--tls-key", metavar="FILE", help="PEM file with its key, if that is in another file")
 
+    serve.add_argument("--workers", type=int, metavar="N", help="processes, over 1 with a Redis (default: 1)")
+
     publish = command("publish", _publish, "publish a message")
     publish.add_argument("stream", metavar="STREAM", help="STREAM, auth:STREAM or private:SUBSCRIBER_ID")
     publish.add_argument("message", metavar="MESSAGE", help="the text, or - for one message a line of stdin")
@@ -180,13 +182,13 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from .server import Config, Server  # noqa: PLC0415 - needs the server's extra
+    from .server import Config, serve  # noqa: PLC0415 - needs the server's extra
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     given = {
         name: value
-        for name in ("host", "port", "broker", "metrics_port", "tls_cert", "tls_key")
+        for name in ("host", "port", "broker", "workers", "metrics_port", "tls_cert", "tls_key")
         if (value := getattr(arguments, name)) is not None
     }
     fresh = None
@@ -198,15 +200,13 @@ def _serve(arguments: argparse.Namespace) -> int:
         fresh = _fresh_credentials("app", "http://127.0.0.1")
         config = Config.from_credentials(fresh, **given)
         _require_loopback(config)
-    server = Server(config)
 
-    def announce() -> None:
+    def announce(url: str) -> None:
         if fresh is not None:
-            url = dataclasses.replace(fresh, base_url=server.url).to_url()
-            print(f"export {ENVIRONMENT_VARIABLE}={url}")
-        print(f"Tambur is listening on {server.url}", flush=True)
+            print(f"export {ENVIRONMENT_VARIABLE}={dataclasses.replace(fresh, base_url=url).to_url()}")
+        print(f"Tambur is listening on {url}", flush=True)
 
-    server.run(announce)
+    serve(config, announce)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import signal
@@ -16,7 +17,7 @@ import uvicorn
 from starlette.routing import BaseRoute
 
 from ..errors import ConfigurationError
-from .broker import from_url
+from .broker import Broker, from_url
 from .config import Config
 from .hub import Hub
 from .publishing import Publishing
@@ -25,6 +26,7 @@ from .transports.longpoll import LongPolls
 from .transports.protocol import BoundedHttpProtocol
 from .transports.static import make_routes
 from .transports.websocket import Context, WebSocket
+from .workers import run_workers
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -35,6 +37,9 @@ KEEP_ALIVE_S = 65
 BACKLOG = 2048
 """How many connections may wait to be accepted."""
 
+WORKER_END_S = 1.0
+"""How much longer than its shutdown a worker may take to end, in seconds."""
+
 logger = logging.getLogger("tambur.server")
 
 
@@ -44,17 +49,18 @@ class Server:
     Parameters:
         config: what it is to be.
         routes: what it answers besides.
+        shares_port: whether other processes listen on the same port, and each gets some of the connections.
 
     Raises:
         ConfigurationError: if it cannot listen on the config's host and port, cannot use its
             certificate, or has no such broker.
     """
 
-    def __init__(self, config: Config, routes: Sequence[BaseRoute] = ()) -> None:
+    def __init__(
+        self, config: Config, routes: Sequence[BaseRoute] = (), *, shares_port: bool = False
+    ) -> None:
         tls = _tls(config)
-        self._broker = from_url(
-            config.broker, max_claims=config.limits.max_claims, node_timeout_s=config.node_timeout_s
-        )
+        self._broker = _make_broker(config)
         self._hub = Hub(self._broker, join_window_s=config.join_window_ms / 1000)
         self._long_polls = LongPolls(config, self._hub, self._broker)
         context = Context(config, {app.key: app for app in config.apps}, self._hub)
@@ -80,11 +86,9 @@ class Server:
         self._uvicorn = _Uvicorn(
             uvicorn_config, before=self._start, stopping=self._long_polls.shutdown, after=self._broker.close
         )
-        self._socket = _listen(config.host, config.port)
-        host, port = self._socket.getsockname()[:2]
-        self.url = f"http{'s' if tls is not None else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+        self._socket = _listen(config.host, config.port, shares_port=shares_port)
+        self.url = _url(config, self._socket)
         """``http://HOST:PORT``, or https, with the port that was picked where the config said 0."""
-
         try:
             self._metrics = _metrics(config, self._hub)
         except BaseException:
@@ -143,6 +147,36 @@ def in_background(config: Config, routes: Sequence[BaseRoute] = ()) -> Iterator[
     finally:
         server.stop()
         thread.join()
+
+
+def run(config: Config, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, in as many processes as the config says.
+
+    Parameters:
+        on_ready: called with ``http://HOST:PORT`` once requests are answered.
+
+    Raises:
+        ConfigurationError: as :class:`Server` does, or if this system cannot have several processes listen.
+    """
+    if config.workers == 1:
+        server = Server(config)
+        server.run(lambda: on_ready(server.url))
+        return
+    # What is wrong with them is said once, and here.
+    _make_broker(config)
+    _tls(config)
+    with _reserve(config.host, config.port) as reserved:
+        shared = dataclasses.replace(config, port=reserved.getsockname()[1])
+
+        def work(ready: Callable[[], None]) -> None:
+            Server(shared, shares_port=True).run(ready)
+
+        run_workers(
+            config.workers,
+            work,
+            on_ready=lambda: on_ready(_url(config, reserved)),
+            end_timeout_s=config.limits.shutdown_timeout_s + WORKER_END_S,
+        )
 
 
 class _Uvicorn(uvicorn.Server):
@@ -214,11 +248,38 @@ def _tls(config: Config) -> ssl.SSLContext | None:
     return context
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _make_broker(config: Config) -> Broker:
+    return from_url(config.broker, max_claims=config.limits.max_claims, node_timeout_s=config.node_timeout_s)
+
+
+def _url(config: Config, listener: socket.socket) -> str:
+    scheme = "http" if config.tls_cert is None else "https"
+    host, port = listener.getsockname()[:2]
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
     host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return (socket.AF_INET6 if ":" in host else socket.AF_INET), (host, port)
+
+
+def _listen(host: str, port: int, *, shares_port: bool = False) -> socket.socket:
+    family, address = _address(host, port)
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shares_port)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigurationError(f"cannot listen on {host}, port {port}: {reason}") from None
+        raise ConfigurationError(f"cannot listen on {address[0]}, port {port}: {reason}") from None
+
+
+def _reserve(host: str, port: int) -> socket.socket:
+    """Find a port that nobody listens on, and keep it for processes that share it."""
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise ConfigurationError("workers must be 1: on this system, processes cannot share a port")
+    with _listen(host, port) as probe:  # which sharing would not have failed for
+        port = probe.getsockname()[1]
+    family, address = _address(host, port)
+    reserved = socket.socket(family)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind(address)
+    return reserved

@@ -29,6 +29,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+MAX_WORKERS = 1000
+
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
@@ -165,6 +167,7 @@ class Config:
         port: the port to listen on; 0 picks a free one.
         broker: a URL, ``memory://`` for a single process.
         node_timeout_s: after how many seconds without a sign of life of another process its users are down.
+        workers: how many processes serve; all but one process need a broker that connects them.
         tls_cert: a PEM file with the certificate and its chain, for https and wss alone; ``None`` for
             http and ws alone.
         tls_key: a PEM file with its private key; ``None`` if that stands in ``tls_cert``, too.
@@ -179,6 +182,7 @@ class Config:
     port: int = 8080
     broker: str = field(default="memory://", repr=False)  # it may hold a password
     node_timeout_s: float = 30.0
+    workers: int = 1
     tls_cert: str | None = None
     tls_key: str | None = None
     metrics_port: int | None = None
@@ -200,11 +204,25 @@ class Config:
             "metrics_port",
             f"must be 1 to 65535, not {self.metrics_port}",
         )
+        _require(
+            self.metrics_port is None or self.workers == 1,
+            "metrics_port",
+            f"is for a server of one process, not of {self.workers} workers, which have one each",
+        )
         _require(self.tls_key is None or self.tls_cert is not None, "tls_key", "needs a tls_cert")
         try:
-            parse_url(self.broker)
+            broker = parse_url(self.broker)
         except ConfigurationError as error:
             raise _SettingError("broker", str(error).removeprefix("the broker ")) from None
+        _require(
+            1 <= self.workers <= MAX_WORKERS, "workers", f"must be 1 to {MAX_WORKERS}, not {self.workers}"
+        )
+        _require(
+            self.workers == 1 or broker is not None,
+            "workers",
+            f"must be 1, not {self.workers}, with the broker 'memory://': that is the memory of one process, "
+            "and subscribers of another would miss what is published to it; a 'redis://' connects many",
+        )
         _require(
             1 <= self.node_timeout_s < float("inf"),
             "node_timeout_s",

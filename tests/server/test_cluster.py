@@ -223,16 +223,16 @@ def test_a_node_that_ends_answers_the_polls_at_the_others(redis_server: RedisSer
 
 
 class Process:
-    """A node in a process of its own."""
+    """A node in a process of its own, or in several."""
 
-    def __init__(self, redis: RedisServer, directory: Path, node_timeout_s: float) -> None:
+    def __init__(self, redis: RedisServer, directory: Path, node_timeout_s: float, *words: str) -> None:
         path = directory / "tambur.toml"
         path.write_text(
             f'[server]\nport = 0\nbroker = "{redis.url(2)}"\nnode_timeout_s = {node_timeout_s}\n'
             f'[[apps]]\napi_key = "{API_KEY}"\napp_id = "{APP_ID}"\nsecrets = ["{SECRET}"]\n'
         )
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tambur", "serve", "--config", str(path)],
+            [sys.executable, "-m", "tambur", "serve", "--config", str(path), *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

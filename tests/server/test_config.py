@@ -57,6 +57,10 @@ MISTAKES = [
     ("[server]\nport = '8080'\n" + APP, "line 2: port must be an integer, not '8080'"),
     ("[server]\nport = true\n" + APP, "line 2: port must be an integer, not True"),
     ("[server]\nport = 70000\n" + APP, "line 2: port must be 0 to 65535, not 70000"),
+    (
+        "[server]\nbroker = 'redis://h'\nworkers = 2\nmetrics_port = 9100\n" + APP,
+        "line 4: metrics_port is for a server of one process, not of 2 workers",
+    ),
     ("[server]\ntls_key = 'key.pem'\n" + APP, "line 2: tls_key needs a tls_cert"),
     ("[server]\nhost = ''\n" + APP, "line 2: host must not be empty"),
     ("[server]\njoin_window_ms = -1\n" + APP, "line 2: join_window_ms must be 0 to 1000, not -1.0"),
@@ -67,6 +71,11 @@ MISTAKES = [
     (
         "[server]\nport = 1\nbroker = 'redis://u:hunter2@'\n" + APP,
         "line 3: broker must be 'memory://' or have the form",
+    ),
+    ("[server]\nworkers = 0\n" + APP, "line 2: workers must be 1 to 1000, not 0"),
+    (
+        "[server]\nport = 1\nworkers = 2\n" + APP,
+        "line 3: workers must be 1, not 2, with the broker 'memory://'",
     ),
     ("server = 1\n" + APP, "line 1: server must be a table"),
     (

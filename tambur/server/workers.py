@@ -1,0 +1,126 @@
+"""Several processes that do the same work, and the one above them that keeps them at it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkProcess
+from typing import Any
+
+REPLACEMENT_PAUSE_S = 1.0
+"""Between a worker's start and that of its replacement, in seconds: one that dies at once shall not spin."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+logger = logging.getLogger("tambur.server")
+
+Work = Callable[[Callable[[], None]], None]
+
+
+def run_workers(count: int, work: Work, *, on_ready: Callable[[], None], end_timeout_s: float) -> None:
+    """Keep several processes at work until a SIGTERM or SIGINT, and end them all.
+
+    Parameters:
+        count: how many processes.
+        work: what each does until it gets a SIGTERM itself; it is called with what is to be called once it
+            is ready. One that dies is replaced, and when this process dies they all end.
+        on_ready: called once all are ready.
+        end_timeout_s: how long they may take to end, in seconds, before they are killed.
+    """
+    ready_end, ready_start = os.pipe()
+    with _caught_signals() as signals_end:
+        started_at = {_start(work, ready_start): time.monotonic() for _ in range(count)}
+        starts_at: list[float] = []
+        not_ready_count = count
+        while True:
+            pause_s = max(0.0, min(starts_at) - time.monotonic()) if starts_at else None
+            sentinels = {process.sentinel: process for process in started_at}
+            heard = wait([signals_end, ready_end, *sentinels], pause_s)
+            if signals_end in heard:
+                break
+            if ready_end in heard:
+                os.read(ready_end, 1)
+                not_ready_count -= 1
+                if not_ready_count == 0:
+                    on_ready()
+            for sentinel in sentinels.keys() & heard:
+                process = sentinels[sentinel]
+                process.join()
+                logger.error("worker %s ended (%s), and is replaced", process.pid, process.exitcode)
+                starts_at.append(started_at.pop(process) + REPLACEMENT_PAUSE_S)
+            now = time.monotonic()
+            for due in [due for due in starts_at if due <= now]:
+                starts_at.remove(due)
+                started_at[_start(work, ready_start)] = now
+        _end(list(started_at), end_timeout_s)
+    os.close(ready_end)
+    os.close(ready_start)
+
+
+def _start(work: Work, ready_start: int) -> ForkProcess:
+    process = multiprocessing.get_context("fork").Process(
+        target=_child, args=(work, ready_start), daemon=True
+    )
+    # A signal that comes before the child is rid of this process' handlers is kept for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    return process
+
+
+def _child(work: Work, ready_start: int) -> None:
+    signal.set_wakeup_fd(-1)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    def ready() -> None:
+        os.write(ready_start, b".")
+
+    work(ready)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end(processes: list[ForkProcess], timeout_s: float) -> None:
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + timeout_s
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            logger.error("worker %s did not end within %g s, and is killed", process.pid, timeout_s)
+            process.kill()
+            process.join()
+
+
+@contextlib.contextmanager
+def _caught_signals() -> Iterator[int]:
+    """What SIGINT and SIGTERM do here is to have something to read."""
+    end, start = os.pipe()
+    os.set_blocking(start, False)
+    wakeup_fd = signal.set_wakeup_fd(start)
+    before: dict[signal.Signals, Any] = {n: signal.signal(n, lambda *_: None) for n in _SIGNALS}
+    try:
+        yield end
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup_fd)
+        os.close(end)
+        os.close(start)

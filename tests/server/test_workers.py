@@ -1,0 +1,129 @@
+"""Several processes on one port."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tambur import ConfigurationError, Tambur
+from tambur.server import Config, serve
+from tambur.subscriber import Subscriber
+from tests.conftest import API_KEY, APP, APP_ID, SECRET
+from tests.redis_server import RedisServer
+
+from .test_cluster import Process
+
+COUNT = 3
+TIMEOUT_S = 10
+
+
+def children(pid: int) -> set[int]:
+    """The processes that a process has started and that live."""
+    with contextlib.suppress(FileNotFoundError):
+        return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()))
+    return set()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+def parent(redis_server: RedisServer, tmp_path: Path) -> Iterator[Process]:
+    process = Process(redis_server, tmp_path, 30, "--workers", str(COUNT))
+    with process.process:
+        yield process
+        process.process.kill()
+
+
+def one_at_each(parent: Process, stack: contextlib.ExitStack, stream: str) -> list[Subscriber]:
+    """Connect until every worker has a subscriber: the ids say who has which."""
+    subscribers: dict[str, Subscriber] = {}
+    deadline = time.monotonic() + TIMEOUT_S
+    while len(subscribers) < COUNT:
+        assert time.monotonic() < deadline, f"only {len(subscribers)} workers were heard of"
+        made = Subscriber(API_KEY, APP_ID, parent.url)
+        if subscribers.setdefault(made.subscriber_id[:8], made) is made:
+            stack.enter_context(made).subscribe(stream)
+        else:
+            made.close()
+    return list(subscribers.values())
+
+
+def test_all_workers_serve_as_one_and_one_that_dies_is_replaced(parent: Process, stream: str) -> None:
+    pids = children(parent.process.pid)
+    assert len(pids) == COUNT
+    with contextlib.ExitStack() as stack, Tambur(API_KEY, APP_ID, SECRET, parent.url) as tambur:
+        subscribers = one_at_each(parent, stack, stream)
+        for i in range(10):
+            tambur.publish(stream, str(i))
+        for one in subscribers:
+            assert [one.receive(10).text for _ in range(10)] == [str(i) for i in range(10)]
+        victim = min(pids)
+        os.kill(victim, signal.SIGKILL)
+        deadline = time.monotonic() + TIMEOUT_S
+        while len(left := children(parent.process.pid) - {victim}) < COUNT:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert left > pids - {victim}
+    with contextlib.ExitStack() as stack:
+        survivors = one_at_each(parent, stack, stream)
+        started = time.monotonic()
+        parent.end(signal.SIGTERM)
+        assert parent.process.returncode == 0
+        assert time.monotonic() - started < 5
+        assert not any(is_alive(pid) for pid in left)
+        for one in survivors:
+            with pytest.raises(ConnectionError) as caught:
+                one.receive(10)
+            assert getattr(caught.value, "code", None) == 1001
+
+
+def test_no_worker_outlives_its_parent(parent: Process) -> None:
+    parent.end(signal.SIGKILL)
+    deadline = time.monotonic() + TIMEOUT_S
+    host, _, port = parent.url.removeprefix("http://").partition(":")
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=TIMEOUT_S).close()
+        except ConnectionRefusedError:
+            return
+        except ConnectionResetError:
+            pass  # it ended just then
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_port_that_others_share_is_not_shared_with_them(redis_server: RedisServer) -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as listener:
+        config = Config((APP,), port=listener.getsockname()[1], broker=redis_server.url(), workers=2)
+        with pytest.raises(ConfigurationError, match="Address already in use"):
+            serve(config)
+
+
+def test_processes_do_not_share_memory() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tambur", "serve", "--port", "0", "--workers", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "tambur: workers must be 1, not 2, with the broker 'memory://': that is the memory"
+    )
+    assert done.stderr.count("\n") == 1
