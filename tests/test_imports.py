@@ -38,7 +38,10 @@ PUBLISHER = {
     "demo.page": {"client", "credentials", "errors", "tokens"},
 }  # fmt: skip
 SERVER_MAY_USE = {"credentials", "errors", "names", "signing", "tokens", "", "server"}
-PURE = {"names", "credentials", "signing", "tokens", "server.commands", "server.session"}
+PURE = {
+    "names", "credentials", "signing", "tokens", "server.commands", "server.session",
+    "server.broker.pictures", "server.broker.scripts", "server.broker.urls",
+}  # fmt: skip
 IMPURE = {
     "asyncio", "datetime", "random", "redis", "requests", "secrets", "socket", "starlette", "threading",
     "time", "uvicorn", "websockets",

@@ -37,7 +37,7 @@ KEEP_ALIVE_S = 65
 BACKLOG = 2048
 """How many connections may wait to be accepted."""
 
-WORKER_END_S = 1.0
+WORKER_END_S = 1.7
 """How much longer than its shutdown a worker may take to end, in seconds."""
 
 logger = logging.getLogger("tambur.server")

@@ -202,6 +202,18 @@ def test_redis_that_is_stopped_for_a_while_holds_nobody_up(redis: RedisServer) -
             assert not {"up", "down"} & set(received)
 
 
+def test_a_node_ends_in_time_though_redis_does_not_answer(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with contextlib.ExitStack() as stack:
+        with two_nodes(redis) as (one, _):
+            stack.enter_context(present(one, "s", "alice"))
+            stack.enter_context(redis.paused())
+            started = time.monotonic()
+        assert time.monotonic() - started < 5
+    assert "Redis heard no goodbye" in caplog.text
+
+
 def test_a_server_starts_without_redis_and_finds_it_later(
     redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

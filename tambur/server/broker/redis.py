@@ -42,6 +42,9 @@ FIRST_RECONNECT_WAIT_S = 0.1
 MAX_RECONNECT_WAIT_S = 1.0
 """How long to wait before reaching for Redis again, in seconds; each wait is twice the one before."""
 
+GOODBYE_TIMEOUT_S = 1.0
+"""How long the end of a node waits for Redis to take its users away, in seconds."""
+
 MAX_CLOCK_SKEW_S = 30
 """How far the clocks of two nodes may be apart, in seconds: claims are kept for that much longer."""
 
@@ -104,9 +107,10 @@ class RedisBroker:
             self.leave(*entry)
         if self._is_ready and self._link is not None:
             try:
-                await self._link.call("PING")  # its answer comes after all that was sent before it
-            except BrokerUnavailableError as error:
-                logger.warning("left without a goodbye, so its users are down later: %s", error)
+                # Its answer comes after all that was sent before it.
+                await asyncio.wait_for(self._link.call("PING"), GOODBYE_TIMEOUT_S)
+            except (BrokerUnavailableError, asyncio.TimeoutError):
+                logger.warning("Redis heard no goodbye: users of this node are down for the others later")
         self._deliver = lambda _: None
         if self._supervisor is not None:
             self._supervisor.cancel()
