@@ -7,11 +7,13 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from selenium.webdriver import Chrome
 
 from tambur import Tambur
 from tambur.server import App, Config, Server, in_background
 from tambur.subscriber import Subscriber
 
+from .browser import chromium
 from .redis_server import RedisServer
 
 API_KEY = "30af96de47e3c58329045ff136a4a3ea"
@@ -37,6 +39,13 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.end()
+
+
+@pytest.fixture(scope="session")
+def driver() -> Iterator[Chrome]:
+    """A browser, shared by the whole run: each test opens a page of its own."""
+    with chromium() as made:
+        yield made
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tambur import Tambur
 from tambur.credentials import Credentials
 from tambur.demo.page import make_routes
 from tambur.server import Config, Server, in_background
-from tests.browser import chromium, wait
+from tests.browser import wait
 
 CREDENTIALS = Credentials("30af96de47e3c58329045ff136a4a3ea", "demo", "hunter2", "http://unused")
 PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
@@ -26,12 +26,6 @@ PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
 def demo() -> Iterator[Server]:
     with in_background(Config.from_credentials(CREDENTIALS, port=0), make_routes(CREDENTIALS)) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Chrome]:
-    with chromium() as made:
-        yield made
 
 
 class Panel:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from flask import Flask, session
+from selenium.webdriver import Chrome
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 import tambur as package
@@ -25,7 +26,7 @@ from tambur.server.transports import websocket
 from tambur.subscriber import Subscriber
 from tambur.tokens import Mode, TokenSigner
 
-from .browser import chromium, wait_for_script
+from .browser import wait_for_script
 from .conftest import API_KEY, APP_ID, SECRET, subscriber
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +126,9 @@ def test_the_flask_view_gives_tokens_to_whom_it_should(server: Server) -> None:
         assert client.post("/tambur-token", data={"stream": "lobby"}).status_code == 400
 
 
-def test_the_pages_do_what_they_show_with_the_flask_view(server: Server, tambur: Tambur) -> None:
+def test_the_pages_do_what_they_show_with_the_flask_view(
+    driver: Chrome, server: Server, tambur: Tambur
+) -> None:
     app = run(snippet("from flask"))["app"]
     app.secret_key = "secret"
 
@@ -143,7 +146,7 @@ def test_the_pages_do_what_they_show_with_the_flask_view(server: Server, tambur:
         return f"<!doctype html><title>A page</title>{said}{html}"
 
     app.add_url_rule("/<number>", view_func=show)
-    with served(app) as url, chromium() as driver:
+    with served(app) as url:
         driver.get(f"{url}/0")
         subscriber_id = wait_for_script(driver, "news.active && connection.subscriber_id")
         tambur.publish("news", "Hello")

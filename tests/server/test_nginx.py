@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 import requests
+from selenium.webdriver import Chrome
 
 from tambur import RejectedError, SubscriberClosedError, Tambur
 from tambur.server import Config, Server, in_background
 from tambur.subscriber import Subscriber
-from tests.browser import chromium, page, wait_for_script
+from tests.browser import page, wait_for_script
 from tests.conftest import API_KEY, APP, APP_ID, SECRET
 
 from .test_tls import Files
@@ -146,11 +147,12 @@ HTML = """<!doctype html><title>A page</title><script src="%s/tambur.js"></scrip
 
 
 @pytest.mark.parametrize("lets_websockets_pass", [True, False])
-def test_a_page_connects_with_what_passes(tmp_path: Path, *, lets_websockets_pass: bool) -> None:
+def test_a_page_connects_with_what_passes(
+    driver: Chrome, tmp_path: Path, *, lets_websockets_pass: bool
+) -> None:
     with (
         proxied(tmp_path, lets_websockets_pass=lets_websockets_pass) as proxy,
         page(HTML % (proxy.url, API_KEY, APP_ID)) as address,
-        chromium() as driver,
         Tambur(API_KEY, APP_ID, SECRET, proxy.url, session=trusting(proxy)) as tambur,
     ):
         driver.get(address)

@@ -16,16 +16,10 @@ from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tambur.server.broker import AppKey, BrokerUnavailableError, Presence, memory
 from tambur.server.broker.memory import MemoryBroker
-from tests.browser import chromium, page, wait_for_script
+from tests.browser import page, wait_for_script
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
 TRANSPORTS = ["WebSocket", "long polling"]
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Chrome]:
-    with chromium() as made:
-        yield made
 
 
 class Page:
