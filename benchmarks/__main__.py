@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,10 @@ def main() -> int:
         if name not in PARTS:
             parser.error(f"there is no part {name!r}; the parts are {', '.join(PARTS)}")
     load_before = os.getloadavg()[0]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that every process that was started ends, too
+    page = arguments.page
+    if page is None and not arguments.parts and not arguments.quick:
+        page = ROOT / "docs" / "performance.md"
     sections = []
     for name in arguments.parts or PARTS:
         print(f"-- {name}", file=sys.stderr, flush=True)
@@ -55,11 +60,8 @@ def main() -> int:
             section = Section(name.capitalize(), f"Not measured: {error}")
         sections.append(section)
         print(section.markdown(), flush=True)
-    page = arguments.page
-    if page is None and not arguments.parts and not arguments.quick:
-        page = ROOT / "docs" / "performance.md"
-    if page is not None:
-        write(page, sections, load_before)
+        if page is not None:
+            write(page, sections, load_before)
     return 0
 
 

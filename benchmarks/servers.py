@@ -229,7 +229,7 @@ def mosquitto() -> Iterator[Server]:
                 "publish-port": str(publish_port),
                 "first": connect.hex(),
                 "answer": "20020000",
-                "answer-bytes": "4",
+                "confirmation": "40020001",
             }
             yield Server(process, port, options, _mqtt_publish)
 
@@ -266,7 +266,7 @@ def nats() -> Iterator[Server]:
                 "publish-port": str(publish_port),
                 "first": (connect + b"PING\r\n").hex(),
                 "answer": pong.hex(),
-                "answer-bytes": str(len(pong)),
+                "confirmation": pong.hex(),
             }
             yield Server(process, port, options, _nats_publish)
 

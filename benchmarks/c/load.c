@@ -13,7 +13,7 @@
 //   publish-port PORT   where to publish (PORT)
 //   first HEX           what a publisher sends first (nothing)
 //   answer HEX          what the answer to that ends with
-//   answer-bytes N      how long the answer to a request is (an HTTP response says so itself)
+//   confirmation HEX    what the answer to a request is, among whatever else may come (an HTTP response)
 //
 // Once everybody is subscribed it prints "ready". Then each line of the standard input is a run:
 //
@@ -66,9 +66,9 @@ struct subscriber {
 
 struct publisher {
     int fd;
-    size_t missing;   // of the answer that is awaited, in bytes; for HTTP 1 until it is there
-    char head[HEAD_BYTES];
-    size_t head_length;
+    int is_waiting;         // for an answer
+    char answer[HEAD_BYTES];  // as far as it has come
+    size_t answer_length;
     double sent_at;
 };
 
@@ -78,7 +78,8 @@ static struct publisher publishers[MAX_PUBLISHERS];
 static size_t publisher_count;
 static int port, publish_port;
 static const char *path = "/", *protocol, *steps = "", *first = "", *first_answer = "";
-static size_t answer_bytes;
+static char confirmation[HEAD_BYTES];
+static size_t confirmation_length;
 
 static char **requests;
 static uint32_t *request_lengths;
@@ -290,8 +291,8 @@ static void receive(struct subscriber *s) {
 static int publish_next(struct publisher *p) {
     if (next_request == request_count) return 0;
     size_t number = next_request++;
-    p->missing = answer_bytes ? answer_bytes : 1;
-    p->head_length = 0;
+    p->is_waiting = 1;
+    p->answer_length = 0;
     p->sent_at = request_sent_at[number] = now();
     send_all(p->fd, requests[number], request_lengths[number]);
     published++;
@@ -311,21 +312,18 @@ static int is_whole(const char *data, size_t length) {
     return (size_t)(end - data) + 4 + body <= length;
 }
 
-// Whether what was awaited has been answered. With a pace there are several on their way: each is counted.
+// Whether what was awaited has now been answered.
 static int receive_answer(struct publisher *p) {
-    char data[HEAD_BYTES];
-    ssize_t got;
-    if (answer_bytes == 0) {
-        got = recv(p->fd, p->head + p->head_length, HEAD_BYTES - p->head_length, MSG_DONTWAIT);
-        if (got > 0) p->head_length += (size_t)got;
-        if (got > 0 && is_whole(p->head, p->head_length)) p->missing = 0;
-    } else {
-        got = recv(p->fd, data, p->missing < sizeof data ? p->missing : sizeof data, MSG_DONTWAIT);
-        if (got > 0) p->missing -= (size_t)got;
-    }
+    if (!p->is_waiting) p->answer_length = 0;  // something that was not asked for
+    ssize_t got = recv(p->fd, p->answer + p->answer_length, HEAD_BYTES - p->answer_length, MSG_DONTWAIT);
     if (got < 0 && errno == EAGAIN) return 0;
     if (got <= 0) die("the server closed a publisher's connection");
-    if (p->missing > 0) return 0;
+    p->answer_length += (size_t)got;
+    int is_there = confirmation_length > 0
+        ? memmem(p->answer, p->answer_length, confirmation, confirmation_length) != NULL
+        : is_whole(p->answer, p->answer_length);
+    if (!p->is_waiting || !is_there) return 0;
+    p->is_waiting = 0;
     double took_s = now() - p->sent_at;
     note(answer_buckets, took_s);
     if (took_s > slowest_answer_s) slowest_answer_s = took_s;
@@ -384,7 +382,7 @@ static void run(const char *mode, double amount, double of) {
         }
         int wait_ms = 1000;
         if (is_pace && is_sending) {
-            if (at >= next_at && publishers[0].missing == 0) {
+            if (at >= next_at && !publishers[0].is_waiting) {
                 publish_next(&publishers[0]);
                 next_at += 1 / of;
                 continue;
@@ -454,7 +452,7 @@ int main(int argc, char **argv) {
         else if (strcmp(option, "publish-port") == 0) publish_port = atoi(value);
         else if (strcmp(option, "first") == 0) first = value;
         else if (strcmp(option, "answer") == 0) first_answer = value;
-        else if (strcmp(option, "answer-bytes") == 0) answer_bytes = strtoul(value, NULL, 10);
+        else if (strcmp(option, "confirmation") == 0) confirmation_length = from_hex(value, strlen(value), confirmation);
         else die("no such option: %s", option);
     }
     poller = epoll_create1(EPOLL_CLOEXEC);
