@@ -96,9 +96,9 @@ def test_demo_shows_that_all_arrives_where_it_should() -> None:
 def test_demo_fails_if_something_arrives_where_it_should_not() -> None:
     code = (
         "import sys\nfrom tambur import cli\nfrom tambur.server.hub import _Stream\n"
-        "fan_out = _Stream.fan_out\n"
-        "def leak(self, publications):\n    self.auth.update(self.outboxes)\n    fan_out(self, publications)\n"
-        "_Stream.fan_out = leak\nsys.exit(cli.main(['demo', '--once']))"
+        "start_writing = _Stream.start_writing\n"
+        "def leak(self):\n    self.auth.update(self.outboxes)\n    start_writing(self)\n"
+        "_Stream.start_writing = leak\nsys.exit(cli.main(['demo', '--once']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
