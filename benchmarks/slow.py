@@ -16,7 +16,7 @@ SIZE = 16 * 1024
 MIB = 1024 * 1024
 
 
-class _Outcome(NamedTuple):
+class _Growth(NamedTuple):
     run: Run
     grown_bytes: int
     most_bytes: int
@@ -26,15 +26,21 @@ def slow(*, quick: bool) -> Section:
     """Memory, and what the healthy one gets."""
     messages = 100 if quick else MESSAGES
 
-    def measure(start: Starter) -> _Outcome:
-        with loaded(start, 2, messages + 3, size=SIZE, deaf=1) as load:
+    def grow(start: Starter, deaf: int) -> _Growth:
+        with loaded(start, 2, messages + 3, size=SIZE, deaf=deaf) as load:
             process = load.server.process
             load.run("count", 1)
             before, most_before = process.private_bytes(), process.most_resident_bytes()
             run = load.run("count", messages, is_strict=False)
-            return _Outcome(
-                run, process.private_bytes() - before, process.most_resident_bytes() - most_before
-            )
+            return _Growth(run, process.private_bytes() - before, process.most_resident_bytes() - most_before)
+
+    def measure(start: Starter) -> _Growth:
+        with_deaf, without = grow(start, 1), grow(start, 0)
+        return _Growth(
+            with_deaf.run,
+            with_deaf.grown_bytes - without.grown_bytes,
+            with_deaf.most_bytes - without.most_bytes,
+        )
 
     # The limit's sends block, so it would stand still: that is what it is.
     found, missing = race([name for name in STARTERS if name != LIMIT], measure, 1)
@@ -68,8 +74,8 @@ def slow(*, quick: bool) -> Section:
         "A subscriber that never reads",
         "Two subscribers, of which one stops reading once it is subscribed. A server can stop publishing for "
         "everybody, keep what is unsent without bounds, or part with the slow one. tambur parts with whoever "
-        f"has more than `max_unsent_bytes` ({limit // 1024:,} KiB) unsent. Memory that a process does not give "
-        "back to the system counts here, whoever holds it.",
+        f"has more than `max_unsent_bytes` ({limit // 1024:,} KiB) unsent. What counts is how much more the server's "
+        "memory grows than with two healthy subscribers; what a process does not give back to the system counts.",
         [table],
         [
             Target(
