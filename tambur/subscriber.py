@@ -18,7 +18,6 @@ It is section 4 of the protocol; the names of the commands are the protocol's.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import random
@@ -33,15 +32,7 @@ from .credentials import Credentials, base_url
 from .errors import CommandRefusedError, SubscriberClosedError, SubscriberTimeoutError
 from .names import check_credential_name, check_stream, check_user_id, subscribe_path
 from .tokens import Mode
-
-try:
-    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
-    from websockets.sync.client import ClientConnection, connect
-except ImportError as error:
-    raise ImportError(
-        f"subscribing needs {error.name}, which is not installed; pip install 'tambur[subscriber]'",
-        name=error.name,
-    ) from None
+from .websocket import WebSocket
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,16 +40,10 @@ if TYPE_CHECKING:
 MAX_RECONNECT_WAIT_S = 30.0
 """The longest wait between two attempts to reconnect, in seconds; the first is about half a second."""
 
-MAX_FRAME_BYTES = 16 * 1024 * 1024
-"""The longest frame that is accepted from a server."""
-
 AuthToken: TypeAlias = str | Callable[[str, str], str]
 UserToken: TypeAlias = str | Callable[[str, str, str], str]
 
 logger = logging.getLogger("tambur")
-# At DEBUG, websockets would write down every frame, and with them the tokens.
-_frame_logger = logging.getLogger("tambur.websockets")
-_frame_logger.setLevel(logging.INFO)
 
 
 class Message(NamedTuple):
@@ -123,8 +108,8 @@ class Subscriber:
         self._acks: dict[int, str] = {}
         # What is subscribed and enabled, and so to be again after a reconnect.
         self._streams: dict[str, dict[Mode, _Mode]] = {}
-        self._connection: ClientConnection | None = None
-        self._connections = contextlib.ExitStack()  # holds the one that is open
+        self._connection: WebSocket | None = None
+        self._dropping = threading.Lock()
         try:
             self._open()
         except BaseException:
@@ -236,10 +221,7 @@ class Subscriber:
 
     def _command(self, word: str, *arguments: str) -> None:
         self._handle += 1
-        try:
-            self._live().send(json.dumps([word, self._handle, *arguments]))
-        except ConnectionClosed as error:
-            raise _closed(error) from error
+        self._live().send(json.dumps([word, self._handle, *arguments]))
         deadline = time.monotonic() + self._timeout
         while self._handle not in self._acks and 0 not in self._acks:
             self._read(deadline, f"the server did not answer {word!r} within {self._timeout:g} s")
@@ -290,20 +272,19 @@ class Subscriber:
                 raise
             yield message
 
-    def _live(self) -> ClientConnection:
-        if self._connection is None or self._closed.is_set():
+    def _live(self) -> WebSocket:
+        connection = self._connection
+        if connection is None or self._closed.is_set():
             raise SubscriberClosedError("the subscriber is not connected")
-        return self._connection
+        return connection
 
     def _read(self, deadline: float | None, late: str) -> None:
         """Take one frame in: into the inbox, or among the acks."""
         wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            frame = self._live().recv(timeout=wait_s)
+            frame = self._live().receive(wait_s)
         except TimeoutError:
             raise SubscriberTimeoutError(late) from None
-        except ConnectionClosed as error:
-            raise _closed(error) from error
         try:
             array = json.loads(frame)
         except ValueError:
@@ -321,32 +302,15 @@ class Subscriber:
     # Connecting.
 
     def _open(self) -> None:
+        self._connection = connection = WebSocket(self.url, self._timeout)
         try:
-            connection = self._connections.enter_context(
-                connect(
-                    self.url,
-                    open_timeout=self._timeout,
-                    compression=None,
-                    max_size=MAX_FRAME_BYTES,
-                    logger=_frame_logger,
-                )
-            )
-        except InvalidStatus as error:
-            status, body = error.response.status_code, error.response.body or b""
-            raise SubscriberClosedError(
-                f"{self.url} answered {status}: {body.decode('utf-8', 'replace').strip()}", code=status
-            ) from error
-        except (OSError, InvalidHandshake, WebSocketException) as error:
-            raise SubscriberClosedError(f"cannot connect to {self.url}: {error}") from error
-        try:
-            greeting = connection.recv(timeout=self._timeout)
-        except (TimeoutError, ConnectionClosed) as error:
+            greeting = connection.receive(self._timeout)
+        except (TimeoutError, SubscriberClosedError) as error:
             raise SubscriberClosedError(f"{self.url} sent no subscriber id") from error
         if not isinstance(greeting, str) or not greeting.startswith("id:"):
             raise SubscriberClosedError(f"{self.url} is no Tambur server: it sent no subscriber id")
         self.subscriber_id = greeting.removeprefix("id:")
         self._acks.clear()
-        self._connection = connection
 
     def _reopen(self, deadline: float | None, late: str) -> None:
         wait_s = 0.5
@@ -383,14 +347,8 @@ class Subscriber:
                     self._enable(mode, stream, user_id, token)
 
     def _drop(self) -> None:
-        self._connection = None
-        self._connections.close()
-
-
-def _closed(error: ConnectionClosed) -> SubscriberClosedError:
-    if error.rcvd is None:
-        return SubscriberClosedError("the connection to the server was lost")
-    code, reason = error.rcvd.code, error.rcvd.reason
-    return SubscriberClosedError(
-        f"the server ended the connection: {code} {reason}".rstrip(), code=code, reason=reason
-    )
+        # Whichever thread takes the connection out closes it: one may be reconnecting while one closes.
+        with self._dropping:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

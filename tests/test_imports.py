@@ -24,7 +24,8 @@ PUBLISHER = {
     "sending": {"errors"},
     "many": {"errors"},
     "client": {"", "credentials", "errors", "many", "names", "sending", "signing", "tokens"},
-    "subscriber": {"credentials", "errors", "names", "tokens"},
+    "websocket": {"errors"},
+    "subscriber": {"credentials", "errors", "names", "tokens", "websocket"},
     "progress": set(),
     "": {"client", "errors"},
     # The command line is above all; what needs an extra, it imports inside the commands.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 
 import pytest
 from websockets.sync.server import ServerConnection, serve
@@ -154,6 +156,22 @@ def test_a_server_that_there_is_not_is_said_so() -> None:
         port = listener.getsockname()[1]
     with pytest.raises(SubscriberClosedError, match="cannot connect to ws://127.0.0.1.*refused"):
         Subscriber(API_KEY, APP_ID, f"127.0.0.1:{port}")
+
+
+def test_after_an_interrupt_it_goes_on(server: Server, stream: str) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with publisher(server) as tambur, subscriber(server, stream) as receiver:
+        before = signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                receiver.receive()
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        tambur.publish(stream, "x")
+        assert receiver.receive(10).text == "x"
 
 
 def strange_server(greeting: str | None, then: str | None = None) -> tuple[str, threading.Thread, object]:
