@@ -56,8 +56,10 @@ def until_accepted(node: Server, request: bytes) -> Answer:
 
 
 def present(node: Server, stream: str, user_id: str) -> Subscriber:
-    made = subscriber(node, stream)
-    made.enable_presence(stream, user_id, TOKENS.generate_presence_token)
+    with contextlib.ExitStack() as unless_refused:
+        made = unless_refused.enter_context(subscriber(node, stream))
+        made.enable_presence(stream, user_id, TOKENS.generate_presence_token)
+        unless_refused.pop_all()
     return made
 
 
