@@ -129,7 +129,10 @@ def _parser() -> argparse.ArgumentParser:
         help="what connects nodes, such as redis://HOST (default: memory://, for one)",
     )
     serve.add_argument(
-        "--metrics-port", type=_port, metavar="PORT", help="Prometheus finds metrics there, on 127.0.0.1"
+        "--metrics-port",
+        type=_port,
+        metavar="PORT",
+        help="Prometheus finds metrics there, on 127.0.0.1; those of further workers at PORT + 1 and so on",
     )
     serve.add_argument("--tls-cert", metavar="FILE", help="PEM file with the certificate, for https and wss")
     serve.add_argument("--tls-key", metavar="FILE", help="PEM file with its key, if that is in another file")

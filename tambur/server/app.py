@@ -168,8 +168,12 @@ def run(config: Config, on_ready: Callable[[str], None]) -> None:
     with _reserve(config.host, config.port) as reserved:
         shared = dataclasses.replace(config, port=reserved.getsockname()[1])
 
-        def work(ready: Callable[[], None]) -> None:
-            Server(shared, shares_port=True).run(ready)
+        _check_metrics(config)
+
+        def work(number: int, ready: Callable[[], None]) -> None:
+            # Each has metrics of its own.
+            port = config.metrics_port and config.metrics_port + number
+            Server(dataclasses.replace(shared, workers=1, metrics_port=port), shares_port=True).run(ready)
 
         run_workers(
             config.workers,
@@ -231,6 +235,15 @@ def _metrics(config: Config, hub: Hub) -> Metrics | None:
     from .metrics import Metrics  # noqa: PLC0415 - needs an extra of its own
 
     return Metrics(config.metrics_port, hub)
+
+
+def _check_metrics(config: Config) -> None:
+    """Find out whether every worker could listen for Prometheus."""
+    if config.metrics_port is not None:
+        from .metrics import check_port  # noqa: PLC0415 - as above
+
+        for number in range(config.workers):
+            check_port(config.metrics_port + number)
 
 
 def _tls(config: Config) -> ssl.SSLContext | None:
