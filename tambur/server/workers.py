@@ -7,12 +7,16 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from typing import Any
+
+from ..errors import ConfigurationError
+from .logs import line
 
 REPLACEMENT_PAUSE_S = 1.0
 """Between a worker's start and that of its replacement, in seconds: one that dies at once shall not spin."""
@@ -54,8 +58,9 @@ def run_workers(count: int, work: Work, *, on_ready: Callable[[], None], end_tim
             for sentinel in sentinels.keys() & heard:
                 process = sentinels[sentinel]
                 process.join()
-                logger.error("worker %s ended (%s), and is replaced", process.pid, process.exitcode)
                 number, started_at = working.pop(process)
+                ended = {"pid": process.pid, "exit_status": process.exitcode}
+                logger.error(line("worker ended, replacing it", worker=number, **ended))
                 missing[number] = started_at + REPLACEMENT_PAUSE_S
             now = time.monotonic()
             for number in [number for number, due in missing.items() if due <= now]:
@@ -89,7 +94,11 @@ def _child(work: Work, number: int, ready_start: int) -> None:
     def ready() -> None:
         os.write(ready_start, b".")
 
-    work(number, ready)
+    try:
+        work(number, ready)
+    except ConfigurationError as error:  # as when somebody took its port since the last one died
+        logger.error(line("worker cannot start", worker=number, reason=error))  # noqa: TRY400
+        sys.exit(1)
 
 
 def _end_with_parent() -> None:
@@ -106,7 +115,7 @@ def _end(processes: list[ForkProcess], timeout_s: float) -> None:
     for process in processes:
         process.join(max(0.0, deadline - time.monotonic()))
         if process.is_alive():
-            logger.error("worker %s did not end within %g s, and is killed", process.pid, timeout_s)
+            logger.error(line("worker killed, it did not end", pid=process.pid, timeout_s=timeout_s))
             process.kill()
             process.join()
 
