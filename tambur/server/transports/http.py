@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, Router
@@ -35,6 +36,21 @@ _MAX_DISCARDED_BODIES = 8
 _SUBSCRIBER_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 logger = logging.getLogger("tambur.server")
+
+
+class _Anything(Convertor[str]):
+    regex = (
+        "(?s:.*)"  # starlette's path convertor stops at a line break, and answered 404 to a stream with one
+    )
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("anything", _Anything())
 
 
 def make_app(
@@ -90,7 +106,7 @@ def make_app(
 
     app = Router(
         [
-            Route("/app/{rest:path}", publish, methods=_METHODS),
+            Route("/app/{rest:anything}", publish, methods=_METHODS),
             *routes,
             Route(_HEALTH, health, methods=["GET"]),
             Route("/{api_key}/{app_id}", balance, methods=["GET"]),
