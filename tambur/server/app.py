@@ -279,10 +279,14 @@ def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int
 def _listen(host: str, port: int, *, shares_port: bool = False) -> socket.socket:
     family, address = _address(host, port)
     try:
-        return socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shares_port)
+        listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shares_port)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(f"cannot listen on {address[0]}, port {port}: {reason}") from None
+    # asyncio does this for sockets that name their protocol, which this one does not: without it, what is
+    # written shortly after something else waits for as long as the other side delays its acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _reserve(host: str, port: int) -> socket.socket:
