@@ -9,6 +9,7 @@ import re
 import selectors
 import signal
 import socket
+import statistics
 import sys
 import threading
 import time
@@ -169,8 +170,10 @@ def connections(*, quick: bool) -> Section:
                 kernel_kib.append((_slab_kib() - slab) / 2 / count)
     pings = _pings(quick=quick)
     more = Table(["besides", "cost"])
-    more.add("a node without connections", f"{sum(bases) / len(bases) / 2**20:.0f} MiB")
-    more.add("the kernel, for a socket (half of what `Slab` grew by)", f"{min(kernel_kib):.1f} KiB")
+    more.add("a node without connections", f"{statistics.median(bases) / 2**20:.0f} MiB")
+    more.add(
+        "the kernel, for a socket (half of what `Slab` grew by)", f"{statistics.median(kernel_kib):.1f} KiB"
+    )
     more.add(
         "a ping and its pong, every `ping_interval_s`, with the timers", f"{pings:.0f} µs CPU of the node"
     )

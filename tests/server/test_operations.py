@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 import requests
 
+import tambur.server
 from tambur import ConfigurationError, RejectedError, Tambur
 from tambur.server import Config, Limits, Server, in_background
 from tambur.server.logs import Formatter
@@ -112,6 +113,15 @@ def log_line(record: logging.LogRecord) -> tuple[str, dict[str, str]]:
     assert found is not None, record.getMessage()
     facts = re.findall(r' (\w+)=([^" =\\]+|"(?:[^"\\]|\\.)*")', found[2])
     return found[1], {name: json.loads(v) if v.startswith('"') else v for name, v in facts}
+
+
+def test_every_line_of_the_log_is_documented() -> None:
+    package = Path(tambur.server.__file__).parent
+    source = "".join(path.read_text("utf-8") for path in package.rglob("*.py"))
+    logged = re.findall(r'logger\.\w+\(\s*"(.+?)"', source) + re.findall(r'\bline\(\s*"(.+?)"', source)
+    assert len(logged) >= 15
+    _, _, page = (DOCS / "operations.md").read_text("utf-8").partition("## Logs")
+    assert set(logged) == set(re.findall(r"^\| `(.+?)` \| [A-Z]+ \|", page, re.MULTILINE))
 
 
 FORGED = 'news\n2026-11-23T20:00:00.000Z INFO tambur.server: publish refused app="\u2028\x9b\\'
