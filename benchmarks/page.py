@@ -8,6 +8,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from .peers import versions
@@ -34,7 +35,7 @@ def write(path: Path, sections: list[Section], load_before: float) -> None:
         load_before: the machine's load average when the run began.
     """
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    blocks = [_INTRODUCTION.format(command=command, machine=_machine(load_before))]
+    blocks = [_INTRODUCTION.format(command=command, machine=machine(load_before, versions()))]
     for section in sections:
         blocks.append(section.markdown())
         if section.curves:
@@ -59,12 +60,13 @@ def _plot(path: Path, curves: list[Curves]) -> str:
     return f"![{' and '.join(plot.title for plot in curves)}]({path.name})\n"
 
 
-def _machine(load_before: float) -> str:
+def machine(load_before: float, others: Sequence[str]) -> str:
+    """The date, the processor and the versions, also of what else is measured."""
     packages = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES if _has(name)]
     date = dt.datetime.now(dt.timezone.utc).date()
     return (
         f"{date.isoformat()}: {len(os.sched_getaffinity(0))} cores of {_cpu()}, Linux {platform.release()}, "
-        f"{platform.python_implementation()} {platform.python_version()}, {', '.join([*packages, *versions()])}. "
+        f"{platform.python_implementation()} {platform.python_version()}, {', '.join([*packages, *others])}. "
         f"Its load average was {load_before:.1f} when the run began: at 0, nobody else used the cores."
     )
 

@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from .peers import (
     program,
     python_with,
 )
-from .processes import SERVER_CORE, Process
+from .processes import LOAD_CORE, SERVER_CORE, Process
 
 API_KEY = "30af96de47e3c58329045ff136a4a3ea"
 APP_ID = "bench"
@@ -102,22 +103,36 @@ _WITH_UVLOOP = "import sys, uvloop; from tambur.cli import main; sys.exit(main()
 
 @contextlib.contextmanager
 def tambur(
-    *, join_window_ms: float | None = None, uvloop: bool = False, is_traced: bool = False
+    *,
+    join_window_ms: float | None = None,
+    broker: str | None = None,
+    node_timeout_s: float | None = None,
+    limits: Mapping[str, float] = types.MappingProxyType({}),
+    uvloop: bool = False,
+    is_traced: bool = False,
 ) -> Iterator[Server]:
     """``tambur serve``, with its defaults but for one app and what is given.
 
     Parameters:
+        limits: of its configuration.
         uvloop: whether it runs on uvloop, which tambur[server] does not bring.
         is_traced: whether it is that of traced.py.
     """
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory, "tambur.toml")
-        server = "" if join_window_ms is None else f"[server]\njoin_window_ms = {join_window_ms}\n"
-        app = {"api_key": API_KEY, "app_id": APP_ID}
-        lines = [f"{name} = {json.dumps(value)}" for name, value in app.items()]
-        config.write_text(
-            "\n".join([server, "[[apps]]", *lines, f"secrets = [{json.dumps(SECRET)}]"]), "utf-8"
-        )
+        settings = {"join_window_ms": join_window_ms, "broker": broker, "node_timeout_s": node_timeout_s}
+        tables = {
+            "[server]": {name: value for name, value in settings.items() if value is not None},
+            "[limits]": limits,
+            "[[apps]]": {"api_key": API_KEY, "app_id": APP_ID, "secrets": [SECRET]},
+        }
+        # A JSON value of these is a TOML value, too.
+        lines = [
+            line
+            for head, table in tables.items()
+            for line in (head, *(f"{name} = {json.dumps(value)}" for name, value in table.items()))
+        ]
+        config.write_text("\n".join(lines), "utf-8")
         if uvloop:
             python_with("uvloop", "uvloop")
         code = ["-c", _WITH_UVLOOP if uvloop else _WITHOUT_UVLOOP]
@@ -128,17 +143,33 @@ def tambur(
             url = process.read_line().rpartition(" ")[2]
             port = int(url.rpartition(":")[2])
             options = {"path": f"/{API_KEY}/{APP_ID}", "steps": '?;t["subscribe",1,"news"];?;'}
-            yield Server(process, port, options, _signed(Tambur(API_KEY, APP_ID, SECRET, url)))
+            client = Tambur(API_KEY, APP_ID, SECRET, url)
+            yield Server(process, port, options, lambda text: signed(client, text, int(time.time())))
 
 
-def _signed(client: Tambur) -> Callable[[str], bytes]:
-    def request(text: str) -> bytes:
-        prepared = client.build_request("news", text, int(time.time()), secrets.token_hex(16))
-        lines = [f"POST {prepared.path_url} HTTP/1.1", f"Host: {client.api_host.removeprefix('http://')}"]
-        lines += [f"{name}: {value}" for name, value in prepared.headers.items()]
-        return ("\r\n".join(lines) + f"\r\n\r\n{prepared.body!s}").encode()
+def signed(client: Tambur, text: str, timestamp: int) -> bytes:
+    """The bytes of a publish of ours."""
+    prepared = client.build_request("news", text, timestamp, secrets.token_hex(16))
+    lines = [f"POST {prepared.path_url} HTTP/1.1", f"Host: {client.api_host.removeprefix('http://')}"]
+    lines += [f"{name}: {value}" for name, value in prepared.headers.items()]
+    return ("\r\n".join(lines) + f"\r\n\r\n{prepared.body!s}").encode()
 
-    return request
+
+# What connects ours.
+
+
+@contextlib.contextmanager
+def redis() -> Iterator[tuple[Process, int]]:
+    """A Redis that writes down what docs/redis.md advises; yields its port, too."""
+    executable = program("redis-server", "redis-server")
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as directory:
+        options = {"port": port, "bind": "127.0.0.1", "dir": directory, "save": "", "loglevel": "warning"}
+        options |= {"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction"}
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        with Process([executable, *words], core=LOAD_CORE) as process:
+            _wait_until_listening(process, port)
+            yield process, port
 
 
 # The peers.

@@ -129,7 +129,10 @@ def _parser() -> argparse.ArgumentParser:
         help="what connects nodes, such as redis://HOST (default: memory://, for one)",
     )
     serve.add_argument(
-        "--metrics-port", type=_port, metavar="PORT", help="Prometheus finds metrics there, on 127.0.0.1"
+        "--metrics-port",
+        type=_port,
+        metavar="PORT",
+        help="Prometheus finds metrics there, on 127.0.0.1; those of further workers at PORT + 1 and so on",
     )
     serve.add_argument("--tls-cert", metavar="FILE", help="PEM file with the certificate, for https and wss")
     serve.add_argument("--tls-key", metavar="FILE", help="PEM file with its key, if that is in another file")
@@ -183,8 +186,11 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _serve(arguments: argparse.Namespace) -> int:
     from .server import Config, serve  # noqa: PLC0415 - needs the server's extra
+    from .server.logs import Formatter  # noqa: PLC0415 - as above
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     given = {
         name: value

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.clients import LongPoll, WebSocket
 from benchmarks.load import loaded
 from benchmarks.peers import ROOT, MissingError
 from benchmarks.servers import STARTERS, TAMBUR
+from benchmarks.sizing import Client, cluster
 
 
 def test_a_part_is_measured_and_written_to_the_page(tmp_path: Path) -> None:
@@ -41,3 +43,19 @@ def test_the_load_counts_what_is_delivered() -> None:
         run = load.run("count", 10)
         assert (run.found["published"], run.found["deliveries"]) == (10, 50)
         assert load.run("burst", 2, 4).found["deliveries"] == 40
+
+
+def test_what_is_asked_of_redis_is_counted() -> None:
+    with cluster(1) as over:
+        (node,) = over.nodes
+        before = over.used()
+        clients: list[Client] = [WebSocket(node.port), LongPoll(node.port)]
+        for client in clients:
+            client.command("subscribe", "news")
+            client.wait()
+        alone = over.used() - before
+        # One subscription for both, of one node.
+        assert (alone.sent, alone.executed) == (1, 0)
+        assert 0 < alone.in_bytes < 1000
+        for client in clients:
+            client.close()

@@ -154,7 +154,9 @@ def test_serve_takes_its_app_from_the_environment_and_shows_no_secret() -> None:
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=TIMEOUT_S)
         assert "hunter2" not in line + out + err
-        assert "publish refused with 401: wrong signature" in err
+        assert (
+            ' INFO tambur.server: publish refused status=401 app=app stream=s reason="wrong signature' in err
+        )
 
 
 def test_serve_takes_its_apps_from_a_file_and_the_command_line_goes_before_it(tmp_path: Path) -> None:

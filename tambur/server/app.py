@@ -168,8 +168,12 @@ def run(config: Config, on_ready: Callable[[str], None]) -> None:
     with _reserve(config.host, config.port) as reserved:
         shared = dataclasses.replace(config, port=reserved.getsockname()[1])
 
-        def work(ready: Callable[[], None]) -> None:
-            Server(shared, shares_port=True).run(ready)
+        _check_metrics(config)
+
+        def work(number: int, ready: Callable[[], None]) -> None:
+            # Each has metrics of its own.
+            port = config.metrics_port and config.metrics_port + number
+            Server(dataclasses.replace(shared, workers=1, metrics_port=port), shares_port=True).run(ready)
 
         run_workers(
             config.workers,
@@ -233,6 +237,15 @@ def _metrics(config: Config, hub: Hub) -> Metrics | None:
     return Metrics(config.metrics_port, hub)
 
 
+def _check_metrics(config: Config) -> None:
+    """Find out whether every worker could listen for Prometheus."""
+    if config.metrics_port is not None:
+        from .metrics import check_port  # noqa: PLC0415 - as above
+
+        for number in range(config.workers):
+            check_port(config.metrics_port + number)
+
+
 def _tls(config: Config) -> ssl.SSLContext | None:
     if config.tls_cert is None:
         return None
@@ -266,10 +279,14 @@ def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int
 def _listen(host: str, port: int, *, shares_port: bool = False) -> socket.socket:
     family, address = _address(host, port)
     try:
-        return socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shares_port)
+        listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shares_port)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(f"cannot listen on {address[0]}, port {port}: {reason}") from None
+    # asyncio does this for sockets that name their protocol, which this one does not: without it, what is
+    # written shortly after something else waits for as long as the other side delays its acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _reserve(host: str, port: int) -> socket.socket:

@@ -171,7 +171,8 @@ class Config:
         tls_cert: a PEM file with the certificate and its chain, for https and wss alone; ``None`` for
             http and ws alone.
         tls_key: a PEM file with its private key; ``None`` if that stands in ``tls_cert``, too.
-        metrics_port: where Prometheus finds metrics on 127.0.0.1; ``None`` for nowhere.
+        metrics_port: where Prometheus finds metrics on 127.0.0.1; ``None`` for nowhere. Each of several
+            workers has a port of its own, from this one on.
         public_hosts: the values of ``Host`` that are answered, ``host`` or ``host:port``; any if empty.
         join_window_ms: for how long publications of a busy stream are joined into one write, in
             milliseconds; 0 writes each at once. The first of a stream that was idle never waits.
@@ -205,9 +206,9 @@ class Config:
             f"must be 1 to 65535, not {self.metrics_port}",
         )
         _require(
-            self.metrics_port is None or self.workers == 1,
+            self.metrics_port is None or self.metrics_port + self.workers - 1 <= 65535,
             "metrics_port",
-            f"is for a server of one process, not of {self.workers} workers, which have one each",
+            f"must leave a port for each of {self.workers} workers, from {self.metrics_port} up to 65535",
         )
         _require(self.tls_key is None or self.tls_cert is not None, "tls_key", "needs a tls_cert")
         try:

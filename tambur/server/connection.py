@@ -11,6 +11,7 @@ from . import commands
 from .broker import BrokerUnavailableError
 from .config import App, Limits
 from .hub import Hub, Outbox
+from .logs import line
 from .session import Disable, Effect, Enable, Join, Leave, Result, Send, Session
 
 MAX_MALFORMED_COMMANDS = 10
@@ -91,6 +92,10 @@ class Connection:
         return self._session.subscriber_id
 
     @property
+    def app_id(self) -> str:
+        return self._app.app_id
+
+    @property
     def is_busy(self) -> bool:
         """Whether so many commands wait that the transport should stop reading until ``drained``."""
         return len(self._queue) >= MAX_QUEUED_COMMANDS
@@ -127,7 +132,7 @@ class Connection:
                 if self._queue:  # unless it was closed meanwhile
                     await self._answer(self._queue.pop(0))
         except Exception:
-            logger.exception("answering a command failed")
+            logger.exception(line("command failed", app=self.app_id))
             self._queue.clear()
             self._transport.close(INTERNAL_ERROR, "internal error")
         finally:
@@ -145,9 +150,9 @@ class Connection:
             self._ack(0, str(error))
             if self._malformed >= MAX_MALFORMED_COMMANDS:
                 self._queue.clear()
-                self._transport.close(
-                    POLICY_VIOLATION, f"{MAX_MALFORMED_COMMANDS} malformed commands in a row"
-                )
+                reason = f"{MAX_MALFORMED_COMMANDS} malformed commands in a row"
+                logger.info(line("subscriber closed", app=self.app_id, reason=reason))
+                self._transport.close(POLICY_VIOLATION, reason)
             return
         self._malformed = 0
         answer = self._session.receive(command)
@@ -157,7 +162,8 @@ class Connection:
         try:
             await self._perform(answer)
         except BrokerUnavailableError as error:
-            logger.warning("%s refused: %s", type(command).__name__, error)
+            facts = {"app": self.app_id, "stream": command.stream, "reason": error}
+            logger.warning(line("command refused", command=type(command).__name__, **facts))
             self._ack(command.handle, Result.UNAVAILABLE.value)
             return
         self._session.commit(answer)

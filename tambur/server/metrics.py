@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+import socket
+from collections.abc import Iterable, Iterator
 
 from ..errors import ConfigurationError
 from .hub import Hub
@@ -45,12 +47,8 @@ class Metrics:
         registry = CollectorRegistry()
         self._collector = _Collector(hub)
         registry.register(self._collector)
-        try:
+        with _named(port):
             self._server, self._thread = start_http_server(port, ADDRESS, registry)
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {ADDRESS}, metrics_port {port}: {error.strerror}"
-            ) from None
 
     def start(self) -> None:
         """Have something to tell; called in the event loop of the hub."""
@@ -60,6 +58,26 @@ class Metrics:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def check_port(port: int) -> None:
+    """Find out whether metrics could listen there.
+
+    Raises:
+        ConfigurationError: if not.
+    """
+    with _named(port):
+        socket.create_server((ADDRESS, port)).close()
+
+
+@contextlib.contextmanager
+def _named(port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {ADDRESS}, metrics_port {port}: {error.strerror}"
+        ) from None
 
 
 class _Collector(Collector):

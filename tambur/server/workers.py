@@ -7,12 +7,16 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from typing import Any
+
+from ..errors import ConfigurationError
+from .logs import line
 
 REPLACEMENT_PAUSE_S = 1.0
 """Between a worker's start and that of its replacement, in seconds: one that dies at once shall not spin."""
@@ -21,7 +25,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 logger = logging.getLogger("tambur.server")
 
-Work = Callable[[Callable[[], None]], None]
+Work = Callable[[int, Callable[[], None]], None]
 
 
 def run_workers(count: int, work: Work, *, on_ready: Callable[[], None], end_timeout_s: float) -> None:
@@ -29,19 +33,20 @@ def run_workers(count: int, work: Work, *, on_ready: Callable[[], None], end_tim
 
     Parameters:
         count: how many processes.
-        work: what each does until it gets a SIGTERM itself; it is called with what is to be called once it
-            is ready. One that dies is replaced, and when this process dies they all end.
+        work: what each does until it gets a SIGTERM itself; it is called with the worker's number, from 0
+            on, and with what is to be called once it is ready. One that dies is replaced by one with the same
+            number, and when this process dies they all end.
         on_ready: called once all are ready.
         end_timeout_s: how long they may take to end, in seconds, before they are killed.
     """
     ready_end, ready_start = os.pipe()
     with _caught_signals() as signals_end:
-        started_at = {_start(work, ready_start): time.monotonic() for _ in range(count)}
-        starts_at: list[float] = []
+        working = {_start(work, number, ready_start): (number, time.monotonic()) for number in range(count)}
+        missing: dict[int, float] = {}  # the numbers of those that are to be replaced, and when
         not_ready_count = count
         while True:
-            pause_s = max(0.0, min(starts_at) - time.monotonic()) if starts_at else None
-            sentinels = {process.sentinel: process for process in started_at}
+            pause_s = max(0.0, min(missing.values()) - time.monotonic()) if missing else None
+            sentinels = {process.sentinel: process for process in working}
             heard = wait([signals_end, ready_end, *sentinels], pause_s)
             if signals_end in heard:
                 break
@@ -53,20 +58,22 @@ def run_workers(count: int, work: Work, *, on_ready: Callable[[], None], end_tim
             for sentinel in sentinels.keys() & heard:
                 process = sentinels[sentinel]
                 process.join()
-                logger.error("worker %s ended (%s), and is replaced", process.pid, process.exitcode)
-                starts_at.append(started_at.pop(process) + REPLACEMENT_PAUSE_S)
+                number, started_at = working.pop(process)
+                ended = {"pid": process.pid, "exit_status": process.exitcode}
+                logger.error(line("worker ended, replacing it", worker=number, **ended))
+                missing[number] = started_at + REPLACEMENT_PAUSE_S
             now = time.monotonic()
-            for due in [due for due in starts_at if due <= now]:
-                starts_at.remove(due)
-                started_at[_start(work, ready_start)] = now
-        _end(list(started_at), end_timeout_s)
+            for number in [number for number, due in missing.items() if due <= now]:
+                del missing[number]
+                working[_start(work, number, ready_start)] = number, now
+        _end(list(working), end_timeout_s)
     os.close(ready_end)
     os.close(ready_start)
 
 
-def _start(work: Work, ready_start: int) -> ForkProcess:
+def _start(work: Work, number: int, ready_start: int) -> ForkProcess:
     process = multiprocessing.get_context("fork").Process(
-        target=_child, args=(work, ready_start), daemon=True
+        target=_child, args=(work, number, ready_start), daemon=True
     )
     # A signal that comes before the child is rid of this process' handlers is kept for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -77,17 +84,21 @@ def _start(work: Work, ready_start: int) -> ForkProcess:
     return process
 
 
-def _child(work: Work, ready_start: int) -> None:
+def _child(work: Work, number: int, ready_start: int) -> None:
     signal.set_wakeup_fd(-1)
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
+    for caught in _SIGNALS:
+        signal.signal(caught, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def ready() -> None:
         os.write(ready_start, b".")
 
-    work(ready)
+    try:
+        work(number, ready)
+    except ConfigurationError as error:  # as when somebody took its port since the last one died
+        logger.error(line("worker cannot start", worker=number, reason=error))  # noqa: TRY400
+        sys.exit(1)
 
 
 def _end_with_parent() -> None:
@@ -104,7 +115,7 @@ def _end(processes: list[ForkProcess], timeout_s: float) -> None:
     for process in processes:
         process.join(max(0.0, deadline - time.monotonic()))
         if process.is_alive():
-            logger.error("worker %s did not end within %g s, and is killed", process.pid, timeout_s)
+            logger.error(line("worker killed, it did not end", pid=process.pid, timeout_s=timeout_s))
             process.kill()
             process.join()
 

@@ -225,6 +225,8 @@ def test_a_node_that_ends_answers_the_polls_at_the_others(redis_server: RedisSer
 class Process:
     """A node in a process of its own, or in several."""
 
+    metrics_port = 0
+
     def __init__(self, redis: RedisServer, directory: Path, node_timeout_s: float, *words: str) -> None:
         path = directory / "tambur.toml"
         path.write_text(

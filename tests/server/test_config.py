@@ -58,8 +58,8 @@ MISTAKES = [
     ("[server]\nport = true\n" + APP, "line 2: port must be an integer, not True"),
     ("[server]\nport = 70000\n" + APP, "line 2: port must be 0 to 65535, not 70000"),
     (
-        "[server]\nbroker = 'redis://h'\nworkers = 2\nmetrics_port = 9100\n" + APP,
-        "line 4: metrics_port is for a server of one process, not of 2 workers",
+        "[server]\nbroker = 'redis://h'\nworkers = 3\nmetrics_port = 65534\n" + APP,
+        "line 4: metrics_port must leave a port for each of 3 workers, from 65534 up to 65535",
     ),
     ("[server]\ntls_key = 'key.pem'\n" + APP, "line 2: tls_key needs a tls_cert"),
     ("[server]\nhost = ''\n" + APP, "line 2: host must not be empty"),

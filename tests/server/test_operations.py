@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 import socket
+import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import requests
 
+import tambur.server
 from tambur import ConfigurationError, RejectedError, Tambur
 from tambur.server import Config, Limits, Server, in_background
+from tambur.server.logs import Formatter
 from tests.conftest import API_KEY, APP, APP_ID, publisher, subscriber
 from tests.redis_server import RedisServer
 
+from .test_http import signed
 from .test_longpoll import Poller
-from .wire import free_port
+from .wire import Socket, ask, free_port
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -95,3 +102,100 @@ def test_a_port_that_is_taken_is_said_so() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"metrics_port {port}: Address already in use"):
             Server(Config(apps=(APP,), port=0, metrics_port=port))
+
+
+LINE = re.compile(r'([^"=]+?)((?: \w+=(?:[^" =\\]+|"(?:[^"\\]|\\.)*"))*)')
+
+
+def log_line(record: logging.LogRecord) -> tuple[str, dict[str, str]]:
+    """Take a line apart as whoever searches a log does: what happened, and the facts."""
+    found = LINE.fullmatch(record.getMessage())
+    assert found is not None, record.getMessage()
+    facts = re.findall(r' (\w+)=([^" =\\]+|"(?:[^"\\]|\\.)*")', found[2])
+    return found[1], {name: json.loads(v) if v.startswith('"') else v for name, v in facts}
+
+
+def test_every_line_of_the_log_is_documented() -> None:
+    package = Path(tambur.server.__file__).parent
+    source = "".join(path.read_text("utf-8") for path in package.rglob("*.py"))
+    logged = re.findall(r'logger\.\w+\(\s*"(.+?)"', source) + re.findall(r'\bline\(\s*"(.+?)"', source)
+    assert len(logged) >= 15
+    _, _, page = (DOCS / "operations.md").read_text("utf-8").partition("## Logs")
+    assert set(logged) == set(re.findall(r"^\| `(.+?)` \| [A-Z]+ \|", page, re.MULTILINE))
+
+
+FORGED = 'news\n2026-11-23T20:00:00.000Z INFO tambur.server: publish refused app="\u2028\x9b\\'
+
+
+def test_log_lines_hold_facts_and_whatever_strangers_send_is_no_line_of_its_own(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "tambur.server"), subscriber(server) as one:
+        for stream, secret in (
+            ("room 1", "wrong"),
+            (f"private:{one.subscriber_id}", "wrong"),
+            ("a=b", "wrong"),
+        ):
+            with Tambur(API_KEY, APP_ID, secret, server.url) as stranger, pytest.raises(RejectedError):
+                stranger.publish(stream, "x")
+        for destination in (FORGED, f"private:{one.subscriber_id}\n", "x" * 1000):
+            path = f"/app/{APP_ID}/stream/{quote(destination)}"
+            answer = ask(server, signed(server, "x", "m", line=f"POST {path} HTTP/1.1"))
+            assert answer.status == 400
+        assert (
+            ask(server, signed(server, "x", "m", line=f"POST /app/{quote(FORGED)}/stream/s HTTP/1.1")).status
+            == 404
+        )
+    logged = [log_line(record) for record in caplog.records]
+    assert {event for event, _ in logged} == {"publish refused"}
+    assert [(facts["status"], facts.get("app"), facts.get("stream")) for _, facts in logged] == [
+        ("401", APP_ID, "room 1"),
+        ("401", APP_ID, "private:SUBSCRIBER_ID"),
+        ("401", APP_ID, "a=b"),
+        ("400", APP_ID, FORGED),
+        ("400", APP_ID, "private:SUBSCRIBER_ID"),
+        ("400", APP_ID, "x" * 300 + "..."),
+        ("404", None, None),
+    ]
+    assert logged[0][1]["reason"].startswith("wrong signature; is the secret right")
+    assert logged[4][1]["reason"].endswith("'SUBSCRIBER_ID\\n'")
+    assert all(record.getMessage().isprintable() for record in caplog.records)
+    assert one.subscriber_id not in caplog.text
+
+
+def test_a_slow_subscriber_and_a_confused_one_are_logged(
+    caplog: pytest.LogCaptureFixture, stream: str
+) -> None:
+    limits = Limits(max_unsent_bytes=1000)
+    with (
+        caplog.at_level(logging.INFO, "tambur.server"),
+        in_background(Config(apps=(APP,), port=0, limits=limits)) as server,
+        publisher(server) as tambur,
+        Socket(server) as confused,
+    ):
+        slow = Poller(server)
+        slow.command("subscribe", stream)
+        tambur.publish(stream, "x" * 1000)
+        for _ in range(10):
+            confused.send_text(b"nonsense")
+        assert confused.close_code() == 1008
+    assert [log_line(record) for record in caplog.records] == [
+        ("slow subscriber dropped", {"app": APP_ID, "transport": "longpoll", "max_unsent_bytes": "1000"}),
+        ("subscriber closed", {"app": APP_ID, "reason": "10 malformed commands in a row"}),
+    ]
+
+
+def test_serve_logs_one_line_a_record_with_time_and_level() -> None:
+    formatter = Formatter()
+    try:
+        int("two\nlines")
+    except ValueError:
+        record = logging.makeLogRecord(
+            {"name": "asyncio", "levelno": 40, "levelname": "ERROR", "created": 1.5, "msecs": 500}
+            | {"msg": "one\rtwo %s", "args": ("\x1b[2J",), "exc_info": sys.exc_info()}
+        )
+    line = formatter.format(record)
+    assert line.startswith(
+        r"1970-01-01T00:00:01.500Z ERROR asyncio: one\rtwo \u001b[2J\nTraceback (most recent call last):\n"
+    )
+    assert line.endswith(r"ValueError: invalid literal for int() with base 10: 'two\nlines'")

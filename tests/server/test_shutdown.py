@@ -1,4 +1,4 @@
-"""How a server ends."""
+"""How a server listens, and how it ends."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from tambur import ConfigurationError
 from tambur.server import Config, Server, in_background
+from tambur.server.app import _listen
 from tests.conftest import API_KEY, APP, APP_ID, SECRET
 
 from .test_http import signed
@@ -73,6 +74,13 @@ def test_a_port_in_use_is_said_so() -> None:
             ConfigurationError, match=f"cannot listen on 127.0.0.1, port {port}: Address already in use"
         ):
             Server(Config(apps=(APP,), port=port))
+
+
+def test_what_is_written_does_not_wait_for_the_acknowledgement_of_what_was_before() -> None:
+    with _listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "256.1.1.1", "x" * 300, "203.0.113.1"])

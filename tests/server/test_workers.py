@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from tambur import ConfigurationError, Tambur
 from tambur.server import Config, serve
@@ -21,6 +22,8 @@ from tests.conftest import API_KEY, APP, APP_ID, SECRET
 from tests.redis_server import RedisServer
 
 from .test_cluster import Process
+from .test_operations import metrics
+from .wire import free_port
 
 COUNT = 3
 TIMEOUT_S = 10
@@ -41,9 +44,33 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody listens on."""
+    while True:
+        first = free_port()
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for port in range(first, first + count):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+
+
+def connections(parent: Process) -> list[float | None]:
+    """What each worker's metrics say; ``None`` where nobody answers."""
+    found: list[float | None] = []
+    for port in range(parent.metrics_port, parent.metrics_port + COUNT):
+        try:
+            found.append(metrics(port).get("tambur_connections"))
+        except requests.ConnectionError:
+            found.append(None)
+    return found
+
+
 @pytest.fixture
 def parent(redis_server: RedisServer, tmp_path: Path) -> Iterator[Process]:
-    process = Process(redis_server, tmp_path, 30, "--workers", str(COUNT))
+    metrics_port = free_ports(COUNT)
+    words = "--workers", str(COUNT), "--metrics-port", str(metrics_port)
+    process = Process(redis_server, tmp_path, 30, *words)
+    process.metrics_port = metrics_port
     with process.process:
         yield process
         process.process.kill()
@@ -72,6 +99,7 @@ def test_all_workers_serve_as_one_and_one_that_dies_is_replaced(parent: Process,
             tambur.publish(stream, str(i))
         for one in subscribers:
             assert [one.receive(10).text for _ in range(10)] == [str(i) for i in range(10)]
+        assert connections(parent) == [1] * COUNT
         victim = min(pids)
         os.kill(victim, signal.SIGKILL)
         deadline = time.monotonic() + TIMEOUT_S
@@ -79,6 +107,10 @@ def test_all_workers_serve_as_one_and_one_that_dies_is_replaced(parent: Process,
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert left > pids - {victim}
+        # The new one has the metrics of the one that died.
+        while sorted(connections(parent), key=str) != [0, *[1] * (COUNT - 1)]:
+            assert time.monotonic() < deadline, connections(parent)
+            time.sleep(0.02)
     with contextlib.ExitStack() as stack:
         survivors = one_at_each(parent, stack, stream)
         started = time.monotonic()
@@ -111,6 +143,14 @@ def test_a_port_that_others_share_is_not_shared_with_them(redis_server: RedisSer
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as listener:
         config = Config((APP,), port=listener.getsockname()[1], broker=redis_server.url(), workers=2)
         with pytest.raises(ConfigurationError, match="Address already in use"):
+            serve(config)
+
+
+def test_each_worker_needs_a_port_for_its_metrics(redis_server: RedisServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = Config((APP,), port=0, broker=redis_server.url(), workers=2, metrics_port=port - 1)
+        with pytest.raises(ConfigurationError, match=f"metrics_port {port}: Address already in use"):
             serve(config)
 
 

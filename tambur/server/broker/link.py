@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
+from ..logs import line
 from . import BrokerUnavailableError
 
 CALL_TIMEOUT_S = 2.0
@@ -173,7 +174,8 @@ class Link:
                     try:
                         self._take(channel, data)
                     except Exception:
-                        logger.exception("a message of the channel %r was lost", channel)
+                        told = channel.decode("utf-8", "replace")
+                        logger.exception(line("message from Redis lost", channel=told))
                 case [b"subscribe", bytes(channel), _] if channel in self._confirmations:
                     _settle(self._confirmations.pop(channel), None)
 

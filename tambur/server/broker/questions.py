@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable
 
+from ..logs import line
 from . import Answer, BrokerUnavailableError
 from .link import RETRY_AFTER_S, Link
 
@@ -98,6 +99,6 @@ class Questions:
         try:
             answer = await self._answer(question)
         except Exception:
-            logger.exception("a question of the node %s could not be answered", node)
+            logger.exception(line("question of another node not answered", node=node))
         else:
             self._tell(node, f"reply {number}\n".encode() + answer)

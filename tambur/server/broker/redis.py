@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ..logs import line
 from . import (
     CLAIM_WINDOW_S,
     Answer,
@@ -110,7 +111,9 @@ class RedisBroker:
                 # Its answer comes after all that was sent before it.
                 await asyncio.wait_for(self._link.call("PING"), GOODBYE_TIMEOUT_S)
             except (BrokerUnavailableError, asyncio.TimeoutError):
-                logger.warning("Redis heard no goodbye: users of this node are down for the others later")
+                logger.warning(
+                    line("Redis heard no goodbye: users are down later", timeout_s=self._node_timeout_s)
+                )
         self._deliver = lambda _: None
         if self._supervisor is not None:
             self._supervisor.cancel()
@@ -133,12 +136,11 @@ class RedisBroker:
             except (RedisError, OSError, asyncio.TimeoutError, BrokerUnavailableError) as error:
                 reason = link.failed.result() if link.failed.done() else error
                 if not was_told:
-                    logger.warning(
-                        "Redis is away, trying again until it is back: %s", str(reason) or repr(reason)
-                    )
+                    told = str(reason) or repr(reason)
+                    logger.warning(line("Redis is away, trying again until it is back", reason=told))
                 was_told = True
             except Exception:
-                logger.exception("the link to Redis failed, trying again")
+                logger.exception(line("link to Redis failed, trying again"))
             finally:
                 self._is_ready = False
                 self._link = None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Sequence
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, Router
@@ -16,7 +18,8 @@ from ...names import split_subscribe_path, subscribe_path
 from ..broker import AppKey, Broker
 from ..config import Config
 from ..counts import Counts
-from ..publishing import Publishing, RefusedError
+from ..logs import line
+from ..publishing import Publishing, RefusedError, Target
 from .jsonp import parse_caller
 
 _CORS = {"Access-Control-Allow-Origin": "*"}  # the 2012 browser publisher posts cross-origin
@@ -30,7 +33,24 @@ _METHODS = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT
 # its end, unless it is so long that this is no mistake.
 _MAX_DISCARDED_BODIES = 8
 
+_SUBSCRIBER_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
 logger = logging.getLogger("tambur.server")
+
+
+class _Anything(Convertor[str]):
+    regex = (
+        "(?s:.*)"  # starlette's path convertor stops at a line break, and answered 404 to a stream with one
+    )
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("anything", _Anything())
 
 
 def make_app(
@@ -71,21 +91,22 @@ def make_app(
     async def answer_publish(request: Request) -> Response:
         if request.method != "POST":
             return PlainTextResponse("publish with POST\n", 405, _CORS | {"Allow": "POST"})
+        target: Target | None = None
         try:
             target = publishing.target(request.headers.get("host", ""), request.scope["raw_path"])
             body = await _read_body(request, config.limits.max_body_bytes)
             replayed = await publishing.publish(target, request.headers.get("content-type", ""), body)
         except RefusedError as refused:
-            logger.info("publish refused with %s", refused)
+            logger.info(_refused_line(target, refused))
             return _refusal(refused, debug=request.query_params.get("debug") == "true")
         except ClientDisconnect:
-            logger.info("publish broken off by the publisher")
+            logger.info(line("publish broken off by the publisher", **_target_facts(target)))
             return Response(status_code=400)  # nobody is there to read it
         return Response(status_code=204, headers=_CORS | ({"Tambur-Replayed": "true"} if replayed else {}))
 
     app = Router(
         [
-            Route("/app/{rest:path}", publish, methods=_METHODS),
+            Route("/app/{rest:anything}", publish, methods=_METHODS),
             *routes,
             Route(_HEALTH, health, methods=["GET"]),
             Route("/{api_key}/{app_id}", balance, methods=["GET"]),
@@ -107,6 +128,25 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
     if size > max_bytes:
         raise RefusedError(413, f"the body has more than {max_bytes} bytes")
     return b"".join(chunks)
+
+
+def _refused_line(target: Target | None, refused: RefusedError) -> str:
+    reason = refused.reason
+    if target is not None and _is_private(target):
+        reason = _SUBSCRIBER_ID.sub("SUBSCRIBER_ID", reason)
+    return line("publish refused", status=refused.status, **_target_facts(target), reason=reason)
+
+
+def _target_facts(target: Target | None) -> dict[str, str]:
+    if target is None:
+        return {}
+    # Whoever knows a subscriber's id can read what he polls.
+    stream = "private:SUBSCRIBER_ID" if _is_private(target) else target.destination.decode("utf-8", "replace")
+    return {"app": target.app_id, "stream": stream}
+
+
+def _is_private(target: Target) -> bool:
+    return target.destination.startswith(b"private:")
 
 
 def _refusal(refused: RefusedError, *, debug: bool) -> Response:

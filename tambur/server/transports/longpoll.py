@@ -22,6 +22,7 @@ from ..broker import AppKey, Broker, BrokerUnavailableError
 from ..config import App, Config
 from ..connection import Connection
 from ..hub import Batch, Hub
+from ..logs import line
 from .jsonp import empty_answer, parse_caller
 
 _PATH = re.compile(rb"/comet(/[^/]+/[^/]+)(?:/([^/]+))?")
@@ -216,7 +217,8 @@ class _Subscriber:
                 self._keep(event)
         if self._unsent_bytes > self._limits.max_unsent_bytes:
             self._hub.counts.slow_subscribers += 1
-            logger.info("a subscriber polls too slowly: over %d bytes wait", self._limits.max_unsent_bytes)
+            facts = {"transport": "longpoll", "max_unsent_bytes": self._limits.max_unsent_bytes}
+            logger.info(line("slow subscriber dropped", app=self._connection.app_id, **facts))
             self.end()
 
     def _keep(self, event: bytes) -> None:
@@ -230,8 +232,7 @@ class _Subscriber:
     def drained(self) -> None:
         pass  # each command is a request of its own, so there is no reading to go on with
 
-    def close(self, code: int, reason: str) -> None:
-        logger.info("a subscriber that polls is closed: %d %s", code, reason)
+    def close(self, _code: int, _reason: str) -> None:
         self.end()
 
 

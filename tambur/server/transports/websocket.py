@@ -20,6 +20,7 @@ from ..broker import AppKey
 from ..config import App, Config
 from ..connection import Connection
 from ..hub import Batch, Hub
+from ..logs import line
 
 CLOSE_TIMEOUT_S = 1.0
 """How long a closed connection may take to send what is unsent and to say goodbye, in seconds."""
@@ -209,7 +210,9 @@ class WebSocket(asyncio.Protocol):
     def _require_reading(self) -> None:
         if not self._ending and self._transport.get_write_buffer_size() > self._max_unsent_bytes:
             self._context.hub.counts.slow_subscribers += 1
-            logger.info("a subscriber reads too slowly: over %d bytes are unsent", self._max_unsent_bytes)
+            app_id = self._connection.app_id if self._connection is not None else None
+            facts = {"transport": "websocket", "max_unsent_bytes": self._max_unsent_bytes}
+            logger.info(line("slow subscriber dropped", app=app_id, **facts))
             self.close(SLOW_SUBSCRIBER, "too much is unsent")
 
     def write_ack(self, event: bytes) -> None:

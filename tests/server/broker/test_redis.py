@@ -263,4 +263,4 @@ def test_messages_that_are_none_of_ours_are_passed_over(
 
     with caplog.at_level(logging.ERROR):
         run(redis_server, 1, scenario)
-    assert "a message of the channel b'tambur:0:stream:key/app:s' was lost" in caplog.text
+    assert "message from Redis lost channel=tambur:0:stream:key/app:s" in caplog.text
