@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import compute, delivery, growth, memory, publish, slow
+from . import compute, delivery, growth, memory, nodes, publish, slow
 from .page import write
 from .peers import ROOT, MissingError
 from .report import Section
@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[..., Section]] = {
     "signed": delivery.signed,
     "slow": slow.slow,
     "memory": memory.memory,
+    "nodes": nodes.nodes,
     "growth": growth.growth,
 }
 

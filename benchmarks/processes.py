@@ -39,7 +39,7 @@ class Process:
 
     Parameters:
         command: the program and its arguments.
-        core: the core that it may use; ignored where the machine has but one.
+        core: the core that it may use, ``None`` for any; ignored where the machine has but one.
         environment: all of its environment; ``None`` for ours.
         is_quiet: whether what it writes to its standard error is thrown away.
     """
@@ -48,12 +48,14 @@ class Process:
         self,
         command: Sequence[str | Path],
         *,
-        core: int,
+        core: int | None,
         environment: Mapping[str, str] | None = None,
         is_quiet: bool = False,
     ) -> None:
         _raise_file_limit()
-        pinned = [program("taskset", "util-linux"), "-c", str(core), *command] if _cores() > 1 else [*command]
+        pinned = [*command]
+        if core is not None and _cores() > 1:
+            pinned = [program("taskset", "util-linux"), "-c", str(core), *command]
         self._process = subprocess.Popen(
             pinned,
             stdin=subprocess.PIPE,
@@ -103,9 +105,14 @@ class Process:
         self._stdin.flush()
 
     def cpu(self) -> Cpu:
-        """Processor time that it has used."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text("ascii").rpartition(")")[2].split()
-        return Cpu(int(fields[11]) / _CLOCK_TICKS_PER_S, int(fields[12]) / _CLOCK_TICKS_PER_S)
+        """Processor time that it and its children have used."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("ascii").split()
+        ticks = [
+            Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[11:13]
+            for pid in (self.pid, *children)
+        ]
+        user, system = (sum(map(int, column)) for column in zip(*ticks, strict=True))
+        return Cpu(user / _CLOCK_TICKS_PER_S, system / _CLOCK_TICKS_PER_S)
 
     def private_bytes(self) -> int:
         """Memory of its own at this moment, without what it shares with others (libraries, for example)."""

@@ -106,6 +106,7 @@ def tambur(
     *,
     join_window_ms: float | None = None,
     broker: str | None = None,
+    workers: int | None = None,
     node_timeout_s: float | None = None,
     limits: Mapping[str, float] = types.MappingProxyType({}),
     uvloop: bool = False,
@@ -114,13 +115,19 @@ def tambur(
     """``tambur serve``, with its defaults but for one app and what is given.
 
     Parameters:
+        workers: ``None`` for one process on one core; otherwise they may use all cores.
         limits: of its configuration.
         uvloop: whether it runs on uvloop, which tambur[server] does not bring.
         is_traced: whether it is that of traced.py.
     """
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory, "tambur.toml")
-        settings = {"join_window_ms": join_window_ms, "broker": broker, "node_timeout_s": node_timeout_s}
+        settings = {
+            "join_window_ms": join_window_ms,
+            "broker": broker,
+            "workers": workers,
+            "node_timeout_s": node_timeout_s,
+        }
         tables = {
             "[server]": {name: value for name, value in settings.items() if value is not None},
             "[limits]": limits,
@@ -139,7 +146,8 @@ def tambur(
         if is_traced:
             code = ["-m", "benchmarks.traced"]
         command = [sys.executable, *code, "serve", "--port", "0", "--config", str(config)]
-        with Process(command, core=SERVER_CORE, is_quiet=True) as process:
+        core = SERVER_CORE if workers is None else None
+        with Process(command, core=core, is_quiet=True) as process:
             url = process.read_line().rpartition(" ")[2]
             port = int(url.rpartition(":")[2])
             options = {"path": f"/{API_KEY}/{APP_ID}", "steps": '?;t["subscribe",1,"news"];?;'}
