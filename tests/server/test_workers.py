@@ -18,9 +18,8 @@ from tambur import ConfigurationError, Tambur
 from tambur.server import Config, serve
 from tambur.subscriber import Subscriber
 from tests.conftest import API_KEY, APP, APP_ID, SECRET
+from tests.node_process import NodeProcess
 from tests.redis_server import RedisServer
-
-from .test_cluster import Process
 
 COUNT = 3
 TIMEOUT_S = 10
@@ -42,14 +41,14 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def parent(redis_server: RedisServer, tmp_path: Path) -> Iterator[Process]:
-    process = Process(redis_server, tmp_path, 30, "--workers", str(COUNT))
+def parent(redis_server: RedisServer, tmp_path: Path) -> Iterator[NodeProcess]:
+    process = NodeProcess(tmp_path, redis_server.url(2), "--workers", str(COUNT))
     with process.process:
         yield process
         process.process.kill()
 
 
-def one_at_each(parent: Process, stack: contextlib.ExitStack, stream: str) -> list[Subscriber]:
+def one_at_each(parent: NodeProcess, stack: contextlib.ExitStack, stream: str) -> list[Subscriber]:
     """Connect until every worker has a subscriber: the ids say who has which."""
     subscribers: dict[str, Subscriber] = {}
     deadline = time.monotonic() + TIMEOUT_S
@@ -63,7 +62,7 @@ def one_at_each(parent: Process, stack: contextlib.ExitStack, stream: str) -> li
     return list(subscribers.values())
 
 
-def test_all_workers_serve_as_one_and_one_that_dies_is_replaced(parent: Process, stream: str) -> None:
+def test_all_workers_serve_as_one_and_one_that_dies_is_replaced(parent: NodeProcess, stream: str) -> None:
     pids = children(parent.process.pid)
     assert len(pids) == COUNT
     with contextlib.ExitStack() as stack, Tambur(API_KEY, APP_ID, SECRET, parent.url) as tambur:
@@ -92,7 +91,7 @@ def test_all_workers_serve_as_one_and_one_that_dies_is_replaced(parent: Process,
             assert getattr(caught.value, "code", None) == 1001
 
 
-def test_no_worker_outlives_its_parent(parent: Process) -> None:
+def test_no_worker_outlives_its_parent(parent: NodeProcess) -> None:
     parent.end(signal.SIGKILL)
     deadline = time.monotonic() + TIMEOUT_S
     host, _, port = parent.url.removeprefix("http://").partition(":")

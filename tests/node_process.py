@@ -1,0 +1,84 @@
+"""A node in a process of its own, or in several: to be killed, paused, started again and looked into."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+from .conftest import API_KEY, APP_ID, SECRET
+
+TIMEOUT_S = 10
+
+
+class NodeProcess:
+    """``tambur serve`` with the app that tests use, listening once the constructor returns.
+
+    Parameters:
+        directory: where its configuration and its log are kept.
+        broker: the URL of its broker.
+        words: what else its command line says.
+        settings: lines of the table ``[server]``.
+    """
+
+    def __init__(self, directory: Path, broker: str, *words: str, **settings: float) -> None:
+        self._directory = directory
+        self._words = words
+        lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
+        (directory / "tambur.toml").write_text(
+            f'[server]\nbroker = "{broker}"\n{lines}'
+            f'[[apps]]\napi_key = "{API_KEY}"\napp_id = "{APP_ID}"\nsecrets = ["{SECRET}"]\n'
+        )
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start again, on the same port."""
+        command = [sys.executable, "-m", "tambur", "serve", "--config", str(self._directory / "tambur.toml")]
+        with (self._directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--port", str(self.port), *self._words],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().removeprefix("Tambur is listening on ").strip()
+        assert self.url, self.log
+        self.port = int(self.url.rpartition(":")[2])
+
+    def end(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+        self.process.communicate(timeout=TIMEOUT_S)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Its sockets stay open, and nobody answers."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    # What is in it.
+
+    @property
+    def log(self) -> str:
+        """All that it has logged, with what it logged before it was started again."""
+        return (self._directory / "log").read_text("utf-8")
+
+    def files(self) -> int:
+        """How many file descriptors it has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+
+def read_metrics(port: int) -> dict[str, float]:
+    """What Prometheus is told at a port of this machine."""
+    text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S).text
+    return {name: float(value) for name, value in re.findall(r"^(tambur\S+) (\S+)$", text, re.MULTILINE)}
