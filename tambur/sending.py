@@ -123,6 +123,12 @@ class _Adapter(HTTPAdapter):
             self._pool = super().get_connection_with_tls_context(*args, **kwargs)
         return self._pool
 
+    def close(self) -> None:
+        super().close()
+        # urllib3 leaves this to the garbage collection; whoever keeps an error keeps the pool, too.
+        if self._pool is not None:
+            self._pool.close()
+
 
 class Sender:
     """Connections to one server.
@@ -293,6 +299,8 @@ def _translate(
         or any("Tunnel connection failed" in str(cause) for cause in causes)
     ):
         return lost(f"the proxy does not connect: {because}", passing=True, undelivered=True)
+    if among(urllib3.exceptions.ClosedPoolError):
+        return lost("the publisher was closed meanwhile", passing=True, undelivered=True)
     if among(urllib3.exceptions.NewConnectionError):
         text = f"no connection to the server: {because}; is it running, at this host and port?"
         return lost(text, passing=True, undelivered=True)
