@@ -248,9 +248,9 @@ def _judge(response: requests.Response) -> Failure:
         text=f"the server answered {status}: {reason}",
         summary=str(status),
         is_passing=passing,
-        # 502 and 504 come from a proxy that does not know how far the request got; 500 and 2xx can be
-        # anything.
-        is_undelivered=300 <= status < 500 or status == 503,
+        # 502 and 504 come from a proxy that does not know how far the request got, 503 also from a server
+        # that lost its broker before it had an answer; 500 and 2xx can be anything.
+        is_undelivered=300 <= status < 500,
         response=response,
         retry_after=retry_after,
     )
