@@ -170,7 +170,7 @@ def test_the_documentation_lists_all_keys_and_channels(redis_server: RedisServer
         re.compile(re.sub("[A-Z_]+", "[^:]+", written))
         for written in re.findall(r"^\| `(tambur:.+?)` \|", text, re.MULTILINE)
     ]
-    assert len(documented) == 9
+    assert len(documented) == 11
 
     async def scenario(node: Node) -> None:
         await node.broker.subscribe(APP, "s")
