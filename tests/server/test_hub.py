@@ -404,15 +404,17 @@ def test_what_was_missed_goes_to_those_who_were_subscribed_when_it_was_published
     asyncio.run(whole())
 
 
+class PlacelessBroker(MemoryBroker):
+    """A broker that goes away as soon as it has been subscribed to something."""
+
+    async def place(self) -> int:
+        raise BrokerUnavailableError("the broker cannot be reached", 1)
+
+
 def test_who_cannot_be_told_how_far_publications_have_come_is_not_subscribed() -> None:
     async def whole() -> None:
-        broker = PlacingBroker(max_claims=10)
+        broker = PlacelessBroker(max_claims=10)
         node = await Node(broker).start()
-
-        async def away() -> int:
-            raise BrokerUnavailableError("the broker cannot be reached", 1)
-
-        broker.place = away  # type: ignore[method-assign]
         client = node.client("1", "s")
         await settle()
         assert client.seen.acks == [["ack", 1, "unavailable"]]

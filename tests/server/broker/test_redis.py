@@ -173,6 +173,10 @@ def test_the_documentation_lists_all_keys_and_channels(redis_server: RedisServer
         for written in re.findall(r"^\| `(tambur:.+?)` \|", text, re.MULTILINE)
     ]
     assert len(documented) == 11
+    assert (
+        f"{scripts.MAX_RECENT_BYTES // 2**20} MiB of them, until nothing has been published for {scripts.RECENT_S} s"
+        in text
+    )
 
     async def scenario(node: Node) -> None:
         await node.broker.subscribe(APP, "s")
