@@ -95,17 +95,28 @@ class Ledger:
             "raised": dict(Counter(type(e).__name__ for e in outcomes if e is not None)),
             "raised, though delivered": len(self._raised_though_delivered()),
             "deliveries": sum(len(numbers) for epoch in epochs for numbers in epoch.received.values()),
+            "duplicates": sum(count - 1 for seen in self._seen().values() for count in seen.values()),
             "subscribers": len(self.epochs),
             "connections lost": len(epochs) - len(self.epochs),
+        }
+
+    def _seen(self) -> dict[str, Counter[tuple[str, int]]]:
+        """How often each subscriber received each message, over all his connections."""
+        return {
+            name: Counter(
+                (stream, number)
+                for epoch in epochs
+                for stream, numbers in epoch.received.items()
+                for number in numbers
+            )
+            for name, epochs in self.epochs.items()
         }
 
     def _raised_though_delivered(self) -> set[tuple[str, int]]:
         return {
             (stream, number)
-            for epochs in self.epochs.values()
-            for epoch in epochs
-            for stream, numbers in epoch.received.items()
-            for number in numbers
+            for seen in self._seen().values()
+            for stream, number in seen
             if self.outcomes[stream][number - 1] is not None
         }
 
@@ -117,15 +128,13 @@ class Ledger:
             assert error is not None
             if not error.may_have_been_delivered:
                 found.append(f"{stream} {number} was delivered, which {error!r} denies")
+        for name, seen in self._seen().items():
+            found += [f"{name} received {what} {count} times" for what, count in seen.items() if count > 1]
         for name, epochs in self.epochs.items():
-            seen: Counter[tuple[str, int]] = Counter()
             for i, epoch in enumerate(epochs):
                 for stream, begun in epoch.begun.items():
-                    received = epoch.received[stream]
-                    seen.update((stream, number) for number in received)
-                    problems = self._compare(stream, begun, received, epoch.is_open)
+                    problems = self._compare(stream, begun, epoch.received[stream], epoch.is_open)
                     found += [f"{name}, connection {i}, {stream}: {problem}" for problem in problems]
-            found += [f"{name} received {what} {count} times" for what, count in seen.items() if count > 1]
         return found
 
     def _compare(self, stream: str, begun: int, received: list[int], is_open: bool) -> list[str]:

@@ -23,11 +23,14 @@ RECEIVE_S = 0.5
 
 CONNECT_PAUSE_S = 0.1
 
+MAX_LAST_PUBLISHES = 20
+"""After how many publishes that raised a stopped publisher gives up: no cluster is there any more."""
+
 TOKENS = Tambur(API_KEY, APP_ID, SECRET, "localhost")
 
 
 class Publisher(threading.Thread):
-    """Publishes to one stream until it is stopped, then until one more publish has returned ``True``.
+    """Publishes to one stream until it is stopped, and then until one more publish has returned ``True``.
 
     Parameters:
         url: where to.
@@ -56,8 +59,9 @@ class Publisher(threading.Thread):
         with self._tambur:
             while not self.stopped.wait(self._pause_s):
                 self._publish()
-            while not self._publish():
-                pass
+            for _ in range(MAX_LAST_PUBLISHES):
+                if self._publish():
+                    break
 
     def _publish(self) -> bool:
         number = self._ledger.begin(self._stream)
