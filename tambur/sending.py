@@ -123,6 +123,12 @@ class _Adapter(HTTPAdapter):
             self._pool = super().get_connection_with_tls_context(*args, **kwargs)
         return self._pool
 
+    def close(self) -> None:
+        super().close()
+        # urllib3 leaves this to the garbage collection; whoever keeps an error keeps the pool, too.
+        if self._pool is not None:
+            self._pool.close()
+
 
 class Sender:
     """Connections to one server.
@@ -242,9 +248,9 @@ def _judge(response: requests.Response) -> Failure:
         text=f"the server answered {status}: {reason}",
         summary=str(status),
         is_passing=passing,
-        # 502 and 504 come from a proxy that does not know how far the request got; 500 and 2xx can be
-        # anything.
-        is_undelivered=300 <= status < 500 or status == 503,
+        # 502 and 504 come from a proxy that does not know how far the request got, 503 also from a server
+        # that lost its broker before it had an answer; 500 and 2xx can be anything.
+        is_undelivered=300 <= status < 500,
         response=response,
         retry_after=retry_after,
     )
@@ -293,6 +299,8 @@ def _translate(
         or any("Tunnel connection failed" in str(cause) for cause in causes)
     ):
         return lost(f"the proxy does not connect: {because}", passing=True, undelivered=True)
+    if among(urllib3.exceptions.ClosedPoolError):
+        return lost("the publisher was closed meanwhile", passing=True, undelivered=True)
     if among(urllib3.exceptions.NewConnectionError):
         text = f"no connection to the server: {because}; is it running, at this host and port?"
         return lost(text, passing=True, undelivered=True)

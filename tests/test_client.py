@@ -230,6 +230,18 @@ def test_connections_are_kept() -> None:
         assert {request.connection for request in server.received} == {1}
 
 
+def test_close_closes_connections_though_an_error_of_theirs_is_kept() -> None:
+    with FaultyServer(faults.response("401 No")) as server:
+        tambur = publisher(server)
+        with pytest.raises(UnauthorizedError) as kept:
+            tambur.publish("test", "x")
+        tambur.publish("test", "y")
+        assert server.connections == 1
+        tambur.close()
+        assert server.closed.get(timeout=faults.TIMEOUT_S) == 1
+        assert kept.value.response is not None
+
+
 def test_publishing_after_close_opens_a_new_connection() -> None:
     with FaultyServer() as server:
         tambur = publisher(server)

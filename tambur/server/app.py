@@ -96,7 +96,7 @@ class Server:
             raise
 
     async def _start(self) -> None:
-        await self._broker.start(self._hub.deliver, self._long_polls.answer)
+        await self._broker.start(self._hub.deliver, self._long_polls.answer, self._hub.miss)
         if self._metrics is not None:
             self._metrics.start()
 

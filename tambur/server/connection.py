@@ -37,10 +37,6 @@ class Transport(Outbox, Protocol):
         """Send the answer to the oldest command that has none yet."""
         ...
 
-    def close(self, code: int, reason: str) -> None:
-        """Say goodbye to the subscriber, with a WebSocket close code where there is one."""
-        ...
-
     def drained(self) -> None:
         """All queued commands have been answered; reading may go on."""
         ...

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from ..names import Kind
 from .broker import AppKey, Broker, Publication
 from .commands import encode_direct, encode_presence
 from .counts import Counts
+
+SERVICE_RESTART = 1012  # a close code of the registry that RFC 6455 section 7.4.1 founded
 
 _OUTBOXES_A_TURN = 100  # of the event loop; less than a millisecond
 
@@ -54,6 +56,10 @@ class Outbox(Protocol):
         """
         ...
 
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye to the subscriber, with a WebSocket close code where there is one; as above."""
+        ...
+
 
 class _Stream:
     """The subscribers of one stream, by what they receive."""
@@ -76,7 +82,8 @@ class _Stream:
         self.confirmed = confirmed
         self.counts = counts
         self.waiting = 0  # subscribers that will be in outboxes once the broker has confirmed
-        self.outboxes: dict[Outbox, None] = {}  # a set that keeps the order
+        # Each with the place of the last publication before its subscription.
+        self.outboxes: dict[Outbox, int] = {}
         self.auth: set[Outbox] = set()
         self.presence: dict[Outbox, str] = {}
         self.direct: dict[str, set[Outbox]] = {}
@@ -158,6 +165,8 @@ class Hub:
             return
         if publication.kind is Kind.PRESENCE:
             self._deliver_presence(stream, publication)
+        elif publication.place:
+            self._deliver_late(stream, publication)
         elif publication.kind is Kind.DIRECT:
             stream.flush()
             batch = Batch((publication.event,))
@@ -199,6 +208,25 @@ class Hub:
             if user_id != publication.user_id:
                 outbox.write(batch)
 
+    def _deliver_late(self, stream: _Stream, publication: Publication) -> None:
+        stream.flush()
+        outboxes: Iterable[Outbox] = stream.outboxes
+        if publication.kind is Kind.DIRECT:
+            outboxes = stream.direct.get(publication.user_id or "", ())
+        elif publication.kind is Kind.AUTH:
+            outboxes = stream.auth
+        batch = Batch((publication.event,))
+        for outbox in outboxes:
+            # Who subscribed later may have had it elsewhere, over a connection that he lost.
+            if stream.outboxes[outbox] < publication.place:
+                outbox.write(batch)
+                self.counts.deliveries += 1
+
+    def miss(self) -> None:
+        """Something was published that can be delivered no more: all are to know, and connect again."""
+        for outbox in list(self._private.values()):
+            outbox.close(SERVICE_RESTART, "messages were missed")
+
     def gauges(self) -> Gauges:
         """What there is at the moment."""
         return Gauges(
@@ -235,11 +263,13 @@ class Hub:
         try:
             # Shielded, since the others that wait for the same stream are not to be cancelled with this one.
             await asyncio.shield(stream.confirmed)
+            place = await self._broker.place()
             stream.flush()
-            stream.outboxes[outbox] = None
+            stream.outboxes[outbox] = place
         finally:
             stream.waiting -= 1
-            self._forget_if_unused(app, name, stream)
+            if self._forget_if_unused(app, name, stream):
+                self._broker.unsubscribe(app, name)
 
     def unsubscribe(self, app: AppKey, name: str, outbox: Outbox) -> None:
         """The outbox gets nothing more of the stream, whose modes it has left before."""

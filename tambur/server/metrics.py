@@ -98,12 +98,14 @@ class _Collector(Collector):
         )
         for status, count in sorted(counts.publishes.items()):
             publishes.add_metric([str(status)], count)
+        tasks = len(asyncio.all_tasks()) - 1  # this one is only there to count
         return [
             GaugeMetricFamily("tambur_connections", "Subscribers that are connected.", gauges.connections),
             GaugeMetricFamily("tambur_subscriptions", "Streams of all subscribers.", gauges.subscriptions),
             GaugeMetricFamily(
                 "tambur_unsent_bytes", "What waits for subscribers to read it.", gauges.unsent_bytes
             ),
+            GaugeMetricFamily("tambur_tasks", "What the event loop has under way.", tasks),
             publishes,
             CounterMetricFamily("tambur_deliveries", "Messages handed to subscribers.", counts.deliveries),
             CounterMetricFamily(

@@ -7,8 +7,6 @@ import itertools
 import select
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from tambur import RateLimitedError, Tambur
 from tambur.server import App, Config, Server, in_background
 from tambur.subscriber import Subscriber
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
+from tests.node_process import NodeProcess
 from tests.redis_server import RedisServer
 
 from .test_http import signed
@@ -222,36 +221,11 @@ def test_a_node_that_ends_answers_the_polls_at_the_others(redis_server: RedisSer
         assert ask(other, poller.request()).status == 404
 
 
-class Process:
-    """A node in a process of its own, or in several."""
-
-    metrics_port = 0
-
-    def __init__(self, redis: RedisServer, directory: Path, node_timeout_s: float, *words: str) -> None:
-        path = directory / "tambur.toml"
-        path.write_text(
-            f'[server]\nport = 0\nbroker = "{redis.url(2)}"\nnode_timeout_s = {node_timeout_s}\n'
-            f'[[apps]]\napi_key = "{API_KEY}"\napp_id = "{APP_ID}"\nsecrets = ["{SECRET}"]\n'
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tambur", "serve", "--config", str(path), *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().removeprefix("Tambur is listening on ").strip()
-
-    def end(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-        self.process.communicate()
-
-
 def test_the_users_of_a_killed_node_are_down_and_who_is_elsewhere_stays(
     redis_server: RedisServer, stream: str, tmp_path: Path
 ) -> None:
     node_timeout_s = 2.0
-    victim = Process(redis_server, tmp_path, node_timeout_s)
+    victim = NodeProcess(tmp_path, redis_server.url(2), node_timeout_s=node_timeout_s)
     with (
         nodes(1, redis_server, database=2, node_timeout_s=node_timeout_s) as (node,),
         subscriber(node, stream) as alice,
@@ -280,7 +254,7 @@ def test_a_node_that_was_stopped_for_a_while_is_taken_for_dead_and_comes_back(
     redis_server: RedisServer, stream: str, tmp_path: Path
 ) -> None:
     node_timeout_s = 1.0
-    sleeper = Process(redis_server, tmp_path, node_timeout_s)
+    sleeper = NodeProcess(tmp_path, redis_server.url(2), node_timeout_s=node_timeout_s)
     with nodes(1, redis_server, database=2, node_timeout_s=node_timeout_s) as (node,):
         token = Tambur(API_KEY, APP_ID, SECRET, node.url).generate_presence_token
         with subscriber(node, stream) as alice, Subscriber(API_KEY, APP_ID, sleeper.url) as bob:

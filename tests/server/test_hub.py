@@ -368,6 +368,62 @@ def test_commands_are_answered_in_their_order_however_long_the_broker_takes() ->
     slow(scenario)
 
 
+class PlacingBroker(MemoryBroker):
+    """A broker that says how far publications have come."""
+
+    come_to = 0
+
+    async def place(self) -> int:
+        return self.come_to
+
+
+def test_what_was_missed_goes_to_those_who_were_subscribed_when_it_was_published() -> None:
+    async def whole() -> None:
+        broker = PlacingBroker(max_claims=10)
+        node = await Node(broker, join_window_s=10).start()
+        clients = []
+        for broker.come_to in (3, 5, 7):
+            client = node.client(str(broker.come_to), "s")
+            await settle()
+            client.enable_auth("s")
+            client.enable("direct", "s", "alice")
+            clients.append(client)
+            await settle()
+        await node.publish("s", "in time")
+        await node.publish("s", "joined")
+        for kind, user_id in ((Kind.PUBLIC, None), (Kind.AUTH, None), (Kind.DIRECT, "alice")):
+            event = b'["%s"]' % kind.value.encode()
+            node.hub.deliver(Publication(APP.key, kind, "s", event, user_id, place=6))
+        in_time = [["msg", "s", "public", text] for text in ("in time", "joined")]
+        late = [["public"], ["auth"], ["direct"]]
+        assert [c.seen.events for c in clients] == [in_time + late, in_time + late, in_time]
+        assert node.hub.counts.deliveries == 3 * 2 + 2 * 3
+        node.hub.miss()
+        assert [c.seen.closed for c in clients] == [(1012, "messages were missed")] * 3
+
+    asyncio.run(whole())
+
+
+class PlacelessBroker(MemoryBroker):
+    """A broker that goes away as soon as it has been subscribed to something."""
+
+    async def place(self) -> int:
+        raise BrokerUnavailableError("the broker cannot be reached", 1)
+
+
+def test_who_cannot_be_told_how_far_publications_have_come_is_not_subscribed() -> None:
+    async def whole() -> None:
+        broker = PlacelessBroker(max_claims=10)
+        node = await Node(broker).start()
+        client = node.client("1", "s")
+        await settle()
+        assert client.seen.acks == [["ack", 1, "unavailable"]]
+        assert not node.hub._streams
+        assert not broker._subscribed
+
+    asyncio.run(whole())
+
+
 def test_a_command_that_the_broker_cannot_do_has_changed_nothing() -> None:
     async def scenario(node: Node, broker: SlowBroker) -> None:
         client = node.client("1", "s")

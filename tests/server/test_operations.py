@@ -18,6 +18,7 @@ from tambur import ConfigurationError, RejectedError, Tambur
 from tambur.server import Config, Limits, Server, in_background
 from tambur.server.logs import Formatter
 from tests.conftest import API_KEY, APP, APP_ID, publisher, subscriber
+from tests.node_process import read_metrics
 from tests.redis_server import RedisServer
 
 from .test_http import signed
@@ -48,11 +49,6 @@ def test_one_without_its_broker_says_why(tmp_path: Path, stream: str) -> None:
         assert health(server) == (503, "Redis cannot be reached\n")
 
 
-def metrics(port: int) -> dict[str, float]:
-    text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
-    return {name: float(value) for name, value in re.findall(r"^(tambur\S+) (\S+)$", text, re.MULTILINE)}
-
-
 def test_metrics_count_what_happens(stream: str) -> None:
     port = free_port()
     limits = Limits(max_unsent_bytes=1000)
@@ -73,10 +69,11 @@ def test_metrics_count_what_happens(stream: str) -> None:
             tambur.publish(f"{stream}3", "x" * 100)
             with Tambur(API_KEY, APP_ID, "wrong", server.url) as stranger, pytest.raises(RejectedError):
                 stranger.publish(stream, "x")
-            found = metrics(port)
+            found = read_metrics(port)
             seconds = found.pop("tambur_broker_seconds_sum")
             assert 0 < seconds < 10
             assert found.pop("tambur_unsent_bytes") > 100
+            assert 1 <= found.pop("tambur_tasks") < 10
             assert found == {
                 "tambur_connections": 3,
                 "tambur_subscriptions": 4,
@@ -87,14 +84,14 @@ def test_metrics_count_what_happens(stream: str) -> None:
                 "tambur_broker_seconds_count": 4,
             }
             tambur.publish(f"{stream}3", "x" * 1000)
-            found = metrics(port)
+            found = read_metrics(port)
             assert (found["tambur_slow_subscribers_total"], found["tambur_connections"]) == (1, 2)
         documented = re.findall(
             r"^\| `(tambur\w+)", (DOCS / "operations.md").read_text("utf-8"), re.MULTILINE
         )
         assert {name.partition("{")[0] for name in found} - {"tambur_broker_seconds_sum"} == set(documented)
     with pytest.raises(requests.ConnectionError):
-        metrics(port)
+        read_metrics(port)
 
 
 def test_a_port_that_is_taken_is_said_so() -> None:

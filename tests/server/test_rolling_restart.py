@@ -18,9 +18,9 @@ from tambur import Tambur, TamburError, cli
 from tambur.server import Config
 from tambur.subscriber import Subscriber
 from tests.conftest import API_KEY, APP_ID, SECRET
+from tests.node_process import NodeProcess
 from tests.redis_server import RedisServer
 
-from .test_cluster import Process
 from .test_nginx import nginx
 from .wire import free_port
 
@@ -65,28 +65,25 @@ class Cluster:
     """Attributes: ``url`` is nginx', ``nodes`` the processes behind it."""
 
     def __init__(self, redis: RedisServer, directory: Path) -> None:
-        self._redis, self._directory = redis, directory
-        self.ports = [free_port() for _ in NODES]
-        self.nodes = [self._start(port) for port in self.ports]
+        for name in NODES:
+            (directory / name).mkdir()
+        self.nodes = [NodeProcess(directory / name, redis.url(2)) for name in NODES]
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def _start(self, port: int) -> Process:
-        return Process(self._redis, self._directory, 30, "--port", str(port))
-
     def restart(self, index: int) -> None:
-        self.nodes[index].end(signal.SIGTERM)
-        assert self.nodes[index].process.returncode == 0
-        self.nodes[index] = self._start(self.ports[index])
-        assert self.nodes[index].url.endswith(f":{self.ports[index]}")
+        node = self.nodes[index]
+        node.end(signal.SIGTERM)
+        assert node.process.returncode == 0
+        node.start()
 
     @property
     def site(self) -> str:
         """The compose file's configuration of nginx, with addresses of this machine."""
         text = str(COMPOSE["configs"]["nginx"]["content"]).replace("$$", "$")
-        for name, port in zip(NODES, self.ports, strict=True):
+        for name, node in zip(NODES, self.nodes, strict=True):
             assert text.count(f"{name}:8080") == 1
-            text = text.replace(f"{name}:8080", f"127.0.0.1:{port}")
+            text = text.replace(f"{name}:8080", f"127.0.0.1:{node.port}")
         return text.replace("listen 80;", f"listen 127.0.0.1:{self.port};")
 
 

@@ -19,10 +19,9 @@ from tambur import ConfigurationError, Tambur
 from tambur.server import Config, serve
 from tambur.subscriber import Subscriber
 from tests.conftest import API_KEY, APP, APP_ID, SECRET
+from tests.node_process import NodeProcess, read_metrics
 from tests.redis_server import RedisServer
 
-from .test_cluster import Process
-from .test_operations import metrics
 from .wire import free_port
 
 COUNT = 3
@@ -54,29 +53,28 @@ def free_ports(count: int) -> int:
             return first
 
 
-def connections(parent: Process) -> list[float | None]:
+def connections(parent: NodeProcess) -> list[float | None]:
     """What each worker's metrics say; ``None`` where nobody answers."""
     found: list[float | None] = []
     for port in range(parent.metrics_port, parent.metrics_port + COUNT):
         try:
-            found.append(metrics(port).get("tambur_connections"))
+            found.append(read_metrics(port).get("tambur_connections"))
         except requests.ConnectionError:
             found.append(None)
     return found
 
 
 @pytest.fixture
-def parent(redis_server: RedisServer, tmp_path: Path) -> Iterator[Process]:
-    metrics_port = free_ports(COUNT)
-    words = "--workers", str(COUNT), "--metrics-port", str(metrics_port)
-    process = Process(redis_server, tmp_path, 30, *words)
-    process.metrics_port = metrics_port
+def parent(redis_server: RedisServer, tmp_path: Path) -> Iterator[NodeProcess]:
+    process = NodeProcess(
+        tmp_path, redis_server.url(2), "--workers", str(COUNT), metrics_port=free_ports(COUNT)
+    )
     with process.process:
         yield process
         process.process.kill()
 
 
-def one_at_each(parent: Process, stack: contextlib.ExitStack, stream: str) -> list[Subscriber]:
+def one_at_each(parent: NodeProcess, stack: contextlib.ExitStack, stream: str) -> list[Subscriber]:
     """Connect until every worker has a subscriber: the ids say who has which."""
     subscribers: dict[str, Subscriber] = {}
     deadline = time.monotonic() + TIMEOUT_S
@@ -90,7 +88,7 @@ def one_at_each(parent: Process, stack: contextlib.ExitStack, stream: str) -> li
     return list(subscribers.values())
 
 
-def test_all_workers_serve_as_one_and_one_that_dies_is_replaced(parent: Process, stream: str) -> None:
+def test_all_workers_serve_as_one_and_one_that_dies_is_replaced(parent: NodeProcess, stream: str) -> None:
     pids = children(parent.process.pid)
     assert len(pids) == COUNT
     with contextlib.ExitStack() as stack, Tambur(API_KEY, APP_ID, SECRET, parent.url) as tambur:
@@ -124,7 +122,7 @@ def test_all_workers_serve_as_one_and_one_that_dies_is_replaced(parent: Process,
             assert getattr(caught.value, "code", None) == 1001
 
 
-def test_no_worker_outlives_its_parent(parent: Process) -> None:
+def test_no_worker_outlives_its_parent(parent: NodeProcess) -> None:
     parent.end(signal.SIGKILL)
     deadline = time.monotonic() + TIMEOUT_S
     host, _, port = parent.url.removeprefix("http://").partition(":")
@@ -147,10 +145,10 @@ def test_a_port_that_others_share_is_not_shared_with_them(redis_server: RedisSer
 
 
 def test_each_worker_needs_a_port_for_its_metrics(redis_server: RedisServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        config = Config((APP,), port=0, broker=redis_server.url(), workers=2, metrics_port=port - 1)
-        with pytest.raises(ConfigurationError, match=f"metrics_port {port}: Address already in use"):
+    first = free_ports(2)
+    with socket.create_server(("127.0.0.1", first + 1)):
+        config = Config((APP,), port=0, broker=redis_server.url(), workers=2, metrics_port=first)
+        with pytest.raises(ConfigurationError, match=f"metrics_port {first + 1}: Address already in use"):
             serve(config)
 
 

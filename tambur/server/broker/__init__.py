@@ -39,6 +39,8 @@ class Publication(NamedTuple):
         user_id: of a direct message, the only receiver; of a presence event, the user that it is
             about and who does not get it; otherwise ``None``.
         version: of a presence event, its place among the presence events of the stream.
+        place: of one that this node had missed and makes up for, its place among all publications: who
+            subscribed later (see :meth:`Broker.place`) does not get it. Otherwise 0.
     """
 
     app: AppKey
@@ -47,6 +49,7 @@ class Publication(NamedTuple):
     event: bytes
     user_id: str | None = None
     version: int = 0
+    place: int = 0
 
 
 class Claim(NamedTuple):
@@ -104,6 +107,7 @@ class BrokerUnavailableError(Exception):
 
 Deliver = Callable[[Publication], None]
 Answer = Callable[[bytes], Awaitable[bytes]]
+Missed = Callable[[], None]
 
 
 class Broker(Protocol):
@@ -117,12 +121,13 @@ class Broker(Protocol):
     def trouble(self) -> str | None:
         """Why nothing can be published at the moment; ``None`` if all is well."""
 
-    async def start(self, deliver: Deliver, answer: Answer) -> None:
+    async def start(self, deliver: Deliver, answer: Answer, missed: Missed = lambda: None) -> None:
         """Connect; where the broker is away, it is looked for until it is there.
 
         Parameters:
             deliver: called for whatever is published to subscribed streams.
             answer: called with what other nodes :meth:`ask` this one; cancelled when they no longer wait.
+            missed: called if something that was published to subscribed streams cannot be delivered any more.
         """
 
     async def close(self) -> None:
@@ -133,6 +138,9 @@ class Broker(Protocol):
 
     async def subscribe(self, app: AppKey, stream: str) -> None:
         """Have what is published to a stream delivered, from the moment this returns."""
+
+    async def place(self) -> int:
+        """How far publications have come: those from now on have places above that."""
 
     def unsubscribe(self, app: AppKey, stream: str) -> None:
         """Have a stream's publications delivered no more."""

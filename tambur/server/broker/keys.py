@@ -52,6 +52,9 @@ class Keys:
         self.links = self.prefix + b"links"
         self.leases = self.prefix + b"leases"
         self.claims_count = self.prefix + b"claims"
+        self.recent = self.prefix + b"recent"
+        self.place = self.prefix + b"place"
+        self.publications = self.recent, self.place
 
     def claims(self, timestamp: int) -> bytes:
         return b"%sclaims:%d" % (self.prefix, timestamp)
@@ -73,7 +76,7 @@ class Keys:
 
     def encode(self, publication: Publication) -> tuple[bytes, bytes]:
         """The channel that a publication goes to, and what is published there."""
-        app, kind, name, event, user_id, _ = publication
+        app, kind, name, event, user_id, *_ = publication
         if kind is Kind.PRIVATE:
             head = f"private\n{app.api_key}\n{app.app_id}\n{name}\n"
             return self.node(node_of(name)), head.encode() + event
@@ -85,14 +88,15 @@ class Keys:
 
 
 def decode_private(data: bytes) -> Publication:
-    """Read what :meth:`Keys.encode` made of a private message, behind its first line."""
-    api_key, app_id, subscriber_id, event = data.split(b"\n", 3)
+    """Read what :meth:`Keys.encode` made of a private message."""
+    _, api_key, app_id, subscriber_id, event = data.split(b"\n", 4)
     return Publication(AppKey(api_key.decode(), app_id.decode()), Kind.PRIVATE, subscriber_id.decode(), event)
 
 
-def decode(app: AppKey, stream: str, kind: bytes, data: bytes) -> Publication:
-    """Read what :meth:`Keys.encode` made of a message to a stream; ``kind`` is its first line."""
+def decode(app: AppKey, stream: str, data: bytes, place: int) -> Publication:
+    """Read what :meth:`Keys.encode` made of a message to a stream."""
+    kind, _, data = data.partition(b"\n")
     if kind == b"direct":
         user_id, _, event = data.partition(b"\n")
-        return Publication(app, Kind.DIRECT, stream, event, user_id.decode())
-    return Publication(app, Kind(kind.decode()), stream, data)
+        return Publication(app, Kind.DIRECT, stream, event, user_id.decode(), place=place)
+    return Publication(app, Kind(kind.decode()), stream, data, place=place)

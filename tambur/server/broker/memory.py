@@ -15,6 +15,7 @@ from . import (
     BrokerUnavailableError,
     Claim,
     Deliver,
+    Missed,
     Outcome,
     Presence,
     Publication,
@@ -74,7 +75,7 @@ class MemoryBroker:
     def trouble(self) -> str | None:
         return None if self._deliver is not None else "the server is shutting down"
 
-    async def start(self, deliver: Deliver, answer: Answer) -> None:  # noqa: ARG002 - nobody will ask
+    async def start(self, deliver: Deliver, answer: Answer, missed: Missed = lambda: None) -> None:  # noqa: ARG002 - nobody asks, nothing is missed
         self._deliver = deliver
 
     async def close(self) -> None:
@@ -85,6 +86,9 @@ class MemoryBroker:
 
     async def subscribe(self, app: AppKey, stream: str) -> None:
         self._subscribed.add((app, stream))
+
+    async def place(self) -> int:
+        return 0
 
     def unsubscribe(self, app: AppKey, stream: str) -> None:
         self._subscribed.discard((app, stream))

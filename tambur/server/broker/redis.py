@@ -16,6 +16,7 @@ from . import (
     BrokerUnavailableError,
     Claim,
     Deliver,
+    Missed,
     Outcome,
     Presence,
     Publication,
@@ -26,6 +27,7 @@ from .keys import Keys, decode, decode_private, encode_entry, new_node, new_subs
 from .link import CALL_TIMEOUT_S, RETRY_AFTER_S, Link, Wire
 from .pictures import Entry, Pictures
 from .questions import Questions
+from .recent import Recent
 from .urls import RedisUrl
 
 try:
@@ -81,6 +83,7 @@ class RedisBroker:
         self._streams: dict[bytes, tuple[AppKey, str]] = {}
         self._pictures = Pictures()
         self._questions = Questions(self._node, self._tell)
+        self._recent = Recent(self._keys, self._take)
         self._supervisor: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._links_count = 0
@@ -96,8 +99,8 @@ class RedisBroker:
 
     # Starting, and staying linked.
 
-    async def start(self, deliver: Deliver, answer: Answer) -> None:
-        self._deliver = deliver
+    async def start(self, deliver: Deliver, answer: Answer, missed: Missed = lambda: None) -> None:
+        self._deliver, self._recent.missed = deliver, missed
         self._questions.start(answer)
         tried = asyncio.Event()
         self._supervisor = asyncio.get_running_loop().create_task(self._supervise(tried))
@@ -154,6 +157,7 @@ class RedisBroker:
         """Connect, and catch up with what happened without this node."""
         await link.open()
         self._links_count += 1
+        self._recent.hold()
         await asyncio.gather(*(link.call("SCRIPT", "LOAD", script.text) for script in scripts.ALL))
         await link.subscribe(self._node_key)
         before = self._leased_until_ms
@@ -163,6 +167,7 @@ class RedisBroker:
             self._may_tell_downs = False
         self._link = link
         await asyncio.gather(*map(link.subscribe, self._streams))
+        await self._recent.catch_up(link)
         held = set(await link.call("SMEMBERS", self._node_key))
         wanted = {encode_entry(entry): entry for entry in self._pictures}
         for encoded in held - set(wanted):
@@ -190,9 +195,9 @@ class RedisBroker:
 
     async def _take_lease(self, link: Link, script: scripts.Script) -> int:
         """Returns until when the lease was before, in milliseconds since 1970; 0 if there was none."""
-        head, heard = link.ask(bytes)
+        head, heard = link.ask(self._recent.reach)
         lease_ms = round(self._node_timeout_s * _LEASE * 1000)
-        keys = self._keys.links, self._keys.leases
+        keys = self._keys.links, self._keys.leases, self._keys.place
         before, until_ms = await link.call(*script(*self._fence(), lease_ms, self._node_key, head, keys=keys))
         self._leased_until_ms = int(until_ms)
         self._clock_offset_ms = int(until_ms) - lease_ms - asyncio.get_running_loop().time() * 1000
@@ -211,22 +216,22 @@ class RedisBroker:
     # What Redis tells.
 
     def _receive(self, channel: bytes, data: bytes) -> None:
+        if self._recent.receive(channel, data):
+            return
         head, _, rest = data.partition(b"\n")
         if channel == self._node_key:
-            if head == b"private":
-                self._deliver(decode_private(rest))
-            else:
-                self._questions.receive(head, rest)
-            return
-        if channel not in self._streams:
-            return  # it was left just now
-        app, stream = self._streams[channel]
-        if head in (b"up", b"down"):
-            told = self._pictures.event(app, stream, rest.decode(), up=head == b"up")
+            self._questions.receive(head, rest)
+        elif channel in self._streams:  # and was not left just now
+            app, stream = self._streams[channel]
+            told = self._pictures.event(app, stream, rest.decode(), up={b"up": True, b"down": False}[head])
             if told is not None:
                 self._deliver(told)
-        else:
-            self._deliver(decode(app, stream, head, rest))
+
+    def _take(self, channel: bytes, data: bytes, place: int) -> None:
+        if channel == self._node_key:
+            self._deliver(decode_private(data))
+        elif channel in self._streams:
+            self._deliver(decode(*self._streams[channel], data, place))
 
     def _on_present(self, app: AppKey, stream: str, data: bytes) -> None:
         user_ids = data.decode().split("\n") if data else []
@@ -250,8 +255,11 @@ class RedisBroker:
         try:
             await link.subscribe(channel)
         except BrokerUnavailableError:
-            del self._streams[channel]
+            self._streams.pop(channel, None)
             raise
+
+    async def place(self) -> int:
+        return int(await self._ready_link().call("GET", self._keys.place) or 0)
 
     def unsubscribe(self, app: AppKey, stream: str) -> None:
         channel = self._keys.stream(app, stream)
@@ -278,6 +286,7 @@ class RedisBroker:
                     self._keys.claims(claim.timestamp),
                     self._keys.claims_count,
                     self._keys.rate(publication.app),
+                    *self._keys.publications,
                 ),
             )
         )
@@ -295,7 +304,8 @@ class RedisBroker:
         return Outcome.REPLAYED if signature == claim.signature else Outcome.NONCE_REUSED
 
     async def send(self, publication: Publication) -> None:
-        await self._send(*self._keys.encode(publication))
+        encoded, keys = self._keys.encode(publication), self._keys.publications
+        await self._ready_link().call(*scripts.DIRECT(self._deadline_ms(), *encoded, keys=keys))
 
     async def ask(self, subscriber_id: str, question: bytes, *, timeout_s: float) -> bytes | None:
         node = node_of(subscriber_id)

@@ -10,6 +10,14 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+RECENT_S = 60
+"""For how many seconds after the last publication Redis keeps the recent ones."""
+
+MAX_RECENT_BYTES = 64 * 1024 * 1024
+"""How many bytes of them Redis keeps at most."""
+
+_ENTRY_BYTES = 64  # that one of them takes beside its channel and data
+
 
 class Script:
     """One script, which Redis knows by the digest of its text."""
@@ -36,17 +44,36 @@ if clock_ms > tonumber(ARGV[1]) then
 end
 """
 
+# A node that lost its link makes up for what it missed from here. A place counts bytes, which bounds what is
+# kept. The first is the clock: if Redis forgets it all, places go on above those that it had given.
+_HAND_OUT = f"""
+local function hand_out(recent_key, place_key, channel, data)
+  local before = redis.call('GET', place_key) or string.format('%.0f', time[1] * 1000000 + time[2])
+  local place = string.format('%.0f', before + #channel + #data + {_ENTRY_BYTES})
+  local oldest = string.format('%.0f', place - {MAX_RECENT_BYTES})
+  redis.call('SET', place_key, place)
+  redis.call('XADD', recent_key, 'MINID', '~', oldest, place .. '-0',
+    'before', before, 'channel', channel, 'data', data)
+  redis.call('EXPIRE', recent_key, {RECENT_S})
+  redis.call('PUBLISH', channel, place .. ' ' .. data)
+end
+"""
+
 # ARGV: until when, channel, what is published. Returns how many listen.
 SEND = Script(f"""{_IN_TIME}
 return redis.call('PUBLISH', ARGV[2], ARGV[3])
 """)
 
-# KEYS: the claims of one second; how many claims there are; the app's token bucket.
+# KEYS: the recent publications, the place of the last. ARGV: until when, channel, what is published.
+DIRECT = Script(f"{_IN_TIME}{_HAND_OUT}hand_out(KEYS[1], KEYS[2], ARGV[2], ARGV[3])")
+
+# KEYS: the claims of one second; how many claims there are; the app's token bucket; the recent
+#       publications, the place of the last.
 # ARGV: until when, channel, what is published, nonce, signature, timestamp, now, for how many seconds a
 #       claim is kept, how many at most, publishes/s or "".
 # Returns what became of it, and after how many seconds to try again.
 PUBLISH = Script(
-    f"{_IN_TIME}"
+    f"{_IN_TIME}{_HAND_OUT}"
     """
 local nonce, signature, timestamp, now = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local kept_s, max_claims, per_s = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -96,7 +123,7 @@ if per_s then
   redis.call('HSET', KEYS[3], 'tokens', tokens - 1, 'filled_at', string.format('%.6f', clock))
   redis.call('EXPIRE', KEYS[3], math.ceil(math.max(1, per_s) / per_s) + 1)
 end
-redis.call('PUBLISH', ARGV[2], ARGV[3])
+hand_out(KEYS[4], KEYS[5], ARGV[2], ARGV[3])
 return {'delivered', '0'}
 """
 )
@@ -123,14 +150,15 @@ local function leave(prefix, node_key, entry)
 end
 """
 
-# KEYS: the links, the leases. ARGV: node, number of its link, for how many milliseconds the lease is,
-#       the node's channel, what is published there once it is done.
+# KEYS: the links, the leases, the place of the last publication. ARGV: node, number of its link, for how
+#       many milliseconds the lease is, the node's channel, the beginning of the answer that is
+#       published there; the rest of it is that place.
 # Returns until when the node's lease was, and until when it is, in milliseconds since 1970.
 _LEASE = f"""{_CLOCK}
 local before = redis.call('ZSCORE', KEYS[2], ARGV[1])
 local until_ms = clock_ms + ARGV[3]
 redis.call('ZADD', KEYS[2], until_ms, ARGV[1])
-redis.call('PUBLISH', ARGV[4], ARGV[5])
+redis.call('PUBLISH', ARGV[4], ARGV[5] .. (redis.call('GET', KEYS[3]) or '0'))
 return {{before or '', string.format('%.0f', until_ms)}}
 """
 
@@ -186,4 +214,4 @@ end
 return 1
 """)
 
-ALL = (SEND, PUBLISH, ENTER, LEASE, JOIN, PRESENT, LEAVE, SWEEP)
+ALL = (SEND, DIRECT, PUBLISH, ENTER, LEASE, JOIN, PRESENT, LEAVE, SWEEP)

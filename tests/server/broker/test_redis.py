@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tambur.server.broker import (
 )
 from tambur.server.broker.redis import MAX_CLOCK_SKEW_S, RedisBroker
 from tests.redis_server import RedisServer
+from tests.tcp_proxy import TcpProxy
 
 from .contract import (
     APP,
@@ -170,7 +172,11 @@ def test_the_documentation_lists_all_keys_and_channels(redis_server: RedisServer
         re.compile(re.sub("[A-Z_]+", "[^:]+", written))
         for written in re.findall(r"^\| `(tambur:.+?)` \|", text, re.MULTILINE)
     ]
-    assert len(documented) == 9
+    assert len(documented) == 11
+    assert (
+        f"{scripts.MAX_RECENT_BYTES // 2**20} MiB of them, until nothing has been published for {scripts.RECENT_S} s"
+        in text
+    )
 
     async def scenario(node: Node) -> None:
         await node.broker.subscribe(APP, "s")
@@ -244,6 +250,122 @@ def test_a_link_that_was_given_up_can_change_nothing_any_more(redis_server: Redi
         assert (await second.join(APP, "s", "carol", "c")).user_ids == ("alice", "carol")
 
     run(redis_server, 2, scenario)
+
+
+@contextlib.asynccontextmanager
+async def two_nodes(redis: RedisServer) -> AsyncIterator[tuple[Node, Node, TcpProxy, list[None]]]:
+    """Two nodes, a proxy before the Redis of the second, and how often that one was told that it missed something."""
+    missed: list[None] = []
+    with TcpProxy(redis.port) as link:
+        one = Node(broker(redis, max_claims=1000))
+        two = Node(from_url(f"redis://127.0.0.1:{link.port}", max_claims=100, node_timeout_s=30))
+        await one.broker.start(one.delivered.append, nobody_asks)
+        await two.broker.start(two.delivered.append, nobody_asks, lambda: missed.append(None))
+        try:
+            yield one, two, link, missed
+        finally:
+            await one.broker.close()
+            await two.broker.close()
+
+
+@contextlib.asynccontextmanager
+async def cut(node: Node, link: TcpProxy) -> AsyncIterator[None]:
+    """A node has no link, until the end of this, and has found it again."""
+    assert isinstance(node.broker, RedisBroker)
+    assert node.broker._link is not None
+    link.refuse(True)
+    link.drop()
+    await node.broker._link.failed
+    yield
+    link.refuse(False)
+    await ready(node)
+
+
+def test_a_node_makes_up_for_what_it_missed_in_order(redis_server: RedisServer) -> None:
+    async def scenario() -> None:
+        async with two_nodes(redis_server) as (one, two, link, missed):
+            private = Publication(APP, Kind.PRIVATE, two.broker.new_subscriber_id(), b"private")
+            direct = Publication(APP, Kind.DIRECT, "s", b"direct", "bob")
+            many = [public("s", str(i)) for i in range(250)]
+            await two.broker.subscribe(APP, "s")
+            await one.publish(public("s", "before"), claim("before"))
+            await two.settle()
+            async with cut(two, link):
+                await one.publish(public("t", "of no interest"), claim("t"))
+                await one.publish(private, claim("private"))
+                await one.broker.send(direct)
+                for i, publication in enumerate(many):
+                    await one.publish(publication, claim(str(i)), now=NOW)
+                assert await one.publish(many[0], claim("0")) == REPLAYED
+                place = await one.broker.place()
+            await one.publish(public("s", "after"), claim("after"))
+            await two.settle()
+            assert [p._replace(place=0) for p in two.delivered] == [
+                *(public("s", "before"), private, direct, *many, public("s", "after")),
+            ]
+            places = [p.place for p in two.delivered if p.kind is not Kind.PRIVATE]
+            assert (places[0], places[-1]) == (0, 0)
+            assert places[1:-1] == sorted(places[1:-1])
+            assert 0 < places[1] < places[-2] == place
+            # What it has made up for is not made up for again.
+            del two.delivered[:]
+            async with cut(two, link):
+                pass
+            await two.settle()
+            assert (two.delivered, missed) == ([], [])
+
+    asyncio.run(scenario())
+
+
+def test_a_node_says_if_it_cannot_make_up_for_all(redis_server: RedisServer) -> None:
+    async def scenario() -> None:
+        async with two_nodes(redis_server) as (one, two, link, missed):
+            await two.broker.subscribe(APP, "s")
+            for lost in ("all", "the first"):
+                await one.publish(public("s", "before"), claim(f"before {lost}"))
+                await two.settle()
+                del two.delivered[:], missed[:]
+                async with cut(two, link):
+                    await one.publish(public("s", "x"), claim(f"x {lost}"))
+                    redis_server.cli("DEL", "tambur:0:recent")
+                    if lost == "the first":
+                        await one.publish(public("s", "y"), claim(f"y {lost}"))
+                await one.publish(public("s", "z"), claim(f"z {lost}"))
+                await two.settle()
+                assert len(missed) == 1
+                assert [p.event for p in two.delivered] == ([b"z"] if lost == "all" else [b"y", b"z"])
+
+    asyncio.run(scenario())
+
+
+def test_a_redis_that_forgot_has_places_above_those_it_gave(redis_server: RedisServer) -> None:
+    async def scenario() -> None:
+        async with two_nodes(redis_server) as (one, two, link, _):
+            await two.broker.subscribe(APP, "s")
+            await one.publish(public("s", "before"), claim("before"))
+            place = await one.broker.place()
+            await two.settle()
+            async with cut(two, link):
+                redis_server.cli("FLUSHDB")
+                await one.publish(public("s", "after"), claim("after"))
+                assert await one.broker.place() > place
+            await two.settle()
+            assert [p.event for p in two.delivered] == [b"before", b"after"]
+
+    asyncio.run(scenario())
+
+
+def test_what_is_kept_for_others_is_bounded(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(node: Node) -> None:
+        for i in range(1200):
+            await node.publish(public("s", "x" * 64 * 1024), claim(str(i)))
+        kept = int(redis_server.cli("XLEN", "tambur:0:recent"))
+        assert 0.9 < kept * 64 * 1024 / scripts.MAX_RECENT_BYTES <= 1.01
+        assert 0 < int(redis_server.cli("TTL", "tambur:0:recent")) <= scripts.RECENT_S
+
+    run(redis_server, 1, scenario, max_claims=2000)
 
 
 def test_messages_that_are_none_of_ours_are_passed_over(

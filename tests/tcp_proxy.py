@@ -1,0 +1,166 @@
+"""A TCP proxy on a port of its own that passes everything on, until it is told to drop, delay or truncate."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+
+CHUNK_BYTES = 65536
+
+
+@dataclass(eq=False)
+class _Connection:
+    """The two sockets of one connection."""
+
+    client: asyncio.StreamWriter
+    target: asyncio.StreamWriter
+    is_truncated: bool = False
+
+    def abort(self) -> None:
+        for writer in (self.client, self.target):
+            writer.transport.abort()
+
+
+class TcpProxy:
+    """Listens on 127.0.0.1 from the moment it is made; any thread may call it.
+
+    Parameters:
+        ports: to which connections go in turn, on 127.0.0.1; one that refuses is passed over.
+    """
+
+    def __init__(self, *ports: int) -> None:
+        self._ports = deque(ports)
+        self._open: set[_Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refuses = False
+        self._delay_s = 0.0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="tcp-proxy")
+        self._thread.start()
+        self._server = asyncio.run_coroutine_threadsafe(
+            asyncio.start_server(self._accept, "127.0.0.1", 0), self._loop
+        ).result()
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    def __enter__(self) -> TcpProxy:  # noqa: PYI034
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    # What it is told.
+
+    def refuse(self, refuses: bool) -> None:
+        """Drop every connection as soon as it is made, or no more."""
+        self._refuses = refuses
+
+    def delay(self, delay_s: float) -> None:
+        """Have every chunk wait, in both directions, before it is passed on; 0 for no delay."""
+        self._delay_s = delay_s
+
+    def drop(self) -> int:
+        """Break all connections off, with what is under way; returns how many there were."""
+        return self._do(self._drop)
+
+    def truncate(self) -> int:
+        """Pass half of what comes next on each connection, and then break it off."""
+        return self._do(self._truncate)
+
+    @property
+    def connections(self) -> list[tuple[int, int]]:
+        """The ports of those that are open: the client's, and that of the target."""
+        return [
+            (connection.client.get_extra_info("peername")[1], connection.target.get_extra_info("peername")[1])
+            for connection in self._open.copy()
+        ]
+
+    # What happens in its loop.
+
+    def _do(self, act: object) -> int:
+        assert callable(act)
+
+        async def call() -> int:
+            count = len(self._open)
+            act()
+            return count
+
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+
+    def _drop(self) -> None:
+        for connection in self._open:
+            connection.abort()
+
+    def _truncate(self) -> None:
+        for connection in self._open:
+            connection.is_truncated = True
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = self._loop.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if self._refuses:
+                raise ConnectionRefusedError  # noqa: TRY301
+            target_reader, target = await self._connect()
+        except (ConnectionRefusedError, asyncio.CancelledError):
+            writer.transport.abort()
+            return
+        connection = _Connection(writer, target)
+        self._open.add(connection)
+        try:
+            await asyncio.gather(
+                self._pass_on(connection, reader, target), self._pass_on(connection, target_reader, writer)
+            )
+        finally:
+            self._open.discard(connection)
+            connection.abort()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        for _ in range(len(self._ports)):
+            port = self._ports[0]
+            self._ports.rotate(-1)
+            try:
+                return await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                pass
+        raise ConnectionRefusedError(f"nobody listens on {list(self._ports)}")
+
+    async def _pass_on(
+        self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            while data := await reader.read(CHUNK_BYTES):
+                if self._delay_s:
+                    await asyncio.sleep(self._delay_s)
+                if connection.is_truncated:
+                    writer.write(data[: len(data) // 2])
+                    await writer.drain()
+                    connection.abort()
+                    return
+                writer.write(data)
+                await writer.drain()
+            if not writer.is_closing():
+                writer.write_eof()
+        except OSError:
+            connection.abort()
+
+    async def _end(self) -> None:
+        self._server.close()
+        self._drop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # in which what was aborted is closed
