@@ -37,6 +37,12 @@ KEEP_ALIVE_S = 65
 BACKLOG = 2048
 """How many connections may wait to be accepted."""
 
+ACCEPTED_IN_A_ROW = 32
+"""How many connections are accepted before all others have their turn."""
+
+FILES_BESIDES = 64
+"""How many files a process has open besides its connections, at most."""
+
 WORKER_END_S = 1.7
 """How much longer than its shutdown a worker may take to end, in seconds."""
 
@@ -79,6 +85,7 @@ class Server:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            backlog=ACCEPTED_IN_A_ROW,  # asyncio means both by it, and _Uvicorn puts the queue right
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=config.limits.shutdown_timeout_s,
             ssl_context_factory=(lambda *_: tls) if tls is not None else None,
@@ -158,6 +165,7 @@ def run(config: Config, on_ready: Callable[[str], None]) -> None:
     Raises:
         ConfigurationError: as :class:`Server` does, or if this system cannot have several processes listen.
     """
+    config = _with_open_files(config)
     if config.workers == 1:
         server = Server(config)
         server.run(lambda: on_ready(server.url))
@@ -197,6 +205,8 @@ class _Uvicorn(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self._before()
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)
         self.on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -246,6 +256,32 @@ def _tls(config: Config) -> ssl.SSLContext | None:
             files += f" and tls_key {config.tls_key!r}"
         raise ConfigurationError(f"cannot use {files}: {error.strerror or error}") from None
     return context
+
+
+def _with_open_files(config: Config) -> Config:
+    """Have the system allow as many open files as ``max_connections`` needs, or lower that."""
+    try:
+        import resource  # noqa: PLC0415 - Windows has neither the module nor the limit
+    except ImportError:
+        return config
+    limits = config.limits
+    needed = limits.max_connections + FILES_BESIDES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed == needed:
+        return config
+    max_connections = max(1, allowed - FILES_BESIDES)
+    logger.warning(
+        "max_connections is %d instead of %d: that would need %d open files, and the system allows %d "
+        "(ulimit -Hn, or LimitNOFILE of a service)",
+        max_connections,
+        limits.max_connections,
+        needed,
+        allowed,
+    )
+    return dataclasses.replace(config, limits=dataclasses.replace(limits, max_connections=max_connections))
 
 
 def _make_broker(config: Config) -> Broker:

@@ -277,6 +277,7 @@ class WebSocket(asyncio.Protocol):
         if self._ending:
             return
         self._ending = True
+        self._fragments.clear()
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
