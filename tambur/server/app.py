@@ -37,7 +37,7 @@ KEEP_ALIVE_S = 65
 BACKLOG = 2048
 """How many connections may wait to be accepted."""
 
-ACCEPTED_IN_A_ROW = 32
+ACCEPTED_IN_A_ROW = 8
 """How many connections are accepted before all others have their turn."""
 
 FILES_BESIDES = 64

@@ -24,8 +24,11 @@ from ..hub import Batch, Hub
 CLOSE_TIMEOUT_S = 1.0
 """How long a closed connection may take to send what is unsent and to say goodbye, in seconds."""
 
-READ_BYTES = 2048
-"""How much of what a subscriber has sent is parsed before all others have their turn, in bytes."""
+FRAMES_IN_A_ROW = 32
+"""After how many frames of a subscriber all others have their turn."""
+
+PARSED_BYTES = 512
+"""How much is parsed before frames are counted, in bytes: up to 85 may be in it."""
 
 # Close codes: RFC 6455 section 7.4.1, and ours for a subscriber that reads too slowly.
 GOING_AWAY = 1001
@@ -122,16 +125,20 @@ class WebSocket(asyncio.Protocol):
 
     def _parse_some(self) -> None:
         self._turn = None
-        # A head has been measured, and its end must not wait for a turn.
-        end = READ_BYTES if self._connection is not None else len(self._unparsed)
-        data, self._unparsed = self._unparsed[:end], self._unparsed[end:]
-        self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
-            self._heard_at = self._loop.time()  # who sends no whole frame gives no sign of life
-            if isinstance(event, Request):
-                self._shake_hands(event)
-            elif not self._ending:
-                self._receive(cast(Frame, event))
+        data = memoryview(self._unparsed)
+        count = 0
+        while data and count < FRAMES_IN_A_ROW:
+            self._protocol.receive_data(bytes(data[:PARSED_BYTES]))
+            data = data[PARSED_BYTES:]
+            for event in self._protocol.events_received():
+                count += 1
+                if isinstance(event, Request):
+                    self._shake_hands(event)
+                elif not self._ending:
+                    self._receive(cast(Frame, event))
+        self._unparsed = bytes(data)
+        if count > 0:  # who sends no whole frame gives no sign of life
+            self._heard_at = self._loop.time()
         self._flush()
         self._require_reading()  # of the answers to its pings, too
         self._read_on()
