@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -85,13 +86,16 @@ class Server:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            backlog=ACCEPTED_IN_A_ROW,  # asyncio means both by it, and _Uvicorn puts the queue right
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=config.limits.shutdown_timeout_s,
             ssl_context_factory=(lambda *_: tls) if tls is not None else None,
         )
         self._uvicorn = _Uvicorn(
-            uvicorn_config, before=self._start, stopping=self._long_polls.shutdown, after=self._broker.close
+            uvicorn_config,
+            before=self._start,
+            stopping=self._long_polls.shutdown,
+            after=self._broker.close,
+            handshake_timeout_s=config.limits.request_timeout_s,
         )
         self._socket = _listen(config.host, config.port, shares_port=shares_port)
         self.url = _url(config, self._socket)
@@ -195,18 +199,36 @@ class _Uvicorn(uvicorn.Server):
         before: Callable[[], Awaitable[None]],
         stopping: Callable[[], None],
         after: Callable[[], Awaitable[None]],
+        handshake_timeout_s: float,
     ) -> None:
         super().__init__(config)
         self._before = before
         self._stopping = stopping
         self._after = after
+        self._handshake_timeout_s = handshake_timeout_s
         self.on_ready: Callable[[], None] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self._before()
-        await super().startup(sockets)
+        await super().startup([])
+        # uvicorn would leave a TLS handshake its 60 s.
+        config, loop = self.config, asyncio.get_running_loop()
+        protocol = functools.partial(
+            _protocol(config.http_protocol_class),
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
         for listener in sockets or ():
-            listener.listen(BACKLOG)
+            listening = await loop.create_server(
+                protocol,
+                sock=listener,
+                backlog=ACCEPTED_IN_A_ROW,
+                ssl=config.ssl,
+                ssl_handshake_timeout=self._handshake_timeout_s if config.is_ssl else None,
+            )
+            self.servers.append(listening)
+            listener.listen(BACKLOG)  # asyncio means both by its backlog
         self.on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

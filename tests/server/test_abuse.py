@@ -61,20 +61,24 @@ class Serving:
             f'secrets = ["{abuse.SECRET}"]\nmax_publishes_per_s = {MAX_PUBLISHES_PER_S}\n',
             "utf-8",
         )
-        self._log = (directory / "log").open("w")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tambur", "serve", "--config", str(config)],
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-        )
+        self._log = directory / "log"
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tambur", "serve", "--config", str(config)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().removeprefix("Tambur is listening on ").strip()
 
     def end(self) -> None:
         with self.process:
             self.process.terminate()
-        self._log.close()
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text("utf-8")
 
     @property
     def port(self) -> int:
@@ -295,6 +299,7 @@ def test_abuse_is_bounded_and_a_bystander_gets_its_messages(
         assert grown <= case.clients * case.memory + UNRELATED
         wait_for_files(server, files)
         bystander.send()
+    assert "Traceback" not in server.log
 
 
 def server_limits(case: Case) -> Limits:
@@ -340,3 +345,4 @@ def test_ten_thousand_connections_idle_and_one_too_many_is_refused(
         wait_for_files(server, files)
         with Socket(server) as newcomer:
             assert newcomer.command("subscribe", 1, "x") == ["ack", 1, "ok"]
+        assert "Traceback" not in server.log

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import requests
 
 from tambur import ConfigurationError, RejectedError, Tambur
 from tambur.server import Config, Limits, Server, in_background
+from tambur.server.app import FILES_BESIDES
 from tests.conftest import API_KEY, APP, APP_ID, publisher, subscriber
 from tests.redis_server import RedisServer
 
 from .test_longpoll import Poller
-from .wire import free_port
+from .wire import Answer, Listening, connect, free_port, read_all
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def health(server: Server) -> tuple[int, str]:
+def health(server: Listening) -> tuple[int, str]:
     answer = requests.get(f"{server.url}/health", timeout=10)
     return answer.status_code, answer.text
 
@@ -88,6 +95,51 @@ def test_metrics_count_what_happens(stream: str) -> None:
         assert {name.partition("{")[0] for name in found} - {"tambur_broker_seconds_sum"} == set(documented)
     with pytest.raises(requests.ConnectionError):
         metrics(port)
+
+
+class Serving(NamedTuple):
+    """``tambur serve``."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+
+@contextlib.contextmanager
+def serving_with_open_files(count: int) -> Iterator[Serving]:
+    words = f"ulimit -Sn 70; ulimit -Hn {count}; exec {sys.executable} -m tambur serve --port 0"
+    process = subprocess.Popen(
+        ["bash", "-ec", words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            line = ""
+            while "is listening on" not in line:
+                line = process.stdout.readline()
+                assert line
+            yield Serving(line.split()[-1], process)
+        finally:
+            process.terminate()
+
+
+def test_fewer_connections_are_served_where_few_files_may_be_open() -> None:
+    allowed = 36
+    with serving_with_open_files(FILES_BESIDES + allowed) as server:
+        with contextlib.ExitStack() as stack:
+            for _ in range(allowed):
+                stack.enter_context(connect(server))
+            answer = Answer(read_all(stack.enter_context(connect(server))))
+            assert answer.status == 503
+            assert answer.body == b"Service Unavailable: 36 connections are open already\n"
+        deadline = time.monotonic() + 10
+        while health(server) != (200, "ok\n"):  # until it has noticed that they are gone
+            assert time.monotonic() < deadline
+        server.process.terminate()
+        assert server.process.stderr is not None
+        said = server.process.stderr.read()
+    needed = Limits().max_connections + FILES_BESIDES
+    assert f"max_connections is 36 instead of 16384: that would need {needed} open files" in said
+    assert said.count("\n") == 1
 
 
 def test_a_port_that_is_taken_is_said_so() -> None:
