@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -20,6 +21,7 @@ from ..errors import ConfigurationError
 from .broker import Broker, from_url
 from .config import Config
 from .hub import Hub
+from .logs import line
 from .publishing import Publishing
 from .transports.http import make_app
 from .transports.longpoll import LongPolls
@@ -36,6 +38,12 @@ KEEP_ALIVE_S = 65
 
 BACKLOG = 2048
 """How many connections may wait to be accepted."""
+
+ACCEPTED_IN_A_ROW = 8
+"""How many connections are accepted before all others have their turn."""
+
+FILES_BESIDES = 64
+"""How many files a process has open besides its connections, at most."""
 
 WORKER_END_S = 1.7
 """How much longer than its shutdown a worker may take to end, in seconds."""
@@ -84,7 +92,11 @@ class Server:
             ssl_context_factory=(lambda *_: tls) if tls is not None else None,
         )
         self._uvicorn = _Uvicorn(
-            uvicorn_config, before=self._start, stopping=self._long_polls.shutdown, after=self._broker.close
+            uvicorn_config,
+            before=self._start,
+            stopping=self._long_polls.shutdown,
+            after=self._broker.close,
+            handshake_timeout_s=config.limits.request_timeout_s,
         )
         self._socket = _listen(config.host, config.port, shares_port=shares_port)
         self.url = _url(config, self._socket)
@@ -158,6 +170,7 @@ def run(config: Config, on_ready: Callable[[str], None]) -> None:
     Raises:
         ConfigurationError: as :class:`Server` does, or if this system cannot have several processes listen.
     """
+    config = _with_open_files(config)
     if config.workers == 1:
         server = Server(config)
         server.run(lambda: on_ready(server.url))
@@ -191,16 +204,36 @@ class _Uvicorn(uvicorn.Server):
         before: Callable[[], Awaitable[None]],
         stopping: Callable[[], None],
         after: Callable[[], Awaitable[None]],
+        handshake_timeout_s: float,
     ) -> None:
         super().__init__(config)
         self._before = before
         self._stopping = stopping
         self._after = after
+        self._handshake_timeout_s = handshake_timeout_s
         self.on_ready: Callable[[], None] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self._before()
-        await super().startup(sockets)
+        await super().startup([])
+        # uvicorn would leave a TLS handshake its 60 s.
+        config, loop = self.config, asyncio.get_running_loop()
+        protocol = functools.partial(
+            _protocol(config.http_protocol_class),
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        for listener in sockets or ():
+            listening = await loop.create_server(
+                protocol,
+                sock=listener,
+                backlog=ACCEPTED_IN_A_ROW,
+                ssl=config.ssl,
+                ssl_handshake_timeout=self._handshake_timeout_s if config.is_ssl else None,
+            )
+            self.servers.append(listening)
+            listener.listen(BACKLOG)  # asyncio means both by its backlog
         self.on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -261,6 +294,33 @@ def _tls(config: Config) -> ssl.SSLContext | None:
     return context
 
 
+def _with_open_files(config: Config) -> Config:
+    """Have the system allow as many open files as ``max_connections`` needs, or lower that."""
+    try:
+        import resource  # noqa: PLC0415 - Windows has neither the module nor the limit
+    except ImportError:
+        return config
+    limits = config.limits
+    needed = limits.max_connections + FILES_BESIDES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed == needed:
+        return config
+    max_connections = max(1, allowed - FILES_BESIDES)
+    logger.warning(
+        line(
+            "max_connections lowered, the system allows too few open files",
+            max_connections=max_connections,
+            of=limits.max_connections,
+            open_files_allowed=allowed,
+            open_files_needed=needed,
+        )
+    )
+    return dataclasses.replace(config, limits=dataclasses.replace(limits, max_connections=max_connections))
+
+
 def _make_broker(config: Config) -> Broker:
     return from_url(config.broker, max_claims=config.limits.max_claims, node_timeout_s=config.node_timeout_s)
 
@@ -283,8 +343,8 @@ def _listen(host: str, port: int, *, shares_port: bool = False) -> socket.socket
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(f"cannot listen on {address[0]}, port {port}: {reason}") from None
-    # asyncio does this for sockets that name their protocol, which this one does not: without it, what is
-    # written shortly after something else waits for as long as the other side delays its acknowledgement.
+    # What it accepts inherits that. asyncio itself would only see to it if the socket named its protocol;
+    # without, a small message waits up to 40 ms for the client to acknowledge the one before.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

@@ -52,12 +52,15 @@ class Limits:
     """What one client may cost the others. The units are in the names; sizes are of encoded bytes.
 
     Attributes:
+        max_connections: of one process, subscribers and publishers together.
         max_message_bytes: of a published or direct message, as UTF-8.
         max_header_bytes: of a request line and its headers together.
-        request_timeout_s: from the first byte of a request to its last.
+        request_timeout_s: from the first byte of a request to its last, and for a TLS handshake; and how
+            long an answer may wait to be read.
         max_unsent_bytes: what may wait for a subscriber that reads too slowly before he is dropped.
         max_streams_per_subscriber: how many streams a connection may be subscribed to at once.
-        max_commands_per_s: how many commands of one connection are answered; more wait for their turn.
+        max_commands_per_s: how many commands of one connection are answered; more wait for their turn. Pings
+            and other frames that are no whole command count, too.
         max_long_polling_subscribers: how many subscribers may poll at once.
         max_claims: how many publishes are remembered, to deliver each once.
         ping_interval_s: how often a connection is asked for a sign of life, and how long a poll waits.
@@ -65,6 +68,7 @@ class Limits:
         shutdown_timeout_s: how long a shutdown waits for connections to close.
     """
 
+    max_connections: int = 16 * 1024
     max_message_bytes: int = 64 * 1024
     max_header_bytes: int = 16 * 1024
     request_timeout_s: float = 10.0

@@ -20,7 +20,7 @@ MAX_MALFORMED_COMMANDS = 10
 MAX_QUEUED_COMMANDS = 32
 """How many commands may wait before the transport should stop reading."""
 
-COMMANDS_IN_A_ROW = 16
+COMMANDS_IN_A_ROW = 4
 """How many commands are answered before all others have their turn."""
 
 # Close codes, RFC 6455 section 7.4.1.
@@ -96,6 +96,15 @@ class Connection:
         """Whether so many commands wait that the transport should stop reading until ``drained``."""
         return len(self._queue) >= MAX_QUEUED_COMMANDS
 
+    @property
+    def rest_s(self) -> float:
+        """How long the transport should not read, in seconds, since more has come than may in a second."""
+        return self._rested_at - asyncio.get_running_loop().time()
+
+    def count_frame(self) -> None:
+        """Count a frame that is no command, such as a ping, as if it were one."""
+        self._take_share(asyncio.get_running_loop().time())
+
     def receive(self, frame: str) -> None:
         """Take one frame from the subscriber; its ack is written when its turn has come."""
         if not self._closed:
@@ -112,6 +121,10 @@ class Connection:
             if self._worker is None:
                 self._leave_everything()
 
+    def _take_share(self, now: float) -> None:
+        # Each command has its share of a second; who has been idle for one may use that up at once.
+        self._rested_at = max(self._rested_at, now - 1) + 1 / self._max_commands_per_s
+
     async def _answer_queue(self) -> None:
         loop = asyncio.get_running_loop()
         in_a_row = 0
@@ -119,8 +132,7 @@ class Connection:
             while self._queue:
                 in_a_row += 1
                 now = loop.time()
-                # Each command has its share of a second; who has been idle for one may use that up at once.
-                self._rested_at = max(self._rested_at, now - 1) + 1 / self._max_commands_per_s
+                self._take_share(now)
                 if self._rested_at > now:
                     await asyncio.sleep(self._rested_at - now)
                 elif in_a_row % COMMANDS_IN_A_ROW == 0:

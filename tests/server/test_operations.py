@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import socket
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import pytest
@@ -16,6 +21,7 @@ import requests
 import tambur.server
 from tambur import ConfigurationError, RejectedError, Tambur
 from tambur.server import Config, Limits, Server, in_background
+from tambur.server.app import FILES_BESIDES
 from tambur.server.logs import Formatter
 from tests.conftest import API_KEY, APP, APP_ID, publisher, subscriber
 from tests.node_process import read_metrics
@@ -23,12 +29,12 @@ from tests.redis_server import RedisServer
 
 from .test_http import signed
 from .test_longpoll import Poller
-from .wire import Socket, ask, free_port
+from .wire import Answer, Listening, Socket, ask, connect, free_port, read_all
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def health(server: Server) -> tuple[int, str]:
+def health(server: Listening) -> tuple[int, str]:
     answer = requests.get(f"{server.url}/health", timeout=10)
     return answer.status_code, answer.text
 
@@ -92,6 +98,51 @@ def test_metrics_count_what_happens(stream: str) -> None:
         assert {name.partition("{")[0] for name in found} - {"tambur_broker_seconds_sum"} == set(documented)
     with pytest.raises(requests.ConnectionError):
         read_metrics(port)
+
+
+class Serving(NamedTuple):
+    """``tambur serve``."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+
+@contextlib.contextmanager
+def serving_with_open_files(count: int) -> Iterator[Serving]:
+    words = f"ulimit -Sn 70; ulimit -Hn {count}; exec {sys.executable} -m tambur serve --port 0"
+    process = subprocess.Popen(
+        ["bash", "-ec", words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            line = ""
+            while "is listening on" not in line:
+                line = process.stdout.readline()
+                assert line
+            yield Serving(line.split()[-1], process)
+        finally:
+            process.terminate()
+
+
+def test_fewer_connections_are_served_where_few_files_may_be_open() -> None:
+    allowed = 36
+    with serving_with_open_files(FILES_BESIDES + allowed) as server:
+        with contextlib.ExitStack() as stack:
+            for _ in range(allowed):
+                stack.enter_context(connect(server))
+            answer = Answer(read_all(stack.enter_context(connect(server))))
+            assert answer.status == 503
+            assert answer.body == b"Service Unavailable: 36 connections are open already\n"
+        deadline = time.monotonic() + 10
+        while health(server) != (200, "ok\n"):  # until it has noticed that they are gone
+            assert time.monotonic() < deadline
+        server.process.terminate()
+        assert server.process.stderr is not None
+        said = server.process.stderr.read()
+    needed = Limits().max_connections + FILES_BESIDES
+    assert f"max_connections=36 of=16384 open_files_allowed=100 open_files_needed={needed}" in said
+    assert said.count("\n") == 1
 
 
 def test_a_port_that_is_taken_is_said_so() -> None:

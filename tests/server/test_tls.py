@@ -112,6 +112,15 @@ def test_a_handshake_that_does_not_end_keeps_nobody_up(secure: Server, stream: s
         assert receiver.receive(10).text == "x"
 
 
+def test_a_handshake_that_does_not_end_is_given_up(files: Files) -> None:
+    limits = Limits(request_timeout_s=0.5)
+    config = Config(apps=(APP,), port=0, tls_cert=files.cert, tls_key=files.key, limits=limits)
+    with in_background(config) as server:
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), TIMEOUT_S) as silent:
+            silent.sendall(b"\x16\x03\x01\x02\x00")
+            assert silent.recv(1) == b""
+
+
 def test_the_command_line_takes_both_files_or_one_that_holds_both(files: Files, stream: str) -> None:
     for words in (["--tls-cert", files.cert, "--tls-key", files.key], ["--tls-cert", files.both]):
         process = subprocess.Popen(

@@ -296,6 +296,10 @@ def test_too_many_streams_are_refused(stream: str) -> None:
         assert one.command("subscribe", 5, f"{stream}3")[2] == "ok"
 
 
+def test_no_message_waits_until_the_one_before_is_acknowledged(server: Server) -> None:
+    assert server._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
 def test_a_handshake_with_a_body_is_refused(server: Server) -> None:
     for header in ("Content-Length: 5", "Transfer-Encoding: chunked"):
         assert ask(server, handshake(SUBSCRIBE_PATH, header) + b"0\r\n\r\n").status == 400

@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from websockets.client import ClientProtocol
@@ -14,14 +14,20 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
-from tambur.server import Server
 from tests.conftest import API_KEY, APP_ID
 
 TIMEOUT_S = 10.0
 SUBSCRIBE_PATH = f"/{API_KEY}/{APP_ID}"
 
 
-def connect(server: Server) -> socket.socket:
+class Listening(Protocol):
+    """A server, in this process or another."""
+
+    @property
+    def url(self) -> str: ...
+
+
+def connect(server: Listening) -> socket.socket:
     url = urlsplit(server.url)
     assert url.hostname is not None
     assert url.port is not None
@@ -74,7 +80,7 @@ def read_answer(connection: socket.socket) -> Answer:
     return answer
 
 
-def ask(server: Server, data: bytes) -> Answer:
+def ask(server: Listening, data: bytes) -> Answer:
     """Send bytes, and read one answer."""
     with connect(server) as connection:
         connection.sendall(data)
@@ -97,7 +103,7 @@ def handshake(path: str = SUBSCRIBE_PATH, *headers: str, method: str = "GET", ho
 class Socket:
     """A WebSocket client that shows each frame, and can be made to send any."""
 
-    def __init__(self, server: Server, path: str = SUBSCRIBE_PATH) -> None:
+    def __init__(self, server: Listening, path: str = SUBSCRIBE_PATH) -> None:
         self.connection = connect(server)
         self.protocol = ClientProtocol(parse_uri(f"ws{server.url.removeprefix('http')}{path}"))
         self.protocol.send_request(self.protocol.connect())

@@ -1,21 +1,26 @@
-"""uvicorn's HTTP protocol with the bounds that it leaves open: size of headers, time of a request."""
+"""uvicorn's HTTP protocol with the bounds that it leaves open: of connections, and of what each may ask."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
 from ..config import Limits
+
+MAX_PIPELINED_REQUESTS = 16
+"""How many requests of one connection may wait for the one before them to be answered."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
     """One client connection, until it is upgraded or ends.
 
     A request must arrive within ``limits.request_timeout_s``, headers and body together, counted from the
-    connection or from its first byte. Only a GET without a body is upgraded; any other request with an
+    connection or from its first byte, and its answer must be read within the same time once it is more than
+    the system keeps for the client. Only a GET without a body is upgraded; any other request with an
     ``Upgrade`` header is answered as if it had none.
     """
 
@@ -23,30 +28,56 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(**uvicorn)
         self._limits = limits
         self._unfinished_header_bytes = 0
+        self._header_count = 0
         self._headers_are_complete = False
         self._refusal: tuple[int, str] | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._reading_deadline: asyncio.TimerHandle | None = None
+        self._answered_cycle: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        limit = self._limits.max_connections
+        if len(self.connections) > limit:
+            self._refusal = (503, f"Service Unavailable: {limit} connections are open already")
+            self.send_400_response("")
+            return
         self._start_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_deadline()
+        self._cancel_reading_deadline()
+        # uvicorn tells the newest request alone, which may not be the one that is being answered.
+        if self._answered_cycle is not None and not self._answered_cycle.response_complete:
+            self._answered_cycle.disconnected = True
+            self._answered_cycle.message_event.set()
         super().connection_lost(exc)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reading_deadline = self.loop.call_later(self._limits.request_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._cancel_reading_deadline()
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size() > 0:
+            self.transport.abort()  # to close would wait until it is read
+        super().timeout_keep_alive_handler()
+
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._headers_are_complete:
-            self._unfinished_header_bytes = 0
-            return
         # The parser calls back with whole headers only, and keeps what it has of the next.
         self._unfinished_header_bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
         if self._unfinished_header_bytes > self._limits.max_header_bytes:
             self._refuse_headers(f"at most {self._limits.max_header_bytes} bytes are allowed")
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
+        self._header_count = 0
         self._headers_are_complete = False
         if self._deadline is None:
             self._start_deadline()
@@ -54,6 +85,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._headers_are_complete = True
+        self._unfinished_header_bytes = 0
         lines = [len(b"%s %s HTTP/1.1\r\n" % (self.parser.get_method(), self.url))]
         lines += [len(b"%s: %s\r\n" % header) for header in self.headers]
         if sum(lines) > self._limits.max_header_bytes:
@@ -61,13 +93,30 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # What websockets' own parser would refuse, some releases of it without an answer.
         elif max(lines) > MAX_LINE_LENGTH:
             self._refuse_headers(f"at most {MAX_LINE_LENGTH} bytes are allowed in a line")
-        elif len(self.headers) > MAX_NUM_HEADERS:
-            self._refuse_headers(f"at most {MAX_NUM_HEADERS} headers are allowed")
+        elif len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
+            self._refusal = (
+                429,
+                f"Too Many Requests: at most {MAX_PIPELINED_REQUESTS} may wait for the one before them",
+            )
         if self._refusal is not None:
             raise ValueError
         super().on_headers_complete()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Not only once they are complete: what is read at once may hold thousands.
+        self._header_count += 1
+        if self._header_count > MAX_NUM_HEADERS:
+            self._refuse_headers(f"at most {MAX_NUM_HEADERS} headers are allowed")
+            raise ValueError
+        if not self._headers_are_complete:  # else it comes behind the body, where nobody looks for it
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._unfinished_header_bytes = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        self._unfinished_header_bytes = 0
         self._cancel_deadline()
         super().on_message_complete()
 
@@ -95,6 +144,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         pass  # the request has been answered without its Upgrade header, as RFC 9110 section 7.8 allows
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered_cycle = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _start_deadline(self) -> None:
         self._deadline = self.loop.call_later(self._limits.request_timeout_s, self._time_out)
 
@@ -102,6 +155,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _cancel_reading_deadline(self) -> None:
+        if self._reading_deadline is not None:
+            self._reading_deadline.cancel()
+            self._reading_deadline = None
 
     def _time_out(self) -> None:
         self._deadline = None

@@ -25,6 +25,12 @@ from ..logs import line
 CLOSE_TIMEOUT_S = 1.0
 """How long a closed connection may take to send what is unsent and to say goodbye, in seconds."""
 
+FRAMES_IN_A_ROW = 32
+"""After how many frames of a subscriber all others have their turn."""
+
+PARSED_BYTES = 512
+"""How much is parsed before frames are counted, in bytes: up to 85 may be in it."""
+
 # Close codes: RFC 6455 section 7.4.1, and ours for a subscriber that reads too slowly.
 GOING_AWAY = 1001
 UNSUPPORTED_DATA = 1003
@@ -65,6 +71,8 @@ class WebSocket(asyncio.Protocol):
         "_protocol",
         "_timer",
         "_transport",
+        "_turn",
+        "_unparsed",
     )
 
     _transport: asyncio.Transport
@@ -77,11 +85,14 @@ class WebSocket(asyncio.Protocol):
         self._protocol = ServerProtocol(max_size=limits.max_frame_bytes, logger=_parser_logger)
         self._max_unsent_bytes = limits.max_unsent_bytes
         self._connection: Connection | None = None
-        self._fragments: list[bytes] = []
+        self._fragments = bytearray()  # a list would take thirty times as much, of fragments of two bytes
         # Once true, nothing but the closing handshake is sent, and what arrives is ignored.
         self._ending = False
         self._heard_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
+        # What was read and must wait, and for when: as long as there is a turn to come, nothing is read.
+        self._unparsed = b""
+        self._turn: asyncio.Handle | None = None
 
     # What asyncio and uvicorn call.
 
@@ -92,8 +103,9 @@ class WebSocket(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         self._ending = True
         self._peers.discard(self)
-        if self._timer is not None:
-            self._timer.cancel()
+        for handle in (self._timer, self._turn):
+            if handle is not None:
+                handle.cancel()
         if self._connection is not None:
             self._connection.close()
 
@@ -102,21 +114,54 @@ class WebSocket(asyncio.Protocol):
         self.close(GOING_AWAY, "the server is shutting down")
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self._loop.time()
-        self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
-            if isinstance(event, Request):
-                self._shake_hands(event)
-            elif not self._ending:
-                self._receive(cast(Frame, event))
-        self._flush()
-        self._require_reading()  # of the answers to its pings, too
-        if self._connection is not None and self._connection.is_busy:
-            self._transport.pause_reading()
+        self._unparsed += data
+        if self._turn is None:
+            self._parse_some()
 
     def eof_received(self) -> None:
         self._protocol.receive_eof()
         self._flush()
+
+    # Reading, in turns: a thousand frames fit into what is read at once, and each takes its time.
+
+    def _parse_some(self) -> None:
+        self._turn = None
+        data = memoryview(self._unparsed)
+        count = 0
+        while data and count < FRAMES_IN_A_ROW:
+            self._protocol.receive_data(bytes(data[:PARSED_BYTES]))
+            data = data[PARSED_BYTES:]
+            for event in self._protocol.events_received():
+                count += 1
+                if isinstance(event, Request):
+                    self._shake_hands(event)
+                elif not self._ending:
+                    self._receive(cast(Frame, event))
+        self._unparsed = bytes(data)
+        if count > 0:  # who sends no whole frame gives no sign of life
+            self._heard_at = self._loop.time()
+        self._flush()
+        self._require_reading()  # of the answers to its pings, too
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Parse what is left, or read more, once it is this subscriber's turn."""
+        if self._turn is not None:
+            return
+        rest_s = 0.0
+        if self._connection is not None and not self._ending:
+            if self._connection.is_busy:
+                self._transport.pause_reading()
+                return  # until it has drained
+            rest_s = self._connection.rest_s
+        if rest_s > 0:
+            self._turn = self._loop.call_later(rest_s, self._parse_some)
+        elif self._unparsed:
+            self._turn = self._loop.call_soon(self._parse_some)
+        if self._turn is not None:
+            self._transport.pause_reading()
+        elif not self._transport.is_closing():
+            self._transport.resume_reading()
 
     # The handshake.
 
@@ -157,14 +202,17 @@ class WebSocket(asyncio.Protocol):
     # Frames.
 
     def _receive(self, frame: Frame) -> None:
+        assert self._connection is not None  # no frame comes before the handshake
+        if not frame.fin or frame.opcode not in {Opcode.TEXT, Opcode.CONT}:
+            self._connection.count_frame()
         match frame.opcode:
             case Opcode.TEXT | Opcode.CONT:
-                if frame.data:  # of empty ones there may be any number
-                    self._fragments.append(bytes(frame.data))
+                if not frame.fin or self._fragments:
+                    self._fragments += frame.data
                 if frame.fin:
-                    text = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
-                    self._fragments = []
-                    self._receive_text(text)
+                    data = bytes(self._fragments or frame.data)
+                    self._fragments.clear()
+                    self._receive_text(data)
             case Opcode.BINARY:
                 self.close(UNSUPPORTED_DATA, "binary frames are not understood")
             case Opcode.CLOSE:
@@ -180,17 +228,17 @@ class WebSocket(asyncio.Protocol):
         self._connection.receive(text)
 
     def _flush(self) -> None:
-        for data in self._protocol.data_to_send():
-            if data:
-                self._transport.write(data)
+        parts = self._protocol.data_to_send()
+        if data := b"".join(parts):
+            self._transport.write(data)
+        if b"" in parts:  # the end
+            self._end()
+            # The other side closes once it has read this far; to close with something of it unread
+            # would take away what it has not read yet.
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
             else:
-                self._end()
-                # The other side closes once it has read this far; to close with something of it unread
-                # would take away what it has not read yet.
-                if self._transport.can_write_eof():
-                    self._transport.write_eof()
-                else:
-                    self._transport.close()
+                self._transport.close()
 
     # What the connection and the hub call.
 
@@ -220,7 +268,7 @@ class WebSocket(asyncio.Protocol):
 
     def drained(self) -> None:
         if not self._ending:
-            self._transport.resume_reading()
+            self._read_on()
 
     def close(self, code: int, reason: str) -> None:
         if self._ending:
@@ -239,13 +287,17 @@ class WebSocket(asyncio.Protocol):
         if self._ending:
             return
         self._ending = True
+        self._fragments.clear()
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
         if self._connection is not None:
             # Not at once: the hub may be in the middle of writing to all of a stream's outboxes.
             self._loop.call_soon(self._connection.close)
-        self._transport.resume_reading()  # the other side's goodbye is still to come
+        if self._turn is not None:  # the other side's goodbye is still to come, and need not rest
+            self._turn.cancel()
+            self._turn = None
+        self._read_on()
 
     def _schedule_ping(self) -> None:
         limits = self._context.config.limits
