@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import signal
 from collections.abc import Iterator
@@ -68,7 +69,10 @@ def publisher(server: Server) -> Tambur:
 
 def subscriber(server: Server, *streams: str, timeout: float = 10.0, reconnect: bool = False) -> Subscriber:
     """A subscriber to the app that tests use, which receives some streams."""
-    made = Subscriber(API_KEY, APP_ID, server.url, timeout=timeout, reconnect=reconnect)
-    for name in streams:
-        made.subscribe(name)
+    with contextlib.ExitStack() as unless_refused:
+        made = Subscriber(API_KEY, APP_ID, server.url, timeout=timeout, reconnect=reconnect)
+        unless_refused.enter_context(made)
+        for name in streams:
+            made.subscribe(name)
+        unless_refused.pop_all()
     return made
