@@ -306,13 +306,16 @@ async def fragments(seen: Seen) -> None:
         async with subscriber(seen) as (reader, writer):
             writer.write(frame(Opcode.TEXT, b"[1", fin=False))
             end = asyncio.ensure_future(read_frame(reader))
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            with contextlib.suppress(ConnectionError):
                 while not end.done():
                     writer.write(frame(Opcode.CONT, b",1" * 500, fin=False) * 100)
                     await writer.drain()
                     await asyncio.sleep(0)
+            try:
                 opcode, data = await end
                 seen[f"{opcode.name} {int.from_bytes(data[:2], 'big')}"] += 1
+            except (ConnectionError, asyncio.IncompleteReadError):
+                seen["closed"] += 1
         if turn == 0:
             seen.started()
 

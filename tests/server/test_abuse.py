@@ -264,7 +264,7 @@ CASES = [
             "PONG", LIMITS.max_commands_per_s, FRAMES_IN_A_ROW + PARSED_BYTES // len(abuse.frame(Opcode.PING))
         ),
     ),
-    Case("fragments", 5, "max_frame_bytes", 2 * LIMITS.max_frame_bytes, each("CLOSE 1009")),
+    Case("fragments", 5, "max_frame_bytes", 2 * LIMITS.max_frame_bytes, each("CLOSE 1009", "closed")),
     Case("poll_again", 20, "max_long_polling_subscribers", 64 * KIB, each("200")),
     Case(
         "polls",

@@ -146,7 +146,7 @@ class WebSocket(asyncio.Protocol):
 
     def _read_on(self) -> None:
         """Parse what is left, or read more, once it is this subscriber's turn."""
-        if self._turn is not None:
+        if self._turn is not None or self._transport.is_closing():
             return
         rest_s = 0.0
         if self._connection is not None and not self._ending:
@@ -160,7 +160,7 @@ class WebSocket(asyncio.Protocol):
             self._turn = self._loop.call_soon(self._parse_some)
         if self._turn is not None:
             self._transport.pause_reading()
-        elif not self._transport.is_closing():
+        else:
             self._transport.resume_reading()
 
     # The handshake.
@@ -236,7 +236,10 @@ class WebSocket(asyncio.Protocol):
             # The other side closes once it has read this far; to close with something of it unread
             # would take away what it has not read yet.
             if self._transport.can_write_eof():
-                self._transport.write_eof()
+                try:
+                    self._transport.write_eof()
+                except OSError:  # it was reset, which shows only once something is read or written
+                    self._transport.abort()
             else:
                 self._transport.close()
 
