@@ -62,6 +62,10 @@ class Keys:
     def rate(self, app: AppKey) -> bytes:
         return self._key("rate", scope(app))
 
+    def publishing(self, timestamp: int, app: AppKey) -> tuple[bytes, ...]:
+        """All that a publish reads and writes."""
+        return self.claims(timestamp), self.claims_count, self.rate(app), *self.publications
+
     def node(self, node: str) -> bytes:
         """The set of a node's entries, and the channel that only this node listens to."""
         return self._key("node", node)

@@ -61,25 +61,23 @@ class Recent:
         Raises:
             BrokerUnavailableError: this link failed, too; the next one goes on from there.
         """
-        reached = int(await link.call("GET", self._keys.place) or 0)
+        first, last = (int(p or 0) for p in await link.call("HMGET", self._keys.place, "first", "last"))
         if self._place is None:
-            self._place = reached  # there was no link before
-        is_forgetful = reached < self._place
-        if is_forgetful:
-            self._place = 0  # all that it knows is new
+            self._place = last  # there was no link before
+        elif not first <= self._place <= last:
+            self._place = first  # Redis has forgotten what it knew, and all that it knows is new
         is_all = True
         taken = 0
         while entries := await link.call(
             "XRANGE", self._keys.recent, b"(%d" % self._place, "+", "COUNT", _READ_AT_ONCE
         ):
             for entry_id, (_, before, _, channel, _, data) in entries:
-                if int(before) > self._place and not is_forgetful:
+                if int(before) > self._place:
                     is_all = False
-                is_forgetful = False
                 self._place = taken = int(entry_id.partition(b"-")[0])
                 self._try_to_take(channel, data, taken)
-        if reached > self._place:
-            self._place = reached
+        if last > self._place:
+            self._place = last
             is_all = False
         held, self._held = self._held or [], None
         for place, channel, data in held:

@@ -259,7 +259,7 @@ class RedisBroker:
             raise
 
     async def place(self) -> int:
-        return int(await self._ready_link().call("GET", self._keys.place) or 0)
+        return int(await self._ready_link().call("HGET", self._keys.place, "last") or 0)
 
     def unsubscribe(self, app: AppKey, stream: str) -> None:
         channel = self._keys.stream(app, stream)
@@ -282,12 +282,7 @@ class RedisBroker:
                 CLAIM_WINDOW_S + MAX_CLOCK_SKEW_S,
                 self._max_claims,
                 "" if max_publishes_per_s is None else max_publishes_per_s,
-                keys=(
-                    self._keys.claims(claim.timestamp),
-                    self._keys.claims_count,
-                    self._keys.rate(publication.app),
-                    *self._keys.publications,
-                ),
+                keys=self._keys.publishing(claim.timestamp, publication.app),
             )
         )
         if outcome == b"full":

@@ -44,14 +44,26 @@ if clock_ms > tonumber(ARGV[1]) then
 end
 """
 
-# A node that lost its link makes up for what it missed from here. A place counts bytes, which bounds what is
-# kept. The first is the clock: if Redis forgets it all, places go on above those that it had given.
-_HAND_OUT = f"""
+# A place counts bytes, from the clock on: if Redis forgets it, new ones are above all that it had given.
+_PLACE = """
+local function last_place(place_key)
+  local last = redis.call('HGET', place_key, 'last')
+  if not last then
+    last = string.format('%.0f', time[1] * 1000000 + time[2])
+    redis.call('HSET', place_key, 'first', last, 'last', last)
+  end
+  return last
+end
+"""
+
+# From here a node that lost its link makes up for what it missed. That places count bytes bounds what is
+# kept.
+_HAND_OUT = f"""{_PLACE}
 local function hand_out(recent_key, place_key, channel, data)
-  local before = redis.call('GET', place_key) or string.format('%.0f', time[1] * 1000000 + time[2])
+  local before = last_place(place_key)
   local place = string.format('%.0f', before + #channel + #data + {_ENTRY_BYTES})
   local oldest = string.format('%.0f', place - {MAX_RECENT_BYTES})
-  redis.call('SET', place_key, place)
+  redis.call('HSET', place_key, 'last', place)
   redis.call('XADD', recent_key, 'MINID', '~', oldest, place .. '-0',
     'before', before, 'channel', channel, 'data', data)
   redis.call('EXPIRE', recent_key, {RECENT_S})
@@ -154,11 +166,11 @@ end
 #       many milliseconds the lease is, the node's channel, the beginning of the answer that is
 #       published there; the rest of it is that place.
 # Returns until when the node's lease was, and until when it is, in milliseconds since 1970.
-_LEASE = f"""{_CLOCK}
+_LEASE = f"""{_CLOCK}{_PLACE}
 local before = redis.call('ZSCORE', KEYS[2], ARGV[1])
 local until_ms = clock_ms + ARGV[3]
 redis.call('ZADD', KEYS[2], until_ms, ARGV[1])
-redis.call('PUBLISH', ARGV[4], ARGV[5] .. (redis.call('GET', KEYS[3]) or '0'))
+redis.call('PUBLISH', ARGV[4], ARGV[5] .. last_place(KEYS[3]))
 return {{before or '', string.format('%.0f', until_ms)}}
 """
 

@@ -200,7 +200,7 @@ def test_nothing_is_left_of_a_stream_that_everybody_left(redis_server: RedisServ
 
     run(redis_server, 2, scenario)
     keys = set(redis_server.cli("KEYS", "*").split("\n"))
-    assert keys == {"tambur:0:leases", "tambur:0:links"}
+    assert keys == {"tambur:0:leases", "tambur:0:links", "tambur:0:place"}
 
 
 def test_a_dead_nodes_leavings_are_swept(redis_server: RedisServer) -> None:
@@ -317,6 +317,19 @@ def test_a_node_makes_up_for_what_it_missed_in_order(redis_server: RedisServer) 
     asyncio.run(scenario())
 
 
+def test_a_node_makes_up_for_the_very_first_message(redis_server: RedisServer) -> None:
+    async def scenario() -> None:
+        async with two_nodes(redis_server) as (one, two, link, missed):
+            await two.broker.subscribe(APP, "s")
+            async with cut(two, link):
+                await one.publish(public("s", "first"), claim("first"))
+            await two.settle()
+            assert [p.event for p in two.delivered] == [b"first"]
+            assert missed == []
+
+    asyncio.run(scenario())
+
+
 def test_a_node_says_if_it_cannot_make_up_for_all(redis_server: RedisServer) -> None:
     async def scenario() -> None:
         async with two_nodes(redis_server) as (one, two, link, missed):
@@ -340,7 +353,7 @@ def test_a_node_says_if_it_cannot_make_up_for_all(redis_server: RedisServer) -> 
 
 def test_a_redis_that_forgot_has_places_above_those_it_gave(redis_server: RedisServer) -> None:
     async def scenario() -> None:
-        async with two_nodes(redis_server) as (one, two, link, _):
+        async with two_nodes(redis_server) as (one, two, link, missed):
             await two.broker.subscribe(APP, "s")
             await one.publish(public("s", "before"), claim("before"))
             place = await one.broker.place()
@@ -351,6 +364,8 @@ def test_a_redis_that_forgot_has_places_above_those_it_gave(redis_server: RedisS
                 assert await one.broker.place() > place
             await two.settle()
             assert [p.event for p in two.delivered] == [b"before", b"after"]
+            # There is no saying what it forgot, but that is no reason to close everybody.
+            assert missed == []
 
     asyncio.run(scenario())
 
