@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from .errors import SubscriberClosedError
@@ -17,7 +17,7 @@ from .errors import SubscriberClosedError
 try:
     import anyio
     from anyio.from_thread import start_blocking_portal
-    from websockets.asyncio.client import connect
+    from websockets.asyncio.client import ClientConnection, connect
     from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 except ImportError as error:
     raise ImportError(
@@ -50,11 +50,9 @@ class WebSocket:
     def __init__(self, url: str, timeout_s: float) -> None:
         with contextlib.ExitStack() as opened:
             self._portal = opened.enter_context(start_blocking_portal(name="tambur-websocket"))
-            connecting = connect(
-                url, open_timeout=timeout_s, compression=None, max_size=MAX_FRAME_BYTES, logger=_frame_logger
-            )
             try:
-                self._connection = opened.enter_context(self._portal.wrap_async_context_manager(connecting))
+                connected = self._portal.wrap_async_context_manager(_connected(url, timeout_s))
+                self._connection = opened.enter_context(connected)
             except InvalidStatus as error:
                 status, body = error.response.status_code, error.response.body or b""
                 raise SubscriberClosedError(
@@ -100,6 +98,16 @@ class WebSocket:
             raise _closed(error) from error
         finally:
             called.cancel()  # where a KeyboardInterrupt ended the waiting
+
+
+@contextlib.asynccontextmanager
+async def _connected(url: str, timeout_s: float) -> AsyncIterator[ClientConnection]:
+    async with connect(
+        url, open_timeout=timeout_s, compression=None, max_size=MAX_FRAME_BYTES, logger=_frame_logger
+    ) as connection:
+        yield connection
+    # With TLS, Python 3.10 takes a transport for open that was closed by the other side alone.
+    connection.transport.close()
 
 
 def _closed(error: ConnectionClosed) -> SubscriberClosedError:
