@@ -209,7 +209,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     def announce(url: str) -> None:
         if fresh is not None:
-            print(f"export {ENVIRONMENT_VARIABLE}={dataclasses.replace(fresh, base_url=url).to_url()}")
+            print(f"export {ENVIRONMENT_VARIABLE}={fresh.at(url).to_url()}")
         print(f"Tambur is listening on {url}", flush=True)
 
     serve(config, announce)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -93,23 +92,30 @@ def is_host(text: str) -> bool:
         return False
 
 
-@dataclass(frozen=True)
 class Credentials:
     """What a ``TAMBUR_URL`` holds.
 
     Attributes:
         base_url: ``scheme://host[:port]``.
+
+    Raises:
+        ConfigurationError: if one of the others may not be one.
     """
 
-    api_key: str
-    app_id: str
-    secret: str = field(repr=False)
-    base_url: str
+    # No dataclass: to import what makes one takes as long as to import all of the publisher.
 
-    def __post_init__(self) -> None:
-        check_credential_name("api_key", self.api_key)
-        check_credential_name("app_id", self.app_id)
-        check_secret(self.secret)
+    def __init__(self, api_key: str, app_id: str, secret: str, base_url: str) -> None:
+        self.api_key = check_credential_name("api_key", api_key)
+        self.app_id = check_credential_name("app_id", app_id)
+        self.secret = check_secret(secret)
+        self.base_url = base_url
+
+    def __repr__(self) -> str:
+        return f"<Credentials of {self.app_id!r} at {self.base_url}>"
+
+    def at(self, base_url: str) -> Credentials:
+        """Make the credentials of the same app on another server."""
+        return Credentials(self.api_key, self.app_id, self.secret, base_url)
 
     @classmethod
     def from_url(cls, url: object) -> Credentials:

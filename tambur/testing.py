@@ -19,7 +19,6 @@ Without one, where it is enough to know what was published::
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -134,7 +133,7 @@ def tambur_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[TamburServer]:
         in_background(Config.from_credentials(_CREDENTIALS, port=0)) as server,
         contextlib.ExitStack() as stack,
     ):
-        yield TamburServer(dataclasses.replace(_CREDENTIALS, base_url=server.url).to_url(), stack)
+        yield TamburServer(_CREDENTIALS.at(server.url).to_url(), stack)
 
 
 @pytest.fixture

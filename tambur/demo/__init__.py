@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from dataclasses import replace
 
 from ..client import Tambur
 from ..credentials import ENVIRONMENT_VARIABLE, Credentials
@@ -40,7 +39,7 @@ def run(credentials: Credentials, *, port: int, once: bool) -> int:
             all_arrived = play(tambur, alice, bob)
         if once or not all_arrived:
             return 0 if all_arrived else 1
-        url = replace(credentials, base_url=server.url).to_url()
+        url = credentials.at(server.url).to_url()
         print(f"\nUntil Ctrl-C, there is a page at {server.url}/. Publish into it from another terminal:\n")
         print(f"    export {ENVIRONMENT_VARIABLE}={url}")
         print(f"    tambur publish {ROOM} 'Hello, page'", flush=True)
