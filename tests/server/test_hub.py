@@ -18,7 +18,7 @@ from tambur.server.broker import BrokerUnavailableError, Claim, Presence, Public
 from tambur.server.broker.memory import MemoryBroker
 from tambur.server.commands import encode_message, encode_presence
 from tambur.server.connection import MAX_QUEUED_COMMANDS, Connection
-from tambur.server.hub import Batch, Hub
+from tambur.server.hub import OUTBOXES_IN_A_ROW, Batch, Hub
 from tambur.tokens import TokenSigner
 
 from .broker.contract import nobody_asks
@@ -285,7 +285,7 @@ def test_writing_to_many_takes_turns_with_everything_else() -> None:
         clients = [node.client(str(i), "s") for i in range(250)]
         await settle()
         await node.publish("s", "first")
-        assert sum(bool(client.seen.events) for client in clients) == 100
+        assert sum(bool(client.seen.events) for client in clients) == OUTBOXES_IN_A_ROW
         await node.publish("s", "second")
         # Whatever changes the stream comes after all that was published before.
         clients[-1].command("unsubscribe", "s")
