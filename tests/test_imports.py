@@ -19,8 +19,9 @@ PUBLISHER = {
     "errors": set(),
     "names": {"errors"},
     "credentials": {"errors", "names"},
-    "signing": set(),
-    "tokens": {"names"},
+    "hmac_sha1": set(),
+    "signing": {"hmac_sha1"},
+    "tokens": {"hmac_sha1", "names"},
     "sending": {"errors"},
     "many": {"errors"},
     "client": {"", "credentials", "errors", "many", "names", "sending", "signing", "tokens"},
@@ -40,7 +41,7 @@ PUBLISHER = {
 }  # fmt: skip
 SERVER_MAY_USE = {"credentials", "errors", "names", "signing", "tokens", "", "server"}
 PURE = {
-    "names", "credentials", "signing", "tokens", "server.commands", "server.session",
+    "names", "credentials", "hmac_sha1", "signing", "tokens", "server.commands", "server.session",
     "server.broker.pictures", "server.broker.scripts", "server.broker.urls",
 }  # fmt: skip
 IMPURE = {
