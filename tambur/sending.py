@@ -14,13 +14,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import requests
 import urllib3.exceptions
-from requests.adapters import HTTPAdapter
-from urllib3.connectionpool import ConnectionPool
 
+from .adapter import Adapter
 from .errors import (
     AppNotFoundError,
     ConfigurationError,
@@ -113,23 +112,6 @@ class _Session(requests.Session):
         return None
 
 
-class _Adapter(HTTPAdapter):
-    """An adapter for one server and one set of proxies, so that the pool of connections is looked up once."""
-
-    _pool: ConnectionPool | None = None
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> ConnectionPool:
-        if self._pool is None:
-            self._pool = super().get_connection_with_tls_context(*args, **kwargs)
-        return self._pool
-
-    def close(self) -> None:
-        super().close()
-        # urllib3 leaves this to the garbage collection; whoever keeps an error keeps the pool, too.
-        if self._pool is not None:
-            self._pool.close()
-
-
 class Sender:
     """Connections to one server.
 
@@ -170,7 +152,7 @@ class Sender:
         if self._lender is not None:
             session.adapters = OrderedDict(self._lender.adapters)
         else:
-            adapter = _Adapter(pool_connections=1, pool_maxsize=self._pool_maxsize)
+            adapter = Adapter(pool_connections=1, pool_maxsize=self._pool_maxsize)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
         return session
