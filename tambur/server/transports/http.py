@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Sequence
 
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, Router
@@ -24,10 +23,8 @@ from .jsonp import parse_caller
 
 _CORS = {"Access-Control-Allow-Origin": "*"}  # the 2012 browser publisher posts cross-origin
 
+_PUBLISH = "/app/"
 _HEALTH = "/health"
-
-# All that anybody sends, so that the answer to each has these headers.
-_METHODS = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"]
 
 # A publisher that is still sending its body cannot read an answer, so a body over the limit is read to
 # its end, unless it is so long that this is no mistake.
@@ -36,21 +33,6 @@ _MAX_DISCARDED_BODIES = 8
 _SUBSCRIBER_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 logger = logging.getLogger("tambur.server")
-
-
-class _Anything(Convertor[str]):
-    regex = (
-        "(?s:.*)"  # starlette's path convertor stops at a line break, and answered 404 to a stream with one
-    )
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
-
-
-register_url_convertor("anything", _Anything())
 
 
 def make_app(
@@ -83,10 +65,10 @@ def make_app(
             return PlainTextResponse("ok\n")
         return PlainTextResponse(f"{trouble}\n", 503)
 
-    async def publish(request: Request) -> Response:
-        answer = await answer_publish(request)
+    async def publish(scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await answer_publish(Request(scope, receive))
         counts.publishes[answer.status_code] += 1
-        return answer
+        await answer(scope, receive, send)
 
     async def answer_publish(request: Request) -> Response:
         if request.method != "POST":
@@ -104,15 +86,19 @@ def make_app(
             return Response(status_code=400)  # nobody is there to read it
         return Response(status_code=204, headers=_CORS | ({"Tambur-Replayed": "true"} if replayed else {}))
 
-    app = Router(
+    router = Router(
         [
-            Route("/app/{rest:anything}", publish, methods=_METHODS),
             *routes,
             Route(_HEALTH, health, methods=["GET"]),
             Route("/{api_key}/{app_id}", balance, methods=["GET"]),
         ],
         redirect_slashes=False,
     )
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        # A publish has a path of its own, whatever its method, and a stream may hold what no route matches.
+        await (publish if scope["path"].startswith(_PUBLISH) else router)(scope, receive, send)
+
     return _HostCheck(app, config.public_hosts) if config.public_hosts else app
 
 
