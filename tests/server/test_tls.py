@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from websockets.frames import Opcode
 
 from tambur import ConfigurationError, ConnectionFailedError, Tambur
 from tambur.server import Config, Limits, Server, in_background
@@ -102,6 +104,20 @@ def test_a_subscriber_that_never_reads_is_cut_off_with_tls_too(secure: Server, s
             received.add(healthy.receive(10))
         while left not in received:
             received.add(healthy.receive(10))
+
+
+def test_who_reads_too_slowly_hears_why_with_tls_too(secure: Server, stream: str) -> None:
+    with publisher(secure) as tambur, Socket(secure) as one:
+        one.command("subscribe", 1, stream)
+        # More than the kernel takes at once; read only afterwards, and then all that was for it and the reason.
+        for number in range(100):
+            tambur.publish(stream, f"{number} {'x' * 65000}")
+        numbers = []
+        while (frame := one.frame()).opcode is Opcode.TEXT:
+            numbers.append(int(json.loads(frame.data)[3].partition(" ")[0]))
+        assert numbers == list(range(len(numbers)))
+        assert one.protocol.close_rcvd is not None
+        assert one.protocol.close_rcvd.code == 4008
 
 
 def test_a_handshake_that_does_not_end_keeps_nobody_up(secure: Server, stream: str) -> None:

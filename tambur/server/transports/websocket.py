@@ -66,6 +66,7 @@ class WebSocket(asyncio.Protocol):
         "_fragments",
         "_heard_at",
         "_loop",
+        "_max_unsent_bytes",
         "_peers",
         "_protocol",
         "_timer",
@@ -82,6 +83,7 @@ class WebSocket(asyncio.Protocol):
         self._peers: set[Any] = server_state.connections
         self._loop = asyncio.get_running_loop()
         self._protocol = ServerProtocol(max_size=limits.max_frame_bytes, logger=_parser_logger)
+        self._max_unsent_bytes = limits.max_unsent_bytes
         self._connection: Connection | None = None
         self._fragments = bytearray()  # a list would take thirty times as much, of fragments of two bytes
         # Once true, nothing but the closing handshake is sent, and what arrives is ignored.
@@ -96,7 +98,6 @@ class WebSocket(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(self._context.config.limits.max_unsent_bytes)
         self._peers.add(self)
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -116,16 +117,6 @@ class WebSocket(asyncio.Protocol):
         self._unparsed += data
         if self._turn is None:
             self._parse_some()
-
-    def pause_writing(self) -> None:
-        """More than ``max_unsent_bytes`` is unsent."""
-        if self._ending:
-            return
-        self._context.hub.counts.slow_subscribers += 1
-        app_id = self._connection.app_id if self._connection is not None else None
-        facts = {"transport": "websocket", "max_unsent_bytes": self._context.config.limits.max_unsent_bytes}
-        logger.info(line("slow subscriber dropped", app=app_id, **facts))
-        self.close(SLOW_SUBSCRIBER, "too much is unsent")
 
     def eof_received(self) -> None:
         self._protocol.receive_eof()
@@ -150,6 +141,7 @@ class WebSocket(asyncio.Protocol):
         if count > 0:  # who sends no whole frame gives no sign of life
             self._heard_at = self._loop.time()
         self._flush()
+        self._require_reading()  # of the answers to its pings, too
         self._read_on()
 
     def _read_on(self) -> None:
@@ -260,10 +252,19 @@ class WebSocket(asyncio.Protocol):
         if data is None:
             data = batch.encoded = b"".join([_encode(event) for event in batch.events])
         self._transport.write(data)
+        self._require_reading()
 
     @property
     def unsent_bytes(self) -> int:
         return self._transport.get_write_buffer_size()
+
+    def _require_reading(self) -> None:
+        if not self._ending and self._transport.get_write_buffer_size() > self._max_unsent_bytes:
+            self._context.hub.counts.slow_subscribers += 1
+            app_id = self._connection.app_id if self._connection is not None else None
+            facts = {"transport": "websocket", "max_unsent_bytes": self._max_unsent_bytes}
+            logger.info(line("slow subscriber dropped", app=app_id, **facts))
+            self.close(SLOW_SUBSCRIBER, "too much is unsent")
 
     def write_ack(self, event: bytes) -> None:
         self.write(Batch((event,)))
