@@ -114,7 +114,7 @@ def test_who_reads_too_slowly_hears_why_with_tls_too(secure: Server, stream: str
             tambur.publish(stream, f"{number} {'x' * 65000}")
         numbers = []
         while (frame := one.frame()).opcode is Opcode.TEXT:
-            numbers.append(int(json.loads(frame.data)[3].partition(" ")[0]))
+            numbers.append(int(json.loads(bytes(frame.data))[3].partition(" ")[0]))
         assert numbers == list(range(len(numbers)))
         assert one.protocol.close_rcvd is not None
         assert one.protocol.close_rcvd.code == 4008
