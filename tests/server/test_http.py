@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 import time
 from typing import Any
@@ -313,6 +314,23 @@ def test_a_host_that_holds_more_than_a_host_moves_no_signature_to_another_stream
         assert answer.status == 400
         ask(server, signed(server, stream, "fence"))
         assert receiver.receive(10).text == "fence"
+
+
+def test_who_has_not_read_an_answer_is_not_upgraded() -> None:
+    limits = Limits(max_message_bytes=8 * 1024 * 1024)
+    with in_background(Config(apps=(APP,), port=0, limits=limits)) as server, connect(server) as connection:
+        # The answer shows all that should have been signed: more than the system keeps for a client.
+        long = signed(
+            server,
+            "s",
+            "x" * limits.max_message_bytes,
+            line=f"POST /app/{APP_ID}/stream/s?debug=true HTTP/1.1",
+        )
+        connection.sendall(long.replace(b"message=x", b"message=y"))
+        assert connection.recv(1, socket.MSG_PEEK)
+        connection.sendall(handshake(f"{SUBSCRIBE_PATH}?instance=1&callback=f"))
+        assert read_answer(connection).status == 401
+        assert read_answer(connection).status == 200
 
 
 def test_more_parameters_than_anybody_needs_are_refused_unread(server: Server) -> None:

@@ -14,7 +14,7 @@ from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
-from .wire import SUBSCRIBE_PATH, Answer, Socket, ask, connect, read_answer
+from .wire import SUBSCRIBE_PATH, Answer, Socket, ask, connect, handshake, read_answer
 
 
 def request(
@@ -110,6 +110,18 @@ def test_a_poll_waits_for_a_message(server: Server, tambur: Tambur, stream: str)
     with poller.waiting_poll() as poll:
         tambur.publish(f"private:{poller.subscriber_id}", "x")
         assert value(read_answer(poll)) == ["msg", "private", "private", "x"]
+
+
+def test_a_handshake_behind_a_poll_that_waits_is_not_upgraded(
+    server: Server, tambur: Tambur, stream: str
+) -> None:
+    poller = Poller(server)
+    poller.command("subscribe", stream)
+    with connect(server) as poll:
+        poll.sendall(poller.request() + handshake(f"{SUBSCRIBE_PATH}?instance=1&callback=f"))
+        tambur.publish(stream, "x")
+        assert value(read_answer(poll)) == ["msg", stream, "public", "x"]
+        assert read_answer(poll).status == 200
 
 
 def test_presence_and_direct_between_a_poller_and_a_websocket(

@@ -20,8 +20,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     A request must arrive within ``limits.request_timeout_s``, headers and body together, counted from the
     connection or from its first byte, and its answer must be read within the same time once it is more than
-    the system keeps for the client. Only a GET without a body is upgraded; any other request with an
-    ``Upgrade`` header is answered as if it had none.
+    the system keeps for the client. Only a GET without a body is upgraded, and not while the answer to the
+    request before it is still on its way; any other request with an ``Upgrade`` header is answered as if it
+    had none.
     """
 
     def __init__(self, limits: Limits, **uvicorn: Any) -> None:
@@ -139,7 +140,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _should_upgrade(self) -> bool:
         # The WebSocket's parser takes no request with a body.
         has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
-        return self.scope.get("method") == "GET" and not has_body and super()._should_upgrade()
+        # Who is upgraded leaves this protocol: an answer that is not over would go into the WebSocket, or
+        # wait for ever to be told that it may be written.
+        is_idle = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
+        return self.scope.get("method") == "GET" and not has_body and is_idle and super()._should_upgrade()
 
     def _unsupported_upgrade_warning(self) -> None:
         pass  # the request has been answered without its Upgrade header, as RFC 9110 section 7.8 allows
