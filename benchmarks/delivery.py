@@ -276,8 +276,8 @@ def latency(*, quick: bool) -> Section:
 
 
 # nchan numbers a channel's messages of one second with 16 bits, and loses those beyond 32,767: it takes up to
-# 50,000 publishes a second, and the runs with one publisher and with several may fall into the same second.
-_SIGNED_S = 0.3
+# 100,000 publishes a second, and the runs with one publisher and with several may fall into the same second.
+_SIGNED_S = 0.2
 
 
 def signed(*, quick: bool) -> Section:

@@ -1,6 +1,9 @@
 // A trivial HTTP server: whatever is posted, it gives the same answer, after a while if so told.
 //
-//   answer DELAY_MS ANSWER     prints its port; ANSWER is the whole response, with \r\n as they are
+//   answer DELAY_MS AWAKE_MS ANSWER     prints its port; ANSWER is the whole response, with \r\n as they are
+//
+// For AWAKE_MS after each request it looks for the next one without sleeping: nobody has to wake it, and its
+// answer is there before most clients begin to wait for it.
 //
 // GET /connections is answered with the number of connections that were accepted so far. It ends with its
 // standard input.
@@ -35,7 +38,7 @@ static struct due queue[CONNECTIONS];  // a ring: the delay is one and the same,
 static size_t queue_head, queue_tail;
 static const char *answer;
 static size_t answer_length;
-static double delay_s;
+static double delay_s, awake_s, awake_until;
 static unsigned long accepted;
 static int poller;
 
@@ -81,6 +84,7 @@ static void receive(int fd) {
         drop(fd);
         return;
     }
+    if (awake_s > 0) awake_until = now() + awake_s;
     c->length += (size_t)got;
     size_t length;
     while ((length = request_length(c->data, c->length)) > 0) {
@@ -110,9 +114,10 @@ static int answer_what_is_due(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) return 2;
+    if (argc != 4) return 2;
     delay_s = atof(argv[1]) / 1e3;
-    answer = argv[2];
+    awake_s = atof(argv[2]) / 1e3;
+    answer = argv[3];
     answer_length = strlen(answer);
 
     int listener = socket(AF_INET, SOCK_STREAM, 0), on = 1;
@@ -131,7 +136,9 @@ int main(int argc, char **argv) {
 
     for (;;) {
         struct epoll_event events[64];
-        int count = epoll_wait(poller, events, 64, answer_what_is_due());
+        int wait_ms = answer_what_is_due();
+        if (awake_until > 0 && now() < awake_until) wait_ms = 0;
+        int count = epoll_wait(poller, events, 64, wait_ms);
         for (int i = 0; i < count; i++) {
             int fd = events[i].data.fd;
             if (fd == STDIN_FILENO) return 0;

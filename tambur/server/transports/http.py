@@ -23,6 +23,10 @@ from .jsonp import parse_caller
 
 _CORS = {"Access-Control-Allow-Origin": "*"}  # the 2012 browser publisher posts cross-origin
 
+# A response is sent as often as one likes; to make it anew would take as long.
+_DELIVERED = Response(status_code=204, headers=_CORS)
+_REPLAYED = Response(status_code=204, headers=_CORS | {"Tambur-Replayed": "true"})
+
 _PUBLISH = "/app/"
 _HEALTH = "/health"
 
@@ -76,7 +80,7 @@ def make_app(
         target: Target | None = None
         try:
             target = publishing.target(request.headers.get("host", ""), request.scope["raw_path"])
-            body = await _read_body(request, config.limits.max_body_bytes)
+            body = await _read_body(request.receive, config.limits.max_body_bytes)
             replayed = await publishing.publish(target, request.headers.get("content-type", ""), body)
         except RefusedError as refused:
             logger.info(_refused_line(target, refused))
@@ -84,7 +88,7 @@ def make_app(
         except ClientDisconnect:
             logger.info(line("publish broken off by the publisher", **_target_facts(target)))
             return Response(status_code=400)  # nobody is there to read it
-        return Response(status_code=204, headers=_CORS | ({"Tambur-Replayed": "true"} if replayed else {}))
+        return _REPLAYED if replayed else _DELIVERED
 
     router = Router(
         [
@@ -102,15 +106,19 @@ def make_app(
     return _HostCheck(app, config.public_hosts) if config.public_hosts else app
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
+async def _read_body(receive: Receive, max_bytes: int) -> bytes:
     chunks = []
     size = 0
-    async for chunk in request.stream():
+    more = True
+    while more and size <= _MAX_DISCARDED_BODIES * max_bytes:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
         size += len(chunk)
         if size <= max_bytes:
             chunks.append(chunk)
-        elif size > _MAX_DISCARDED_BODIES * max_bytes:
-            break
+        more = message.get("more_body", False)
     if size > max_bytes:
         raise RefusedError(413, f"the body has more than {max_bytes} bytes")
     return b"".join(chunks)

@@ -31,6 +31,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unfinished_header_bytes = 0
         self._header_count = 0
         self._headers_are_complete = False
+        self._is_arriving = False
         self._refusal: tuple[int, str] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._reading_deadline: asyncio.TimerHandle | None = None
@@ -76,12 +77,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._unfinished_header_bytes > self._limits.max_header_bytes:
             self._refuse_headers(f"at most {self._limits.max_header_bytes} bytes are allowed")
             self.send_400_response("")
+        elif self._is_arriving and self._deadline is None:  # most requests come whole, and need no timer
+            self._start_deadline()
 
     def on_message_begin(self) -> None:
         self._header_count = 0
         self._headers_are_complete = False
-        if self._deadline is None:
-            self._start_deadline()
+        self._is_arriving = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -118,6 +120,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._unfinished_header_bytes = 0
+        self._is_arriving = False
         self._cancel_deadline()
         super().on_message_complete()
 
