@@ -47,15 +47,11 @@ def parse_form(body: bytes) -> list[tuple[bytes, bytes]]:
     What is not percent-encoded stands for itself, whatever byte it is; ``+`` is a space.
     """
     pairs = []
-    for field in body.replace(b"+", b" ").split(b"&"):
+    for field in body.split(b"&"):
         if field:
-            name, _, value = field.partition(b"=")
-            pairs.append((_decode(name), _decode(value)))
+            name, _, value = field.replace(b"+", b" ").partition(b"=")
+            pairs.append((unquote_to_bytes(name), unquote_to_bytes(value)))
     return pairs
-
-
-def _decode(data: bytes) -> bytes:
-    return unquote_to_bytes(data) if b"%" in data else data
 
 
 def canonical_query_string(parameters: Iterable[tuple[str | bytes, str | bytes]]) -> str:
