@@ -26,6 +26,7 @@ from .publishing import Publishing
 from .transports.http import make_app
 from .transports.longpoll import LongPolls
 from .transports.protocol import BoundedHttpProtocol
+from .transports.reading import make_read_buffer
 from .transports.static import make_routes
 from .transports.websocket import Context, WebSocket
 from .workers import run_workers
@@ -71,7 +72,8 @@ class Server:
         self._broker = _make_broker(config)
         self._hub = Hub(self._broker, join_window_s=config.join_window_ms / 1000)
         self._long_polls = LongPolls(config, self._hub, self._broker)
-        context = Context(config, {app.key: app for app in config.apps}, self._hub)
+        read_buffer = make_read_buffer()
+        context = Context(config, {app.key: app for app in config.apps}, self._hub, read_buffer)
         uvicorn_config = uvicorn.Config(
             make_app(
                 config,
@@ -80,7 +82,7 @@ class Server:
                 self._hub.counts,
                 [*routes, *make_routes(), *self._long_polls.routes],
             ),
-            http=_protocol(functools.partial(BoundedHttpProtocol, config.limits)),
+            http=_protocol(functools.partial(BoundedHttpProtocol, config.limits, read_buffer)),
             ws=_protocol(functools.partial(WebSocket, context)),
             lifespan="off",
             log_config=None,

@@ -10,12 +10,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
 from ..config import Limits
+from .reading import SharedBufferProtocol
 
 MAX_PIPELINED_REQUESTS = 16
 """How many requests of one connection may wait for the one before them to be answered."""
 
 
-class BoundedHttpProtocol(HttpToolsProtocol):
+class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
     """One client connection, until it is upgraded or ends.
 
     A request must arrive within ``limits.request_timeout_s``, headers and body together, counted from the
@@ -23,11 +24,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     the system keeps for the client. Only a GET without a body is upgraded, and not while the answer to the
     request before it is still on its way; any other request with an ``Upgrade`` header is answered as if it
     had none.
+
+    Parameters:
+        limits: those of its server.
+        read_buffer: what it is read into, shared with others of the same event loop.
+        uvicorn: what uvicorn gives.
     """
 
-    def __init__(self, limits: Limits, **uvicorn: Any) -> None:
+    def __init__(self, limits: Limits, read_buffer: memoryview, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
         self._limits = limits
+        self._read_buffer = read_buffer
         self._unfinished_header_bytes = 0
         self._header_count = 0
         self._headers_are_complete = False

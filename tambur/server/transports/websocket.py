@@ -21,6 +21,7 @@ from ..config import App, Config
 from ..connection import Connection
 from ..hub import Batch, Hub
 from ..logs import line
+from .reading import SharedBufferProtocol
 
 CLOSE_TIMEOUT_S = 1.0
 """How long a closed connection may take to send what is unsent and to say goodbye, in seconds."""
@@ -49,9 +50,10 @@ class Context:
     config: Config
     apps: dict[AppKey, App]
     hub: Hub
+    read_buffer: memoryview
 
 
-class WebSocket(asyncio.Protocol):
+class WebSocket(SharedBufferProtocol):
     """One subscriber's connection, from the handshake on; also its outbox.
 
     Parameters:
@@ -80,6 +82,7 @@ class WebSocket(asyncio.Protocol):
     def __init__(self, context: Context, *, server_state: ServerState, **_: Any) -> None:
         limits = context.config.limits
         self._context = context
+        self._read_buffer = context.read_buffer
         self._peers: set[Any] = server_state.connections
         self._loop = asyncio.get_running_loop()
         self._protocol = ServerProtocol(max_size=limits.max_frame_bytes, logger=_parser_logger)
