@@ -96,8 +96,8 @@ def publish(*, quick: bool) -> Section:
         "The package of 2012 called `requests.post` with requests-oauthlib for each message. To fall asleep "
         "until an answer comes, and to be woken, takes processor time, too: in a virtual machine as much as "
         "half a publish, the same for all libraries. So there are two tables: in the first the server doesn't "
-        "sleep, and its answer is there before it is waited for: what remains is the libraries. In the second "
-        "both sides sleep, as they do over a network.",
+        "sleep, and its answer is there before a library gets to wait for it: what remains is the libraries. In "
+        "the second both sides sleep, as they do over a network.",
     )
     for server in _AWAKE_MS:
         of_server = {name: timings[f"{name}, {server}"] for name in pythons}

@@ -103,6 +103,22 @@ def test_a_request_that_does_not_end_is_given_up(impatient: Server, start: bytes
     assert TIMEOUT_S - 0.05 <= time.monotonic() - started < TIMEOUT_S + 5
 
 
+@pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\nHost", b"\r\n"], ids=["half a head", "a line break"])
+def test_a_second_request_that_does_not_end_is_given_up_too(impatient: Server, start: bytes) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert read_answer(connection).status == 404
+        connection.sendall(start)
+        assert Answer(read_all(connection)).status == 408
+
+
+def test_a_second_request_may_not_begin_with_the_first_and_never_end(impatient: Server) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost")
+        assert read_answer(connection).status == 404
+        assert Answer(read_all(connection)).status == 408
+
+
 def test_a_byte_now_and_then_gains_no_time(impatient: Server) -> None:
     with connect(impatient) as connection:
         connection.settimeout(0.05)

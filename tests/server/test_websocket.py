@@ -228,6 +228,15 @@ def test_only_a_get_is_upgraded(server: Server, method: str) -> None:
     assert answer.status == 405
 
 
+@pytest.mark.parametrize("length", ["Content-Length: 5", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+def test_a_request_with_a_body_may_ask_for_no_upgrade(server: Server, protocol: bytes, length: str) -> None:
+    request = handshake(f"/app/{APP_ID}/stream/x", length, method="POST").replace(b"websocket", protocol)
+    answer = ask(server, request + b"5\r\nhello\r\n0\r\n\r\n")
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
+    assert b"Upgrade" in answer.body
+
+
 def test_another_upgrade_is_left_alone(server: Server) -> None:
     request = handshake(f"{SUBSCRIBE_PATH}?instance=1&callback=f").replace(b"websocket", b"h2c")
     answer = ask(server, request)

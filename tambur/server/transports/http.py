@@ -23,7 +23,7 @@ from .jsonp import parse_caller
 
 _CORS = {"Access-Control-Allow-Origin": "*"}  # the 2012 browser publisher posts cross-origin
 
-# A response is sent as often as one likes; to make it anew would take as long.
+# A response may be sent again and again: these two are made once.
 _DELIVERED = Response(status_code=204, headers=_CORS)
 _REPLAYED = Response(status_code=204, headers=_CORS | {"Tambur-Replayed": "true"})
 

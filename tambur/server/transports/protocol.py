@@ -22,8 +22,8 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
     A request must arrive within ``limits.request_timeout_s``, headers and body together, counted from the
     connection or from its first byte, and its answer must be read within the same time once it is more than
     the system keeps for the client. Only a GET without a body is upgraded, and not while the answer to the
-    request before it is still on its way; any other request with an ``Upgrade`` header is answered as if it
-    had none.
+    request before it is still on its way; any other request with an ``Upgrade`` header is refused if it has a
+    body, and otherwise answered as if it had no such header.
 
     Parameters:
         limits: those of its server.
@@ -84,7 +84,8 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
         if self._unfinished_header_bytes > self._limits.max_header_bytes:
             self._refuse_headers(f"at most {self._limits.max_header_bytes} bytes are allowed")
             self.send_400_response("")
-        elif self._is_arriving and self._deadline is None:  # most requests come whole, and need no timer
+        # Most requests come whole and need no timer. The parser says nothing of a line break ahead of one.
+        elif (self._is_arriving or self._unfinished_header_bytes > 0) and self._deadline is None:
             self._start_deadline()
 
     def on_message_begin(self) -> None:
@@ -108,6 +109,9 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
                 429,
                 f"Too Many Requests: at most {MAX_PIPELINED_REQUESTS} may wait for the one before them",
             )
+        elif self.parser.should_upgrade() and any(map(_announces_body, self.headers)):
+            # To the parser, what follows is another protocol, whether the upgrade happens or not.
+            self._refusal = (400, "Bad Request: a request with a body may have no Upgrade header")
         if self._refusal is not None:
             raise ValueError
         super().on_headers_complete()
@@ -148,12 +152,13 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
         self._refusal = (431, f"Request Header Fields Too Large: {rule}")
 
     def _should_upgrade(self) -> bool:
-        # The WebSocket's parser takes no request with a body.
-        has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        # The WebSocket's parser takes no header that announces a body, not even an empty one.
+        has_length = any(name == b"content-length" for name, _ in self.headers)
         # Who is upgraded leaves this protocol: an answer that is not over would go into the WebSocket, or
         # wait for ever to be told that it may be written.
-        is_idle = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
-        return self.scope.get("method") == "GET" and not has_body and is_idle and super()._should_upgrade()
+        is_answered = self.cycle is None or self.cycle.response_complete
+        is_idle = is_answered and self.transport.get_write_buffer_size() == 0
+        return self.scope.get("method") == "GET" and not has_length and is_idle and super()._should_upgrade()
 
     def _unsupported_upgrade_warning(self) -> None:
         pass  # the request has been answered without its Upgrade header, as RFC 9110 section 7.8 allows
@@ -182,3 +187,8 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
         limit = self._limits.request_timeout_s
         self._refusal = (408, f"Request Timeout: a request must arrive within {limit:g} s")
         self.send_400_response("")
+
+
+def _announces_body(header: tuple[bytes, bytes]) -> bool:
+    name, value = header
+    return name == b"transfer-encoding" or (name == b"content-length" and value != b"0")

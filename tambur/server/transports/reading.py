@@ -16,8 +16,8 @@ def make_read_buffer() -> memoryview:
 class SharedBufferProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     """A protocol whose ``data_received`` gets what was read into a shared buffer.
 
-    asyncio by itself allocates as much as may come, for each read anew. What is that large malloc maps and
-    unmaps, and so does the kernel with its pages: together that takes longer than the read.
+    asyncio by itself allocates for each read as much as may come, and gives back what did not. For anything
+    so large malloc maps and unmaps memory, whose pages the kernel clears: that takes longer than the read.
     uvloop, which has such a buffer already, calls ``data_received`` itself.
     """
 
