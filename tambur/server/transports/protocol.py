@@ -156,9 +156,13 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
         has_length = any(name == b"content-length" for name, _ in self.headers)
         # Who is upgraded leaves this protocol: an answer that is not over would go into the WebSocket, or
         # wait for ever to be told that it may be written.
-        is_answered = self.cycle is None or self.cycle.response_complete
-        is_idle = is_answered and self.transport.get_write_buffer_size() == 0
+        is_idle = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
         return self.scope.get("method") == "GET" and not has_length and is_idle and super()._should_upgrade()
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        # The WebSocket's first bytes may have been those that were too many, and its are other bounds.
+        self._cancel_reading_deadline()
 
     def _unsupported_upgrade_warning(self) -> None:
         pass  # the request has been answered without its Upgrade header, as RFC 9110 section 7.8 allows
