@@ -111,7 +111,7 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
             )
         elif self.parser.should_upgrade() and any(map(_announces_body, self.headers)):
             # To the parser, what follows is another protocol, whether the upgrade happens or not.
-            self._refusal = (400, "Bad Request: a request with a body may have no Upgrade header")
+            self._refusal = (400, "Bad Request: a request with a body must have no Upgrade header")
         if self._refusal is not None:
             raise ValueError
         super().on_headers_complete()
@@ -161,7 +161,7 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
-        # The WebSocket's first bytes may have been those that were too many, and its are other bounds.
+        # What it wrote first may have been what was too much, and it has bounds of its own.
         self._cancel_reading_deadline()
 
     def _unsupported_upgrade_warning(self) -> None:
