@@ -80,7 +80,7 @@ def make_app(
         target: Target | None = None
         try:
             target = publishing.target(request.headers.get("host", ""), request.scope["raw_path"])
-            body = await _read_body(request.receive, config.limits.max_body_bytes)
+            body = await _read_body(request, config.limits.max_body_bytes)
             replayed = await publishing.publish(target, request.headers.get("content-type", ""), body)
         except RefusedError as refused:
             logger.info(_refused_line(target, refused))
@@ -106,19 +106,15 @@ def make_app(
     return _HostCheck(app, config.public_hosts) if config.public_hosts else app
 
 
-async def _read_body(receive: Receive, max_bytes: int) -> bytes:
+async def _read_body(request: Request, max_bytes: int) -> bytes:
     chunks = []
     size = 0
-    more = True
-    while more and size <= _MAX_DISCARDED_BODIES * max_bytes:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk = message.get("body", b"")
+    async for chunk in request.stream():
         size += len(chunk)
         if size <= max_bytes:
             chunks.append(chunk)
-        more = message.get("more_body", False)
+        elif size > _MAX_DISCARDED_BODIES * max_bytes:
+            break
     if size > max_bytes:
         raise RefusedError(413, f"the body has more than {max_bytes} bytes")
     return b"".join(chunks)
