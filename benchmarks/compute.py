@@ -23,7 +23,7 @@ def signing(*, quick: bool) -> Section:
     section = Section(
         "Signing",
         "From a message to the signed body of its request (OAuth 1.0a, HMAC-SHA1), with a message of 100 bytes "
-        "and of 4 KiB: `tambur.signing.sign_publish` beside oauthlib's `Client.sign`. A second here is one of "
+        "and of 4 KiB: `tambur.protocol.oauth.sign_publish` beside oauthlib's `Client.sign`. A second here is one of "
         "processor time.",
         [table],
     )

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 
 from tambur import Tambur
-from tambur.tokens import Mode, TokenSigner
+from tambur.protocol.tokens import Mode, TokenSigner
 
 from .clients import LongPoll, WebSocket, answer_pings
 from .load import Load, subscribed

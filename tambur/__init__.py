@@ -8,7 +8,6 @@ tambur.publish("news", "Hello, everybody")
 
 __version__ = "1.0.0"
 
-from .client import Tambur
 from .errors import (
     AppNotFoundError,
     CommandRefusedError,
@@ -28,6 +27,7 @@ from .errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from .publisher.client import Tambur
 
 __all__ = [
     "AppNotFoundError",

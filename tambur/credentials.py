@@ -8,7 +8,7 @@ from functools import lru_cache
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from .errors import ConfigurationError
-from .names import app_path, check_credential_name
+from .protocol.names import app_path, check_credential_name
 
 ENVIRONMENT_VARIABLE = "TAMBUR_URL"
 URL_FORM = "http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID"

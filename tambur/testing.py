@@ -28,10 +28,10 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from .client import Tambur
 from .credentials import Credentials
 from .loopback import no_proxy
-from .names import split_publish_path
+from .protocol.names import split_publish_path
+from .publisher.client import Tambur
 
 if TYPE_CHECKING:
     from .subscriber import Subscriber

@@ -14,8 +14,8 @@ from tambur import Tambur
 from tambur.server import App, Config, Server, in_background
 from tambur.subscriber import Subscriber
 
-from .browser import chromium
-from .redis_server import RedisServer
+from .support.browser import chromium
+from .support.redis_server import RedisServer
 
 API_KEY = "30af96de47e3c58329045ff136a4a3ea"
 APP_ID = "ws-bot-1"

@@ -20,14 +20,14 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 import tambur as package
 from tambur import Tambur, UnauthorizedError, cli
+from tambur.protocol.tokens import Mode, TokenSigner
 from tambur.server import App, Config, Limits, Server, connection
 from tambur.server.session import Result
 from tambur.server.transports import websocket
 from tambur.subscriber import Subscriber
-from tambur.tokens import Mode, TokenSigner
 
-from .browser import wait_for_script
 from .conftest import API_KEY, APP_ID, SECRET, subscriber
+from .support.browser import wait_for_script
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -21,8 +21,8 @@ from selenium.webdriver.common.keys import Keys
 from tambur import Tambur
 from tambur.server import Server
 
-from .browser import chromium, page, wait, wait_for_script
 from .conftest import API_KEY, APP_ID, SECRET, subscriber
+from .support.browser import chromium, page, wait, wait_for_script
 
 DOCS = Path(__file__).parents[1] / "docs"
 TIMEOUT_S = 60

@@ -26,7 +26,7 @@ def message(content: str, size: str) -> str:
 
 def tambur(content: str, size: str) -> Call:
     """The body of a publish, signed."""
-    from tambur import signing
+    from tambur.protocol import oauth as signing
 
     statement = (
         "sign(base_string_url(url), message, api_key=key, secret=secret, timestamp=1700000000, nonce=nonce)"

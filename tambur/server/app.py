@@ -18,16 +18,16 @@ import uvicorn
 from starlette.routing import BaseRoute
 
 from ..errors import ConfigurationError
+from .api.http import make_app
+from .api.publish import Publishing
+from .api.static import make_routes
 from .broker import Broker, from_url
 from .config import Config
 from .hub import Hub
 from .logs import line
-from .publishing import Publishing
-from .transports.http import make_app
+from .transports.http_protocol import BoundedHttpProtocol
 from .transports.longpoll import LongPolls
-from .transports.protocol import BoundedHttpProtocol
 from .transports.reading import make_read_buffer
-from .transports.static import make_routes
 from .transports.websocket import Context, WebSocket
 from .workers import run_workers
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from ..credentials import Credentials, check_secret, is_host
 from ..errors import ConfigurationError
-from ..names import check_credential_name
-from ..tokens import TokenSigner
+from ..protocol.names import check_credential_name
+from ..protocol.tokens import TokenSigner
 from .broker import AppKey
-from .broker.urls import parse_url
+from .broker.redis.urls import parse_url
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from typing import Protocol
 
-from ..tokens import Mode
-from . import commands
+from ..protocol import messages as commands
+from ..protocol.tokens import Mode
 from .broker import BrokerUnavailableError
 from .config import App, Limits
 from .hub import Hub, Outbox

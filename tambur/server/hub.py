@@ -7,10 +7,10 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
-from ..names import Kind
+from ..protocol.messages import encode_direct, encode_presence
+from ..protocol.names import Kind
 from .broker import AppKey, Broker, Publication
-from .commands import encode_direct, encode_presence
-from .counts import Counts
+from .counters import Counts
 
 SERVICE_RESTART = 1012  # a close code of the registry that RFC 6455 section 7.4.1 founded
 

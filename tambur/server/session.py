@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from ..errors import InvalidNameError
-from ..names import check_stream, check_user_id
-from ..tokens import Mode, TokenSigner
-from .commands import Command, Direct, SetMode, Subscribe, UnsetMode, Unsubscribe
+from ..protocol.messages import Command, Direct, SetMode, Subscribe, UnsetMode, Unsubscribe
+from ..protocol.names import check_stream, check_user_id
+from ..protocol.tokens import Mode, TokenSigner
 
 
 class Result(enum.Enum):

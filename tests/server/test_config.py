@@ -12,7 +12,7 @@ import pytest
 from tambur import ConfigurationError
 from tambur.credentials import Credentials
 from tambur.server import App, Config, Limits
-from tambur.server.broker.urls import parse_url
+from tambur.server.broker.redis.urls import parse_url
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "configuration.md"
 APP = '[[apps]]\napi_key = "k"\napp_id = "a"\nsecrets = ["hunter2"]\n'

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
 from tambur import Tambur
+from tambur.protocol.tokens import Mode, TokenSigner
 from tambur.server import Server
 from tambur.server.session import Result
-from tambur.tokens import Mode, TokenSigner
 from tests.conftest import API_KEY, APP_ID, SECRET
 
-from .test_commands import json_values
-from .test_longpoll import Poller, request
-from .wire import SUBSCRIBE_PATH, Socket, ask, connect, handshake, read_all
+from ..protocol.test_messages import json_values
+from ..support.wire import SUBSCRIBE_PATH, Socket, ask, connect, handshake, read_all
+from .transports.test_longpoll import Poller, request
 
 EXAMPLES = int(os.environ.get("TAMBUR_FUZZ_EXAMPLES", "100"))
 fuzzed = settings(

@@ -12,14 +12,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tambur.names import Kind
+from tambur.protocol.messages import encode_message, encode_presence
+from tambur.protocol.names import Kind
+from tambur.protocol.tokens import TokenSigner
 from tambur.server import App, Limits
 from tambur.server.broker import BrokerUnavailableError, Claim, Presence, Publication
 from tambur.server.broker.memory import MemoryBroker
-from tambur.server.commands import encode_message, encode_presence
 from tambur.server.connection import MAX_QUEUED_COMMANDS, Connection
 from tambur.server.hub import OUTBOXES_IN_A_ROW, Batch, Hub
-from tambur.tokens import TokenSigner
 
 from .broker.contract import nobody_asks
 

@@ -12,7 +12,7 @@ from tambur import Tambur
 from tambur.server import Config, Limits, Server, in_background
 from tests.conftest import APP, APP_ID, publisher, subscriber
 
-from .wire import SUBSCRIBE_PATH, Answer, Socket, ask, connect, handshake, read_all, read_answer
+from ..support.wire import SUBSCRIBE_PATH, Answer, Socket, ask, connect, handshake, read_all, read_answer
 
 TIMEOUT_S = 0.5
 MAX_HEADER_BYTES = Limits().max_header_bytes

@@ -24,12 +24,12 @@ from tambur.server import Config, Limits, Server, in_background
 from tambur.server.app import FILES_BESIDES
 from tambur.server.logs import Formatter
 from tests.conftest import API_KEY, APP, APP_ID, publisher, subscriber
-from tests.node_process import read_metrics
-from tests.redis_server import RedisServer
+from tests.support.node_process import read_metrics
+from tests.support.redis_server import RedisServer
 
-from .test_http import signed
-from .test_longpoll import Poller
-from .wire import Answer, Listening, Socket, ask, connect, free_port, read_all
+from ..support.wire import Answer, Listening, Socket, ask, connect, free_port, read_all
+from .api.test_http import signed
+from .transports.test_longpoll import Poller
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tambur.server.commands import Direct, SetMode, Subscribe, UnsetMode, Unsubscribe
+from tambur.protocol.messages import Direct, SetMode, Subscribe, UnsetMode, Unsubscribe
+from tambur.protocol.tokens import Mode, TokenSigner
 from tambur.server.session import Disable, Enable, Join, Leave, Result, Send, Session
-from tambur.tokens import Mode, TokenSigner
 
 SIGNERS = (TokenSigner("k", "a", "new"), TokenSigner("k", "a", "old"))
 

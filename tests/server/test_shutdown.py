@@ -15,8 +15,8 @@ from tambur.server import Config, Server, in_background
 from tambur.server.app import _listen
 from tests.conftest import API_KEY, APP, APP_ID, SECRET
 
-from .test_http import signed
-from .wire import Socket, connect, handshake, read_answer
+from ..support.wire import Socket, connect, handshake, read_answer
+from .api.test_http import signed
 
 SERVE = f"""
 from tambur.server import App, Config, serve
@@ -25,7 +25,7 @@ serve(Config(apps=(App({API_KEY!r}, {APP_ID!r}, ({SECRET!r},)),), port=0))
 
 
 class Process:
-    """A server in a process of its own; what :mod:`tests.server.wire` needs of one is its URL."""
+    """A server in a process of its own; what :mod:`tests.support.wire` needs of one is its URL."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE, text=True)

@@ -19,10 +19,10 @@ from tambur import ConfigurationError, Tambur
 from tambur.server import Config, serve
 from tambur.subscriber import Subscriber
 from tests.conftest import API_KEY, APP, APP_ID, SECRET
-from tests.node_process import NodeProcess, read_metrics
-from tests.redis_server import RedisServer
+from tests.support.node_process import NodeProcess, read_metrics
+from tests.support.redis_server import RedisServer
 
-from .wire import free_port
+from ..support.wire import free_port
 
 COUNT = 3
 TIMEOUT_S = 10

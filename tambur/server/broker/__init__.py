@@ -11,8 +11,8 @@ import enum
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
-from ...names import Kind
-from .urls import parse_url
+from ...protocol.names import Kind
+from .redis.urls import parse_url
 
 CLAIM_WINDOW_S = 300
 """How far a request's timestamp may be from the server's clock, in seconds (section 2 of the protocol).
@@ -193,6 +193,6 @@ def from_url(url: str, *, max_claims: int, node_timeout_s: float) -> Broker:
         from .memory import MemoryBroker  # noqa: PLC0415
 
         return MemoryBroker(max_claims=max_claims)
-    from .redis import RedisBroker  # noqa: PLC0415
+    from .redis.broker import RedisBroker  # noqa: PLC0415
 
     return RedisBroker(redis_url, max_claims=max_claims, node_timeout_s=node_timeout_s)

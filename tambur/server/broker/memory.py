@@ -6,8 +6,8 @@ import time
 import uuid
 from collections.abc import Callable
 
-from ...names import Kind
-from ..commands import encode_presence
+from ...protocol.messages import encode_presence
+from ...protocol.names import Kind
 from . import (
     CLAIM_WINDOW_S,
     Answer,

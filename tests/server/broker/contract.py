@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tambur.names import Kind
+from tambur.protocol.names import Kind
 from tambur.server.broker import (
     CLAIM_WINDOW_S,
     AppKey,

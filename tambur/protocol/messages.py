@@ -1,0 +1,158 @@
+"""The JSON arrays of section 4 of the protocol: what subscribers send, and what they are sent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple, TypeAlias
+
+from .names import Kind
+from .tokens import Mode
+
+MAX_HANDLE = 2**53 - 1  # the largest integer that JavaScript counts up to exactly
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+class MalformedCommandError(Exception):
+    """A frame that is no command; its text is the reason that the subscriber is told."""
+
+
+class Subscribe(NamedTuple):
+    handle: int
+    stream: str
+
+
+class Unsubscribe(NamedTuple):
+    handle: int
+    stream: str
+
+
+class SetMode(NamedTuple):
+    """``user_id`` is ``None`` for the auth mode, which has none."""
+
+    handle: int
+    mode: Mode
+    stream: str
+    user_id: str | None
+    token: str
+
+
+class UnsetMode(NamedTuple):
+    handle: int
+    mode: Mode
+    stream: str
+
+
+class Direct(NamedTuple):
+    handle: int
+    stream: str
+    to_user_id: str
+    message: str
+
+
+Command: TypeAlias = Subscribe | Unsubscribe | SetMode | UnsetMode | Direct
+
+
+def parse(text: str) -> Command:
+    """Parse one frame.
+
+    Only the form is checked here: whether a name is valid, a stream subscribed or a token right
+    is answered to the command's handle, not as a malformed frame.
+
+    Raises:
+        MalformedCommandError: if it is no command.
+    """
+    try:
+        array = json.loads(text)
+    except (ValueError, RecursionError):
+        # Also integers beyond the interpreter's limit of digits.
+        raise MalformedCommandError("not JSON") from None
+    if not isinstance(array, list) or not array:
+        raise MalformedCommandError("a command is a JSON array")
+    word, *arguments = array
+    parser = _PARSERS.get(word) if isinstance(word, str) else None
+    if parser is None:
+        raise MalformedCommandError("unknown command")
+    if not arguments or type(arguments[0]) is not int or not 0 < arguments[0] <= MAX_HANDLE:
+        raise MalformedCommandError("the handle must be an integer from 1 to 2^53 - 1")
+    return parser(*arguments)
+
+
+def _strings(usage: str, count: int, values: tuple[Any, ...]) -> tuple[str, ...]:
+    if len(values) != count or not all(isinstance(value, str) for value in values):
+        raise MalformedCommandError(f"the form is {usage}, with strings behind the handle")
+    return values
+
+
+def _parse_subscribe(handle: int, *values: Any) -> Command:
+    return Subscribe(handle, *_strings('["subscribe", HANDLE, STREAM]', 1, values))
+
+
+def _parse_unsubscribe(handle: int, *values: Any) -> Command:
+    return Unsubscribe(handle, *_strings('["unsubscribe", HANDLE, STREAM]', 1, values))
+
+
+def _mode(values: tuple[Any, ...]) -> Mode:
+    try:
+        return Mode(values[0] if values else None)
+    except ValueError:
+        raise MalformedCommandError('the mode must be "auth", "presence" or "direct"') from None
+
+
+def _parse_set_mode(handle: int, *values: Any) -> Command:
+    mode = _mode(values)
+    if mode is Mode.AUTH:
+        stream, token = _strings('["set_mode", HANDLE, "auth", STREAM, TOKEN]', 2, values[1:])
+        return SetMode(handle, mode, stream, None, token)
+    usage = f'["set_mode", HANDLE, "{mode.value}", STREAM, USER_ID, TOKEN]'
+    stream, user_id, token = _strings(usage, 3, values[1:])
+    return SetMode(handle, mode, stream, user_id, token)
+
+
+def _parse_unset_mode(handle: int, *values: Any) -> Command:
+    mode = _mode(values)
+    if mode is Mode.DIRECT and len(values) == 3:
+        values = values[:2]  # without the user id, which some clients add
+    (stream,) = _strings('["unset_mode", HANDLE, MODE, STREAM]', 1, values[1:])
+    return UnsetMode(handle, mode, stream)
+
+
+def _parse_direct(handle: int, *values: Any) -> Command:
+    usage = '["direct", HANDLE, STREAM, TO_USER_ID, MESSAGE]'
+    stream, to_user_id, message = _strings(usage, 3, values)
+    try:
+        message.encode()
+    except UnicodeEncodeError:
+        raise MalformedCommandError("the message holds a lone surrogate") from None
+    return Direct(handle, stream, to_user_id, message)
+
+
+_PARSERS = {
+    "subscribe": _parse_subscribe,
+    "unsubscribe": _parse_unsubscribe,
+    "set_mode": _parse_set_mode,
+    "unset_mode": _parse_unset_mode,
+    "direct": _parse_direct,
+}
+
+
+def encode_ack(handle: int, result: str) -> bytes:
+    """The answer to one command; a handle of 0 answers a frame that was none."""
+    return _encode(["ack", handle, result]).encode()
+
+
+def encode_message(kind: Kind, stream: str, message: str) -> bytes:
+    """What was published to a stream or to one subscriber; for the latter ``stream`` is not looked at."""
+    if kind is Kind.PRIVATE:
+        stream = "private"
+    return _encode(["msg", stream, kind.value, message]).encode()
+
+
+def encode_presence(stream: str, user_id: str, *, up: bool) -> bytes:
+    """A user joined or left."""
+    return _encode(["msg", stream, Kind.PRESENCE.value, [user_id, "up" if up else "down"]]).encode()
+
+
+def encode_direct(stream: str, from_user_id: str, message: str) -> bytes:
+    """A message from another user."""
+    return _encode(["msg", stream, Kind.DIRECT.value, [from_user_id, message]]).encode()

@@ -1,0 +1,192 @@
+"""What streams, users and subscribers may be called, and how a stream stands in a URL.
+
+Section 1 of the protocol (docs/protocol.md).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import NamedTuple
+from urllib.parse import quote, unquote_to_bytes
+
+from ..errors import ConfigurationError, InvalidNameError
+
+MAX_NAME_CODE_POINTS = 200
+
+# Unicode's categories Cc (control) and Cs (surrogate): the first break log lines and terminals,
+# the second have no UTF-8 form and so no token and no URL.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class Kind(enum.Enum):
+    """What a message is, and so who receives it: the third element of a ``msg`` (section 4)."""
+
+    PUBLIC = "public"
+    AUTH = "auth"
+    PRIVATE = "private"
+    PRESENCE = "presence"
+    DIRECT = "direct"
+
+
+class Destination(NamedTuple):
+    """Where a publish goes: ``mystream``, ``auth:mystream`` or ``private:SUBSCRIBER_ID``.
+
+    ``kind`` is PUBLIC, AUTH or PRIVATE; ``name`` is the stream, or the subscriber id of a private message.
+    """
+
+    kind: Kind
+    name: str
+
+    def __str__(self) -> str:
+        return self.name if self.kind is Kind.PUBLIC else f"{self.kind.value}:{self.name}"
+
+
+def _check(what: str, name: object) -> str:
+    if not isinstance(name, str):
+        raise InvalidNameError(f"{what} must be a str, not {type(name).__name__}: {name!r:.100}")
+    if not name:
+        raise InvalidNameError(f"{what} must not be empty")
+    if len(name) > MAX_NAME_CODE_POINTS:
+        raise InvalidNameError(
+            f"{what} has {len(name)} characters, at most {MAX_NAME_CODE_POINTS} are allowed: {name[:40]!r}..."
+        )
+    # What is printable holds nothing forbidden, and is told in a tenth of the time.
+    if not name.isprintable() and (found := _FORBIDDEN.search(name)):
+        raise InvalidNameError(
+            f"{what} holds {found[0]!r} at position {found.start()}; "
+            f"control characters and lone surrogates are not allowed: {name!r}"
+        )
+    return name
+
+
+def check_stream(stream: object) -> str:
+    """Return a stream name (without prefix) as it is.
+
+    Raises:
+        InvalidNameError: if it may not be one.
+    """
+    name = _check("a stream", stream)
+    if name in ("private", ".", ".."):
+        raise InvalidNameError(f"a stream may not be called {name!r}")
+    if ":" in name and name.startswith(("auth:", "private:")):
+        raise InvalidNameError(f"a stream's own name may not begin with 'auth:' or 'private:': {name!r}")
+    return name
+
+
+def _holds_colon(what: str, name: str) -> InvalidNameError:
+    # A token's text joins its fields with ":"; docs/security.md shows the attack.
+    return InvalidNameError(f"{what} may not hold ':': {name!r}")
+
+
+def check_user_id(user_id: object) -> str:
+    """Return a user id as it is.
+
+    Raises:
+        InvalidNameError: if it may not be one.
+    """
+    name = _check("a user id", user_id)
+    if ":" in name:
+        raise _holds_colon("a user id", name)
+    return name
+
+
+def check_subscriber_id(subscriber_id: object) -> str:
+    """Return a subscriber id as it is.
+
+    Raises:
+        InvalidNameError: if it may not be one.
+    """
+    name = _check("a subscriber id", subscriber_id)
+    if ":" in name:
+        raise _holds_colon("a subscriber id", name)
+    return name
+
+
+def check_credential_name(what: str, name: object) -> str:
+    """Return an api_key or app_id as it is; ``what`` says which of them it is.
+
+    Raises:
+        ConfigurationError: if it may not be one.
+    """
+    try:
+        checked = _check(what, name)
+    except InvalidNameError as error:
+        raise ConfigurationError(str(error)) from None
+    if ":" in checked or "/" in checked:
+        raise ConfigurationError(f"{what} may not hold ':' or '/': {checked!r}")
+    if checked in (".", ".."):
+        # Every URL library takes such a path segment away.
+        raise ConfigurationError(f"{what} may not be {checked!r}")
+    return checked
+
+
+def parse_destination(destination: object) -> Destination:
+    """Take apart what a message is published to.
+
+    Raises:
+        InvalidNameError: if it is none of the three forms.
+    """
+    if not isinstance(destination, str):
+        raise InvalidNameError(
+            f"a stream must be a str, not {type(destination).__name__}: {destination!r:.100}"
+        )
+    prefix, colon, name = destination.partition(":")
+    if colon and prefix == "auth":
+        return Destination(Kind.AUTH, check_stream(name))
+    if colon and prefix == "private":
+        return Destination(Kind.PRIVATE, check_subscriber_id(name))
+    return Destination(Kind.PUBLIC, check_stream(destination))
+
+
+def app_path(app_id: str) -> str:
+    """The path that an app is published to, ``/app/APP_ID``."""
+    return "/app/" + quote(app_id, safe="")
+
+
+def stream_path(destination: str) -> str:
+    """What follows :func:`app_path` in the URL of a publish: ``/stream/STREAM``.
+
+    ``:`` stays as it is, as the 2012 clients send it; whatever else could end the path or lead
+    to another one is percent-encoded.
+    """
+    return "/stream/" + quote(destination, safe=":")
+
+
+def subscribe_path(api_key: str, app_id: str) -> str:
+    """The path that an app's subscribers connect to, ``/API_KEY/APP_ID``."""
+    return f"/{quote(api_key, safe='')}/{quote(app_id, safe='')}"
+
+
+def split_publish_path(raw_path: bytes) -> tuple[str, bytes] | None:
+    """Take apart ``/app/APP_ID/stream/STREAM`` as it stands in a request line.
+
+    All that follows ``/stream/`` is the stream, decoded once: a bare ``/`` and an encoded one
+    are the same name.
+
+    Returns:
+        The app id and the destination's bytes, or ``None`` for any other path. An app id that is no UTF-8
+        is nobody's, so that too is ``None``.
+    """
+    match = re.fullmatch(rb"/app/([^/]+)/stream/(.*)", raw_path, re.DOTALL)
+    if match is None:
+        return None
+    try:
+        return unquote_to_bytes(match[1]).decode(), unquote_to_bytes(match[2])
+    except UnicodeDecodeError:
+        return None
+
+
+def split_subscribe_path(raw_path: bytes) -> tuple[str, str] | None:
+    """Take apart ``/API_KEY/APP_ID`` as it stands in a request line.
+
+    Returns:
+        The api key and the app id, or ``None`` for any other path.
+    """
+    match = re.fullmatch(rb"/([^/]+)/([^/]+)", raw_path)
+    if match is None:
+        return None
+    try:
+        return unquote_to_bytes(match[1]).decode(), unquote_to_bytes(match[2]).decode()
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,1 @@
+"""The publisher. It needs requests and nothing else."""

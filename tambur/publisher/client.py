@@ -1,0 +1,331 @@
+"""The publisher: build a request, sign it, send it, and tell what became of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import math
+import random
+import secrets
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from .. import __version__
+from ..credentials import Credentials, base_url
+from ..errors import ConfigurationError, InvalidMessageError, TamburError
+from ..protocol import oauth as signing
+from ..protocol.names import app_path, parse_destination, stream_path
+from ..protocol.tokens import TokenSigner
+from .attempt import Failure, Sender
+from .many import publish_many
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DEFAULT_HOST = "api.tambur.io"
+
+MAX_TOTAL_WAIT_S = 29.0
+"""How long a publish may wait between its attempts, all together, in seconds."""
+
+_FIRST_WAIT_S = 0.1
+_HEADERS = {
+    "Content-Type": "application/x-www-form-urlencoded",
+    "User-Agent": f"tambur-python/{__version__}",
+}
+
+logger = logging.getLogger("tambur")
+
+
+class Tambur:
+    """Publishes to the streams of one app, and makes its mode tokens. One instance serves many threads.
+
+    Parameters:
+        api_key: identifies the account.
+        app_id: identifies the app.
+        secret: shared with the server; it is never sent.
+        api_host: the server, as ``host``, ``host:port`` or a base URL with ``http`` or ``https``.
+        ssl: use ``https`` where ``api_host`` names no scheme.
+        timeout: seconds to wait for a connection and then for an answer, as a pair, or one number for
+            both. Each attempt has them anew.
+        max_retries: how often a request that failed in passing is sent again; it is the same request, so
+            that the server delivers its message once. 0 for never.
+        pool_maxsize: how many connections are kept open between publishes.
+        session: a session whose adapters, proxies, ``verify`` and ``cert`` are used, as they are at this
+            moment. It is neither changed nor closed. ``None`` for one of our own, with the proxies and the
+            CA bundle that the environment names.
+
+    Raises:
+        ConfigurationError: if a parameter is missing or malformed.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        app_id: str,
+        secret: str,
+        api_host: str = DEFAULT_HOST,
+        *,
+        ssl: bool = False,
+        timeout: float | tuple[float, float] = (3.05, 10.0),
+        max_retries: int = 2,
+        pool_maxsize: int = 32,
+        session: requests.Session | None = None,
+    ) -> None:
+        base = base_url(api_host, ssl=ssl)
+        Credentials(api_key=api_key, app_id=app_id, secret=secret, base_url=base)  # checks them
+        self.api_key = api_key
+        self.app_id = app_id
+        self.secret = secret
+        self.api_host = api_host
+        self.url = base + app_path(app_id)
+        self._timeouts = _check_timeout(timeout)
+        self._max_retries = _check_count("max_retries", max_retries, at_least=0)
+        self._tokens = TokenSigner(api_key, app_id, secret)
+        self._pool_maxsize = _check_count("pool_maxsize", pool_maxsize, at_least=1)
+        self._sender = Sender(self.url, _HEADERS, self._pool_maxsize, session)
+        self._warn_of_default_host = base.partition("://")[2] == DEFAULT_HOST
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Self:
+        """Make a publisher of ``http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID``.
+
+        Parameters:
+            url: its parts percent-encoded; ``https`` for TLS.
+            options: keyword arguments of the constructor.
+
+        Raises:
+            ConfigurationError: if the URL has another form; the text doesn't show it.
+        """
+        credentials = Credentials.from_url(url)
+        return cls(
+            credentials.api_key, credentials.app_id, credentials.secret, credentials.base_url, **options
+        )
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Self:
+        """Make a publisher of the URL in the environment variable ``TAMBUR_URL``.
+
+        Raises:
+            ConfigurationError: if it is not set, or malformed.
+        """
+        return cls.from_url(Credentials.from_env().to_url(), **options)
+
+    def __repr__(self) -> str:
+        return f"<Tambur {self.url}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the idle connections. Publishing afterwards opens new ones."""
+        self._sender.close()
+
+    # Tokens: section 3 of the protocol.
+
+    def generate_auth_token(self, stream: str, subscriber_id: str) -> str:
+        """Make the token that lets one subscriber receive ``auth:`` messages of a stream.
+
+        Parameters:
+            stream: its name, without prefix.
+            subscriber_id: the id that the server gave to the subscriber's connection.
+
+        Returns:
+            40 lower-case hexadecimal digits.
+
+        Raises:
+            InvalidNameError: if one of them may not be one; a subscriber id may not hold ``:``.
+        """
+        return self._tokens.auth(stream, subscriber_id)
+
+    def generate_presence_token(self, stream: str, user_id: str, subscriber_id: str) -> str:
+        """Make the token that lets one subscriber be present on a stream as a user, and see who else is.
+
+        Parameters:
+            stream: its name, without prefix.
+            user_id: the application's own name for the user.
+            subscriber_id: the id that the server gave to the subscriber's connection.
+
+        Returns:
+            40 lower-case hexadecimal digits.
+
+        Raises:
+            InvalidNameError: if one of them may not be one; the two ids may not hold ``:``.
+        """
+        return self._tokens.presence(stream, user_id, subscriber_id)
+
+    def generate_direct_token(self, stream: str, user_id: str, subscriber_id: str) -> str:
+        """Make the token that lets one subscriber send and receive direct messages on a stream as a user.
+
+        Parameters, result and errors are those of :meth:`generate_presence_token`.
+        """
+        return self._tokens.direct(stream, user_id, subscriber_id)
+
+    # Publishing: section 2 of the protocol.
+
+    def publish(
+        self, stream: str, message: Any, *, timeout: float | tuple[float, float] | None = None
+    ) -> bool:
+        """Deliver a message to those who are subscribed at this moment.
+
+        Parameters:
+            stream: a stream, ``auth:`` and a stream, or ``private:`` and a subscriber id.
+            message: a ``str`` goes as it is, ``bytes`` as the UTF-8 that they must be, anything else as JSON.
+            timeout: as in the constructor; ``None`` for the one given there.
+
+        Returns:
+            ``True``, always.
+
+        Raises:
+            InvalidNameError: if ``stream`` is none of the three forms.
+            InvalidMessageError: if the message has no form as text.
+            ConnectionFailedError: if the server cannot be reached.
+            TimedOutError: if it does not answer in time.
+            RejectedError: if it answers with anything but 204.
+        """
+        if self._warn_of_default_host:
+            self._warn_of_default_host = False
+            warnings.warn(
+                f"publishing to {DEFAULT_HOST}, the default of 2012, which is nobody's that we know; "
+                "give api_host the server that you run",
+                stacklevel=2,
+            )
+        text = _encode_message(message)
+        timeouts = self._timeouts if timeout is None else _check_timeout(timeout)
+        request = self.build_request(stream, text, int(time.time()), secrets.token_hex(16))
+        started_at = time.monotonic()
+        waited_s = 0.0
+        failures: list[Failure] = []
+        while (failure := self._sender.send(request, timeouts)) is not None:
+            failures.append(failure)
+            # Doubled each time, and random so that clients that failed together don't return together.
+            wait_s = _FIRST_WAIT_S * 2 ** len(failures) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+            wait_s = max(wait_s, failure.retry_after or 0.0)
+            waited_s += wait_s
+            if not failure.is_passing or len(failures) > self._max_retries or waited_s > MAX_TOTAL_WAIT_S:
+                break
+            time.sleep(wait_s)
+        attempts = len(failures) + (failure is None)
+        logger.debug(
+            "publish to %r: %d bytes, %s, %.1f ms, attempts: %d",
+            stream,
+            len(text.encode()),
+            "204" if failure is None else failure.summary,
+            1000 * (time.monotonic() - started_at),
+            attempts,
+        )
+        if failure is None:
+            return True
+        raise failure.to_error(
+            stream, attempts, may_have_been_delivered=not all(f.is_undelivered for f in failures)
+        )
+
+    def publish_many(
+        self,
+        pairs: Iterable[tuple[str, Any]],
+        *,
+        timeout: float | tuple[float, float] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[bool | TamburError]:
+        """Publish many messages, to several streams at once and to each stream in the order given.
+
+        As many threads as there are streams, and at most ``pool_maxsize``, publish as :meth:`publish` does. A
+        message that fails keeps no other from being published, not even to the same stream.
+
+        Parameters:
+            pairs: of a stream and a message, as :meth:`publish` takes them. All are taken before the first
+                is sent.
+            timeout: of each publish, as in :meth:`publish`.
+            progress: called in this thread after each message, with how many are done and how many there are;
+                ``None`` for nobody. What it raises ends the whole: what is being published is finished, and
+                nothing more is begun. So does Ctrl-C.
+
+        Returns:
+            For each pair, in their order, ``True`` or the error that :meth:`publish` raised for it.
+        """
+        return publish_many(
+            functools.partial(self.publish, timeout=timeout),
+            pairs,
+            max_workers=self._pool_maxsize,
+            progress=progress,
+        )
+
+    def build_request(
+        self, stream: str, message: str, timestamp: int, nonce: str
+    ) -> requests.PreparedRequest:
+        """Make the signed request of one publish, without sending it.
+
+        Parameters:
+            timestamp: seconds since 1970.
+            nonce: text that no other request of the same second has.
+        """
+        parse_destination(stream)
+        request = self._sender.template.copy()
+        request.url = f"{request.url}{stream_path(stream)}"
+        request.body = signing.sign_publish(
+            signing.base_string_url(request.url),
+            message,
+            api_key=self.api_key,
+            secret=self.secret,
+            timestamp=timestamp,
+            nonce=nonce,
+        )
+        request.headers["Content-Length"] = str(len(request.body))  # all of it is ASCII
+        return request
+
+
+def _encode_message(message: object) -> str:
+    """The text that a message is sent as."""
+    if isinstance(message, str):
+        text = message
+    elif isinstance(message, (bytes, bytearray, memoryview)):
+        try:
+            return bytes(message).decode()
+        except UnicodeDecodeError as error:
+            raise InvalidMessageError(
+                f"a message of bytes must be UTF-8: {error.reason} at byte {error.start}"
+            ) from None
+    else:
+        try:
+            text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidMessageError(
+                f"a message that is neither str nor bytes must be serialisable as JSON: {error}"
+            ) from error
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidMessageError(
+            f"a message may not hold lone surrogates: {text[error.start]!r} at position {error.start}"
+        ) from None
+    return text
+
+
+def _check_timeout(timeout: object) -> tuple[float, float]:
+    pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    if len(pair) == 2 and all(
+        isinstance(s, (int, float)) and not isinstance(s, bool) and 0 < s < math.inf for s in pair
+    ):
+        return pair
+    raise ConfigurationError(
+        f"timeout must be a positive number of seconds, or two for connecting and answering, not {timeout!r}"
+    )
+
+
+def _check_count(name: str, count: object, *, at_least: int) -> int:
+    if not isinstance(count, int) or isinstance(count, bool) or count < at_least:
+        raise ConfigurationError(f"{name} must be an integer of at least {at_least}, not {count!r}")
+    return count

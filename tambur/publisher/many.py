@@ -1,0 +1,62 @@
+"""Publishing many messages at once: streams side by side, the messages of each in their order."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ..errors import TamburError
+
+
+def publish_many(
+    publish: Callable[[str, Any], bool],
+    pairs: Iterable[tuple[str, Any]],
+    *,
+    max_workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[bool | TamburError]:
+    """See :meth:`tambur.Tambur.publish_many`.
+
+    Parameters:
+        publish: publishes one message; called in several threads.
+        max_workers: how many threads at most.
+    """
+    streams: dict[str, list[tuple[int, Any]]] = {}
+    total = 0
+    for index, (stream, message) in enumerate(pairs):
+        streams.setdefault(stream, []).append((index, message))
+        total += 1
+    if not total:
+        return []
+    outcomes: list[bool | TamburError] = [False] * total
+    finished: queue.SimpleQueue[tuple[int, bool | BaseException]] = queue.SimpleQueue()
+    stopped = threading.Event()
+
+    def work(stream: str) -> None:
+        for index, message in streams[stream]:
+            if stopped.is_set():
+                return
+            try:
+                finished.put((index, publish(stream, message)))
+            except BaseException as error:  # noqa: BLE001 - the caller's thread looks at it
+                finished.put((index, error))
+
+    with ThreadPoolExecutor(min(max_workers, len(streams)), "tambur-publish") as executor:
+        try:
+            for stream in streams:
+                executor.submit(work, stream)
+            for done in range(1, total + 1):
+                index, outcome = finished.get()
+                if not isinstance(outcome, (bool, TamburError)):
+                    raise outcome  # noqa: TRY301 - it ends the whole, as what progress raises does
+                outcomes[index] = outcome
+                if progress is not None:
+                    progress(done, total)
+        except BaseException:
+            stopped.set()  # what is under way is finished, what has not begun never begins
+            executor.shutdown(cancel_futures=True)
+            raise
+    return outcomes

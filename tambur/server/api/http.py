@@ -1,0 +1,171 @@
+"""The REST call and the balancer, as an ASGI application: sections 2 and 5 of the protocol."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Sequence
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ...credentials import is_host
+from ...protocol.names import split_subscribe_path, subscribe_path
+from ..broker import AppKey, Broker
+from ..config import Config
+from ..counters import Counts
+from ..logs import line
+from ..transports.jsonp import parse_caller
+from .publish import Publishing, RefusedError, Target
+
+_CORS = {"Access-Control-Allow-Origin": "*"}  # the 2012 browser publisher posts cross-origin
+
+# A response may be sent again and again: these two are made once.
+_DELIVERED = Response(status_code=204, headers=_CORS)
+_REPLAYED = Response(status_code=204, headers=_CORS | {"Tambur-Replayed": "true"})
+
+_PUBLISH = "/app/"
+_HEALTH = "/health"
+
+# A publisher that is still sending its body cannot read an answer, so a body over the limit is read to
+# its end, unless it is so long that this is no mistake.
+_MAX_DISCARDED_BODIES = 8
+
+_SUBSCRIBER_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+logger = logging.getLogger("tambur.server")
+
+
+def make_app(
+    config: Config, publishing: Publishing, broker: Broker, counts: Counts, routes: Sequence[BaseRoute] = ()
+) -> ASGIApp:
+    """Make what uvicorn calls for every request that is not upgraded.
+
+    Parameters:
+        broker: asked for its health.
+        counts: where publishes are counted.
+        routes: what else is answered, such as polls.
+    """
+    apps = {app.key for app in config.apps}
+
+    async def balance(request: Request) -> Response:
+        names = split_subscribe_path(request.scope["raw_path"])
+        if names is None or AppKey(*names) not in apps:
+            return PlainTextResponse("there is no such app here\n", 404)
+        caller = parse_caller(request)
+        if isinstance(caller, Response):
+            return caller
+        host = request.headers.get("host", "")
+        if not is_host(host):
+            return PlainTextResponse(f"the Host header is no host: {host!a:.100}\n", 400)
+        return caller.answer(host + subscribe_path(*names))
+
+    async def health(_: Request) -> Response:
+        trouble = broker.trouble
+        if trouble is None:
+            return PlainTextResponse("ok\n")
+        return PlainTextResponse(f"{trouble}\n", 503)
+
+    async def publish(scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await answer_publish(Request(scope, receive))
+        counts.publishes[answer.status_code] += 1
+        await answer(scope, receive, send)
+
+    async def answer_publish(request: Request) -> Response:
+        if request.method != "POST":
+            return PlainTextResponse("publish with POST\n", 405, _CORS | {"Allow": "POST"})
+        target: Target | None = None
+        try:
+            target = publishing.target(request.headers.get("host", ""), request.scope["raw_path"])
+            body = await _read_body(request, config.limits.max_body_bytes)
+            replayed = await publishing.publish(target, request.headers.get("content-type", ""), body)
+        except RefusedError as refused:
+            logger.info(_refused_line(target, refused))
+            return _refusal(refused, debug=request.query_params.get("debug") == "true")
+        except ClientDisconnect:
+            logger.info(line("publish broken off by the publisher", **_target_facts(target)))
+            return Response(status_code=400)  # nobody is there to read it
+        return _REPLAYED if replayed else _DELIVERED
+
+    router = Router(
+        [
+            *routes,
+            Route(_HEALTH, health, methods=["GET"]),
+            Route("/{api_key}/{app_id}", balance, methods=["GET"]),
+        ],
+        redirect_slashes=False,
+    )
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        # A publish has a path of its own, whatever its method, and a stream may hold what no route matches.
+        await (publish if scope["path"].startswith(_PUBLISH) else router)(scope, receive, send)
+
+    return _HostCheck(app, config.public_hosts) if config.public_hosts else app
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    chunks = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= max_bytes:
+            chunks.append(chunk)
+        elif size > _MAX_DISCARDED_BODIES * max_bytes:
+            break
+    if size > max_bytes:
+        raise RefusedError(413, f"the body has more than {max_bytes} bytes")
+    return b"".join(chunks)
+
+
+def _refused_line(target: Target | None, refused: RefusedError) -> str:
+    reason = refused.reason
+    if target is not None and _is_private(target):
+        reason = _SUBSCRIBER_ID.sub("SUBSCRIBER_ID", reason)
+    return line("publish refused", status=refused.status, **_target_facts(target), reason=reason)
+
+
+def _target_facts(target: Target | None) -> dict[str, str]:
+    if target is None:
+        return {}
+    # Whoever knows a subscriber's id can read what he polls.
+    stream = "private:SUBSCRIBER_ID" if _is_private(target) else target.destination.decode("utf-8", "replace")
+    return {"app": target.app_id, "stream": stream}
+
+
+def _is_private(target: Target) -> bool:
+    return target.destination.startswith(b"private:")
+
+
+def _refusal(refused: RefusedError, *, debug: bool) -> Response:
+    text = f"{refused.reason}\n"
+    if debug and refused.base_string is not None:
+        lines = refused.base_string.replace("&", "\n&\n").replace("%26", "\n%26")
+        text += f"\nThe base string that the server computed, broken into lines:\n{lines}\n"
+    headers = dict(_CORS)
+    if refused.retry_after_s is not None:
+        headers["Retry-After"] = str(math.ceil(refused.retry_after_s))
+    if refused.status == 401:
+        headers["WWW-Authenticate"] = "OAuth"
+    if refused.status == 413:
+        headers["Connection"] = "close"  # the rest of the body may still be on its way
+    return PlainTextResponse(text, refused.status, headers)
+
+
+class _HostCheck:
+    """Refuses requests for any Host that is not public."""
+
+    def __init__(self, app: ASGIApp, public_hosts: tuple[str, ...]) -> None:
+        self._app = app
+        self._public_hosts = public_hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = Request(scope).headers.get("host", "")
+        # Whoever looks after the health of nodes asks each by its address.
+        if host.lower() in self._public_hosts or scope["path"] == _HEALTH:
+            await self._app(scope, receive, send)
+        else:
+            refused = RefusedError(421, f"{host!r} is not among this server's public_hosts")
+            await _refusal(refused, debug=False)(scope, receive, send)

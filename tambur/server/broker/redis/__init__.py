@@ -1,0 +1,1 @@
+"""The Redis broker: several nodes serve the same streams."""

@@ -1,0 +1,106 @@
+"""What things are called in Redis, and how they are written there. docs/redis.md lists them."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+
+from ....protocol.names import Kind
+from .. import AppKey, Publication
+from .presence import Entry
+
+_NODE_DIGITS = 8
+
+
+def new_node() -> str:
+    """Make the id of a node: 32 random bits as hex digits."""
+    return secrets.token_hex(_NODE_DIGITS // 2)
+
+
+def new_subscriber_id(node: str) -> str:
+    """Make a UUID of version 8 (RFC 9562) that begins with the node; its other 90 bits are random."""
+    random = secrets.randbits(90)
+    version, variant = 8, 0b10
+    bits = int(node, 16) << 96 | (random >> 74) << 80 | (random >> 62 & 0xFFF) << 64 | random & (1 << 62) - 1
+    return str(uuid.UUID(int=bits | version << 76 | variant << 62))
+
+
+def node_of(subscriber_id: str) -> str:
+    """The node that made a subscriber id; of what is none, whatever it begins with."""
+    return subscriber_id[:_NODE_DIGITS]
+
+
+def scope(app: AppKey) -> str:
+    """What belongs to an app; as no part holds a "/" or a ":", no two apps are written alike."""
+    return f"{app.api_key}/{app.app_id}"
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """The presence of one connection; no name holds a line break."""
+    return f"{scope(entry.app)}:{entry.stream}\n{entry.user_id}\n{entry.subscriber_id}".encode()
+
+
+class Keys:
+    """The keys and channels of one cluster.
+
+    Parameters:
+        database: the number of its database. Redis keeps the keys of databases apart, but not the channels.
+    """
+
+    def __init__(self, database: int) -> None:
+        self.prefix = f"tambur:{database}:".encode()
+        self.links = self.prefix + b"links"
+        self.leases = self.prefix + b"leases"
+        self.claims_count = self.prefix + b"claims"
+        self.recent = self.prefix + b"recent"
+        self.place = self.prefix + b"place"
+        self.publications = self.recent, self.place
+
+    def claims(self, timestamp: int) -> bytes:
+        return b"%sclaims:%d" % (self.prefix, timestamp)
+
+    def rate(self, app: AppKey) -> bytes:
+        return self._key("rate", scope(app))
+
+    def publishing(self, timestamp: int, app: AppKey) -> tuple[bytes, ...]:
+        """All that a publish reads and writes."""
+        return self.claims(timestamp), self.claims_count, self.rate(app), *self.publications
+
+    def node(self, node: str) -> bytes:
+        """The set of a node's entries, and the channel that only this node listens to."""
+        return self._key("node", node)
+
+    def stream(self, app: AppKey, stream: str) -> bytes:
+        """The channel of a stream."""
+        return self._key("stream", f"{scope(app)}:{stream}")
+
+    def present(self, app: AppKey, stream: str) -> bytes:
+        """The users of a stream, each with the number of his connections."""
+        return self._key("present", f"{scope(app)}:{stream}")
+
+    def encode(self, publication: Publication) -> tuple[bytes, bytes]:
+        """The channel that a publication goes to, and what is published there."""
+        app, kind, name, event, user_id, *_ = publication
+        if kind is Kind.PRIVATE:
+            head = f"private\n{app.api_key}\n{app.app_id}\n{name}\n"
+            return self.node(node_of(name)), head.encode() + event
+        head = f"direct\n{user_id}\n" if kind is Kind.DIRECT else f"{kind.value}\n"
+        return self.stream(app, name), head.encode() + event
+
+    def _key(self, kind: str, rest: str) -> bytes:
+        return self.prefix + f"{kind}:{rest}".encode()
+
+
+def decode_private(data: bytes) -> Publication:
+    """Read what :meth:`Keys.encode` made of a private message."""
+    _, api_key, app_id, subscriber_id, event = data.split(b"\n", 4)
+    return Publication(AppKey(api_key.decode(), app_id.decode()), Kind.PRIVATE, subscriber_id.decode(), event)
+
+
+def decode(app: AppKey, stream: str, data: bytes, place: int) -> Publication:
+    """Read what :meth:`Keys.encode` made of a message to a stream."""
+    kind, _, data = data.partition(b"\n")
+    if kind == b"direct":
+        user_id, _, event = data.partition(b"\n")
+        return Publication(app, Kind.DIRECT, stream, event, user_id.decode(), place=place)
+    return Publication(app, Kind(kind.decode()), stream, data, place=place)

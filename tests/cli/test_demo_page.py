@@ -1,0 +1,204 @@
+"""The page of ``tambur demo`` in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import requests
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
+
+from tambur import Tambur
+from tambur.cli.demo.page import make_routes
+from tambur.credentials import Credentials
+from tambur.server import Config, Server, in_background
+from tests.support.browser import wait
+
+CREDENTIALS = Credentials("30af96de47e3c58329045ff136a4a3ea", "demo", "hunter2", "http://unused")
+PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Server]:
+    with in_background(Config.from_credentials(CREDENTIALS, port=0), make_routes(CREDENTIALS)) as running:
+        yield running
+
+
+class Panel:
+    """One of the two subscribers on the page."""
+
+    def __init__(self, driver: Chrome, user: str) -> None:
+        self.driver = driver
+        self.element = wait(driver, lambda d: d.find_element(By.CSS_SELECTOR, f"section[aria-label={user}]"))
+
+    def find(self, selector: str) -> WebElement:
+        return self.element.find_element(By.CSS_SELECTOR, selector)
+
+    def lines(self, selector: str) -> list[str]:
+        script = "return [...arguments[0].querySelectorAll(arguments[1])].map((item) => item.textContent)"
+        # At once, since the page may replace the items at any time.
+        lines: list[str] = self.driver.execute_script(script, self.element, f"{selector} li")
+        return lines
+
+    def wait_lines(self, selector: str, *expected: str) -> None:
+        wait(self.driver, lambda _: len(self.lines(selector)) >= len(expected))
+        assert self.lines(selector) == list(expected)
+
+    def mode(self, name: str) -> WebElement:
+        return self.element.find_element(By.XPATH, f".//label[normalize-space()='{name}']/input")
+
+    def enable(self, name: str) -> None:
+        wait(self.driver, lambda _: self.mode(name).is_enabled())
+        self.mode(name).click()
+        wait(self.driver, lambda _: self.mode(name).is_selected())
+
+
+@pytest.fixture
+def panels(driver: Chrome, demo: Server) -> tuple[Panel, Panel]:
+    driver.get(f"{demo.url}/")
+    alice, bob = Panel(driver, "Alice"), Panel(driver, "Bob")
+    for panel in (alice, bob):
+        wait(driver, lambda _, panel=panel: panel.mode("auth").is_enabled())  # type: ignore[misc]
+    return alice, bob
+
+
+def publish(driver: Chrome, target: str, message: str) -> None:
+    """As a user would, who fills in the form."""
+    Select(driver.find_element(By.ID, "target")).select_by_visible_text(target)
+    box = driver.find_element(By.ID, "message")
+    box.clear()
+    box.send_keys(message, Keys.ENTER)
+    wait(driver, lambda d: target in d.find_element(By.ID, "published").text)
+
+
+def test_each_kind_of_message_is_seen_where_it_should_be(
+    driver: Chrome, demo: Server, panels: tuple[Panel, Panel]
+) -> None:
+    alice, bob = panels
+    alice.enable("auth")
+    for panel in panels:
+        panel.enable("presence")
+        panel.enable("direct")
+    publish(driver, "lobby", "<i>from the page</i>")
+    publish(driver, "auth:lobby", "admins")
+    with Tambur(CREDENTIALS.api_key, CREDENTIALS.app_id, CREDENTIALS.secret, demo.url) as tambur:
+        tambur.publish("lobby", "from Python")
+    alice.find(".direct .text").send_keys("psst", Keys.ENTER)
+    bob.wait_lines(
+        ".log",
+        "lobby · presence Alice is up",
+        "lobby · message <i>from the page</i>",
+        "lobby · message from Python",
+        "lobby · direct from Alice psst",
+    )
+    publish(driver, "private: Alice alone", "for you")
+    alice.wait_lines(
+        ".log",
+        "lobby · presence Bob is up",
+        "lobby · message <i>from the page</i>",
+        "lobby · auth admins",
+        "lobby · message from Python",
+        "private for you",
+    )
+    assert alice.lines(".users") == ["Alice (you)", "Bob"]
+    bob.mode("presence").click()
+    wait(driver, lambda _: alice.lines(".users") == ["Alice (you)"])
+    assert bob.lines(".users") == []
+
+
+def test_the_wire_is_shown_without_tokens(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
+    alice, _ = panels
+    alice.enable("presence")
+    alice.find("summary").click()
+    wait(driver, lambda _: '← ["ack",2,"ok"]' in alice.lines(".wire"))
+    greeting, *others = alice.lines(".wire")
+    assert greeting.startswith("← id:")
+    assert others == [
+        '→ ["subscribe",1,"lobby"]',
+        '← ["ack",1,"ok"]',
+        '→ ["set_mode",2,"presence","lobby","Alice","(token)"]',
+        '← ["ack",2,"ok"]',
+    ]
+
+
+def test_streams_come_and_go_and_so_do_connections(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
+    alice, bob = panels
+    bob.find(".add input").send_keys("news", Keys.ENTER)
+    wait(driver, lambda _: bob.find(".leave").text == "Leave news" and bob.find(".leave").is_enabled())
+    publish(driver, "news", "one")
+    bob.wait_lines(".log", "news · message one")
+    bob.find(".leave").click()
+    bob.enable("presence")  # answered after the stream has been left
+    bob.find(".add input").send_keys("private", Keys.ENTER)
+    bob.wait_lines(".log", "news · message one", "error private messages arrive by themselves")
+    alice.find(".connect").click()
+    assert alice.find(".state").text == "not connected"
+    alice.find(".connect").click()
+    wait(driver, lambda _: alice.mode("auth").is_enabled())
+    publish(driver, "lobby", "again")
+    alice.wait_lines(".log", "lobby · message again")
+
+
+def test_the_page_is_used_with_the_keyboard_alone(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
+    _, bob = panels
+    reached = []
+    for _ in range(40):
+        driver.switch_to.active_element.send_keys(Keys.TAB)
+        element = driver.switch_to.active_element
+        reached.append(element)
+        if element == bob.mode("presence"):
+            break
+    assert driver.execute_script("return arguments[0].matches(':focus-visible')", reached[-1])
+    reached[-1].send_keys(Keys.SPACE)
+    wait(driver, lambda _: bob.mode("presence").is_selected())
+    names = [element.accessible_name for element in reached]
+    assert all(names), names
+    assert {"Message", "Publish", "Alice: Another stream", "Disconnect"} <= set(names)
+
+
+def test_it_fits_a_phone(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    try:
+        assert driver.execute_script("return document.documentElement.scrollWidth") == PHONE["width"]
+        left, right = (panel.element.rect for panel in panels)
+        assert left["x"] == right["x"]
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_python_that_it_shows_is_what_it_does(
+    driver: Chrome, demo: Server, panels: tuple[Panel, Panel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = driver.find_element(By.ID, "message")
+    box.clear()
+    box.send_keys('It\'s "quoted" \\ é')
+    code = driver.find_element(By.ID, "python").text
+    monkeypatch.setenv("TAMBUR_URL", f"http://{CREDENTIALS.api_key}:hunter2@{demo.url[7:]}/app/demo")
+    exec(code, {})  # noqa: S102 - to run it is the point
+    panels[0].wait_lines(".log", 'lobby · message It\'s "quoted" \\ é')
+
+
+def test_no_answer_holds_the_secret(demo: Server) -> None:
+    for path in ("", "demo/app", "tambur.js"):
+        assert "hunter2" not in requests.get(f"{demo.url}/{path}", timeout=10).text
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("token", "nonsense", "the body must be a JSON object of strings, with mode, stream, user_id, subscriber_id"),
+        ("token", '{"mode": "auth"}', "the body must be a JSON object of strings"),
+        ("token", '{"mode": "x", "stream": "s", "user_id": "u", "subscriber_id": "i"}', "'x' is not a valid Mode"),
+        ("token", '{"mode": "auth", "stream": "s", "user_id": "u", "subscriber_id": "i:j"}', "may not hold ':'"),
+        ("publish", '{"stream": ".", "message": "x"}', "a stream may not be called '.'"),
+        ("publish", '{"stream": "s", "message": 7}', "the body must be a JSON object of strings, with stream, message"),
+    ],
+)  # fmt: skip
+def test_what_the_page_cannot_ask_is_said(demo: Server, path: str, body: str, said: str) -> None:
+    answer = requests.post(f"{demo.url}/demo/{path}", data=body, timeout=10)
+    assert answer.status_code == 400
+    assert said in answer.text

@@ -1,0 +1,94 @@
+"""Section 4 of the protocol: the form of commands and events."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tambur.protocol import messages as commands
+from tambur.protocol.messages import Direct, MalformedCommandError, SetMode, Subscribe, UnsetMode, Unsubscribe
+from tambur.protocol.names import Kind
+from tambur.protocol.tokens import Mode
+
+
+@pytest.mark.parametrize(
+    ("array", "command"),
+    [
+        (["subscribe", 1, "s"], Subscribe(1, "s")),
+        (["subscribe", 2**53 - 1, ""], Subscribe(2**53 - 1, "")),
+        (["unsubscribe", 2, "s"], Unsubscribe(2, "s")),
+        (["set_mode", 3, "auth", "s", "t"], SetMode(3, Mode.AUTH, "s", None, "t")),
+        (["set_mode", 3, "presence", "s", "u", "t"], SetMode(3, Mode.PRESENCE, "s", "u", "t")),
+        (["set_mode", 3, "direct", "s", "u", "t"], SetMode(3, Mode.DIRECT, "s", "u", "t")),
+        (["unset_mode", 4, "auth", "s"], UnsetMode(4, Mode.AUTH, "s")),
+        (["unset_mode", 4, "presence", "s"], UnsetMode(4, Mode.PRESENCE, "s")),
+        (["unset_mode", 4, "direct", "s"], UnsetMode(4, Mode.DIRECT, "s")),
+        (["unset_mode", 4, "direct", "s", None], UnsetMode(4, Mode.DIRECT, "s")),
+        (["direct", 5, "s", "u", "🥁"], Direct(5, "s", "u", "🥁")),
+        (["subscribe", 1, "\ud800"], Subscribe(1, "\ud800")),
+    ],
+)
+def test_a_command_has_its_form(array: list[Any], command: commands.Command) -> None:
+    assert commands.parse(json.dumps(array)) == command
+
+
+MALFORMED = [
+    "", "x", "[", "{}", "1", '"subscribe"', "null", "[]", "[[]]", '["x", 1]', "[1, 1]", "[null]",
+    '["subscribe"]', '["subscribe", 1]', '["subscribe", 1, "s", "x"]', '["subscribe", 1, 7]',
+    '["subscribe", 0, "s"]', '["subscribe", -1, "s"]', '["subscribe", true, "s"]', '["subscribe", 1.0, "s"]',
+    '["subscribe", "1", "s"]', '["subscribe", 9007199254740992, "s"]', '["subscribe", NaN, "s"]',
+    '["subscribe", null, "s"]', '["Subscribe", 1, "s"]', '["subscribe", 1, "s"] x',
+    '["set_mode", 1]', '["set_mode", 1, "public", "s", "t"]', '["set_mode", 1, "auth", "s"]',
+    '["set_mode", 1, "auth", "s", "u", "t"]', '["set_mode", 1, "presence", "s", "t"]',
+    '["set_mode", 1, ["auth"], "s", "t"]', '["set_mode", 1, "auth", "s", null]',
+    '["unset_mode", 1, "auth"]', '["unset_mode", 1, "auth", "s", "u"]',
+    '["unset_mode", 1, "presence", "s", "u"]',
+    '["unset_mode", 1, "direct", "s", "u", "x"]', '["direct", 1, "s", "u"]', '["direct", 1, "s", "u", {}]',
+    '["direct", 1, "s", "u", "\\ud800"]', "[" * 100_000, '["subscribe", 1' + "0" * 5000 + ', "s"]',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MALFORMED, ids=lambda text: text[:60])
+def test_what_is_no_command_says_why(text: str) -> None:
+    with pytest.raises(MalformedCommandError) as caught:
+        commands.parse(text)
+    assert str(caught.value)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+    | st.sampled_from(["subscribe", "unsubscribe", "set_mode", "unset_mode", "direct", "auth", "presence"]),
+    lambda inner: st.lists(inner, max_size=7) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)  # fmt: skip
+
+
+@given(st.text() | json_values.map(json.dumps))
+def test_any_text_is_a_command_or_malformed(text: str) -> None:
+    try:
+        command = commands.parse(text)
+    except MalformedCommandError:
+        return
+    assert 0 < command.handle <= 2**53 - 1
+    assert isinstance(command.stream, str)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_message_is_handed_on_unchanged(message: str) -> None:
+    assert json.loads(commands.encode_message(Kind.PUBLIC, "s", message)) == ["msg", "s", "public", message]
+    assert json.loads(commands.encode_message(Kind.AUTH, "s", message)) == ["msg", "s", "auth", message]
+    assert json.loads(commands.encode_direct("s", "u", message)) == ["msg", "s", "direct", ["u", message]]
+
+
+def test_a_private_message_has_the_stream_private() -> None:
+    event = commands.encode_message(Kind.PRIVATE, "an-id", "x")
+    assert json.loads(event) == ["msg", "private", "private", "x"]
+
+
+def test_events_are_compact_json() -> None:
+    assert commands.encode_ack(7, "ok") == b'["ack",7,"ok"]'
+    assert commands.encode_presence("s", "é", up=True) == '["msg","s","presence",["é","up"]]'.encode()
+    assert commands.encode_presence("s", "é", up=False) == '["msg","s","presence",["é","down"]]'.encode()

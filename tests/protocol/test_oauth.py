@@ -1,0 +1,204 @@
+"""RFC 5849, checked with its own example and with oauthlib, which we did not write."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import parse_qsl, quote, unquote
+
+import oauthlib.oauth1
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tambur import Tambur
+from tambur.protocol import oauth as signing
+from tambur.protocol.names import split_publish_path
+
+from ..test_credentials import secrets
+from .test_names import credential_names, streams
+
+Test = TypeVar("Test", bound=Callable[..., None])
+
+# oauthlib decodes an api_key that looks percent-encoded once too often, as no clause of RFC 5849 has it.
+api_keys = credential_names.filter(lambda key: unquote(key) == key)
+messages = st.text(st.characters(exclude_categories=["Cs"]))
+HARD = ["", "x" * 65536, "é" * 32768, "%", "+", "~", "a b", "&=", "\r\n", "🥁", "%2B", '{"a": [1]}']
+
+
+def with_hard_messages(test: Test) -> Test:
+    for message in HARD:
+        test = example("key", "app", "secret", "test", message)(test)
+    return test
+
+
+def base_string(url: str, body: bytes) -> str:
+    parameters = [p for p in signing.parse_form(body) if p[0] != b"oauth_signature"]
+    return signing.signature_base_string(
+        signing.base_string_url(url), signing.canonical_query_string(parameters)
+    )
+
+
+class Validator(oauthlib.oauth1.RequestValidator):
+    """What oauthlib asks of a server: one key and its secret, and no opinion on times and nonces."""
+
+    enforce_ssl = False
+    timestamp_lifetime = 10**12
+    dummy_client = "dummy"
+
+    def __init__(self, api_key: str, secret: str) -> None:
+        super().__init__()
+        self.api_key = api_key
+        self.secret = secret
+
+    def accepts(self, url: str | None, body: str) -> bool:
+        endpoint = oauthlib.oauth1.SignatureOnlyEndpoint(self)
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        return bool(endpoint.validate_request(url, "POST", body, headers)[0])
+
+    def check_client_key(self, client_key: str) -> bool:
+        return True
+
+    def check_nonce(self, nonce: str) -> bool:
+        return True
+
+    def validate_timestamp_and_nonce(self, *args: object, **kwargs: object) -> bool:
+        return True
+
+    def validate_client_key(self, client_key: str, request: object) -> bool:
+        return client_key == self.api_key
+
+    def get_client_secret(self, client_key: str, request: object) -> str:
+        return self.secret
+
+
+def test_the_example_of_the_rfc() -> None:
+    """Section 3.4.1.1, with the parameters of 3.4.1.3.1: of the query, the header and the body."""
+    parameters = [
+        ("b5", "=%3D"),
+        ("a3", "a"),
+        ("c@", ""),
+        ("a2", "r b"),
+        ("oauth_consumer_key", "9djdj82h48djs9d2"),
+        ("oauth_token", "kkk9d7dh3k39sjv7"),
+        ("oauth_signature_method", "HMAC-SHA1"),
+        ("oauth_timestamp", "137131201"),
+        ("oauth_nonce", "7d8f3e4a"),
+        ("c2", ""),
+        ("a3", "2 q"),
+    ]
+    url = signing.base_string_url("http://EXAMPLE.COM:80/request?b5=%3D%253D&a3=a&c%40=&a2=r%20b")
+    assert signing.signature_base_string(url, signing.canonical_query_string(parameters)) == (
+        "POST&http%3A%2F%2Fexample.com%2Frequest&a2%3Dr%2520b%26a3%3D2%2520q%26a3%3Da%26b5%3D%253D%25253D"
+        "%26c%2540%3D%26c2%3D%26oauth_consumer_key%3D9djdj82h48djs9d2%26oauth_nonce%3D7d8f3e4a"
+        "%26oauth_signature_method%3DHMAC-SHA1%26oauth_timestamp%3D137131201%26oauth_token%3Dkkk9d7dh3k39sjv7"
+    )
+
+
+def test_the_form_of_the_rfcs_example_decodes() -> None:
+    assert signing.parse_form(b"c2&a3=2+q") == [(b"c2", b""), (b"a3", b"2 q")]
+
+
+@pytest.mark.parametrize(
+    ("url", "signed"),
+    [
+        ("HTTP://Example.com:80/R%20v/X?id=123", "http://example.com/R%20v/X"),
+        ("https://www.example.net:8080/?q=1", "https://www.example.net:8080/"),
+        ("https://h:443/a", "https://h/a"),
+        ("http://h:443/a", "http://h:443/a"),
+        ("http://[::1]:80/a", "http://[::1]/a"),
+        ("http://h/a:80", "http://h/a:80"),
+        ("http://h/%c3%A9//b/../c", "http://h/%c3%A9//b/../c"),
+    ],
+)
+def test_the_url_that_is_signed(url: str, signed: str) -> None:
+    """Section 3.4.1.2, with its two examples; the path is not normalized."""
+    assert signing.base_string_url(url) == signed
+
+
+@settings(max_examples=1000, deadline=None)
+@with_hard_messages
+@given(api_keys, credential_names, secrets, streams, messages)
+def test_oauthlib_accepts_what_we_sign(
+    api_key: str, app_id: str, secret: str, stream: str, message: str
+) -> None:
+    with Tambur(api_key, app_id, secret, "127.0.0.1:8080") as tambur:
+        prepared = tambur.build_request(stream, message, 1353628800, "nonce")
+    assert isinstance(prepared.body, str)
+    values = dict(parse_qsl(prepared.body, keep_blank_values=True, strict_parsing=True))
+    assert values["message"] == message
+    assert values["oauth_consumer_key"] == api_key
+    validator = Validator(api_key, secret)
+    assert validator.accepts(prepared.url, prepared.body)
+    assert not validator.accepts(f"{prepared.url}x", prepared.body)
+    assert not validator.accepts(prepared.url, prepared.body.replace("message=", "message=x"))
+    assert not Validator(api_key, f"{secret}x").accepts(prepared.url, prepared.body)
+
+
+@settings(max_examples=1000, deadline=None)
+@with_hard_messages
+@given(api_keys, credential_names, secrets, streams, messages)
+def test_we_accept_what_oauthlib_signs(
+    api_key: str, app_id: str, secret: str, stream: str, message: str
+) -> None:
+    url = f"http://127.0.0.1:8080/app/{quote(app_id, safe='')}/stream/{quote(stream, safe='')}"
+    client = oauthlib.oauth1.Client(api_key, secret, signature_type=oauthlib.oauth1.SIGNATURE_TYPE_BODY)
+    _, _, body = client.sign(
+        url,
+        "POST",
+        {"api_version": "1.0", "message": message},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+    )
+    sent = body.encode() if isinstance(body, str) else body
+    signature = dict(signing.parse_form(sent))[b"oauth_signature"]
+    assert dict(signing.parse_form(sent))[b"message"] == message.encode()
+    assert signing.verify(base_string(url, sent), secret, signature)
+    assert not signing.verify(base_string(url, sent), secret + "x", signature)
+    split = split_publish_path(url.removeprefix("http://127.0.0.1:8080").encode())
+    assert split == (app_id, stream.encode())
+
+
+FOREIGN = (
+    b'api_version=1.0&message={"a": "%s"}&oauth_nonce=%%ff%%00\xfe&oauth_timestamp=1&oauth_version=1.0'
+    b"&oauth_signature_method=HMAC-SHA1&oauth_consumer_key=k" % "déjà+vu%20~".encode()
+)
+
+
+def test_bodies_that_other_clients_send_have_one_base_string() -> None:
+    """Any order, a space as ``+`` or ``%20``, raw or encoded bytes, a nonce that is no UTF-8."""
+    url = "http://h/app/a/stream/s"
+    expected = base_string(url, FOREIGN)
+    assert "%25FF%2500%25FE" in expected
+    fields = FOREIGN.split(b"&")
+    for seed in range(20):
+        random.Random(seed).shuffle(fields)
+        assert base_string(url, b"&".join(fields)) == expected
+    assert (
+        base_string(url, FOREIGN.replace(b"+", b"%20").replace(b"{", b"%7b").replace(b"~", b"%7e"))
+        == expected
+    )
+    encoded = b"&".join(
+        quote(name).encode() + b"=" + quote(value, safe="").encode()
+        for name, value in signing.parse_form(FOREIGN)
+    )
+    assert base_string(url, encoded) == expected
+
+
+@given(st.binary())
+def test_any_bytes_are_a_form(body: bytes) -> None:
+    for name, value in signing.parse_form(body):
+        assert isinstance(name, bytes)
+        assert isinstance(value, bytes)
+    base_string("http://h/", body)
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1), st.binary())))
+def test_a_canonical_query_string_decodes_to_its_parameters(parameters: list[tuple[bytes, bytes]]) -> None:
+    canonical = signing.canonical_query_string(parameters)
+    assert sorted(signing.parse_form(canonical.encode("ascii"))) == sorted(parameters)
+
+
+@pytest.mark.parametrize("signature", [b"", b"x", b"\xff", "é".encode()])
+def test_what_is_no_signature_is_wrong(signature: bytes) -> None:
+    assert not signing.verify("POST&&", "secret", signature)

@@ -1,0 +1,98 @@
+"""How a publish gets to the network."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
+
+from tambur import Tambur
+
+from ..support.faults import FaultyServer
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What is handed to sockets and TLS connections that begins as a publish does, or as its body."""
+    pieces: list[bytes] = []
+    for kind in (socket.socket, ssl.SSLSocket):
+
+        def sendall(self: Any, data: bytes, *flags: int, original: Any = kind.sendall) -> None:
+            if bytes(data).startswith((b"POST", b"api_version")):
+                pieces.append(bytes(data))
+            original(self, data, *flags)
+
+        monkeypatch.setattr(kind, "sendall", sendall)
+    return pieces
+
+
+def check(sent: list[bytes], server: FaultyServer) -> None:
+    whole = sent[-1]
+    assert whole.startswith(b"POST ")
+    assert whole.endswith(server.received[-1].body)
+
+
+def test_a_request_is_sent_in_one_piece(sent: list[bytes]) -> None:
+    with FaultyServer() as server, Tambur("key", "app", "secret", server.host) as tambur:
+        for count in (1, 2):
+            tambur.publish("test", "x" * 10_000)
+            assert len(sent) == count
+            check(sent, server)
+
+
+def test_a_request_is_sent_in_one_piece_to_a_proxy(
+    sent: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultyServer() as proxy:
+        monkeypatch.setenv("http_proxy", f"http://{proxy.host}")
+        with Tambur("key", "app", "secret", "tambur.example") as tambur:
+            tambur.publish("test", "x")
+            tambur.publish("test", "y")
+        assert len(sent) == 2
+        check(sent, proxy)
+
+
+def test_a_request_is_sent_in_one_record_with_tls(
+    sent: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+
+    class TlsServer(FaultyServer):
+        def _serve(self, connection: socket.socket, number: int) -> None:
+            super()._serve(context.wrap_socket(connection, server_side=True), number)
+
+    with TlsServer() as server, Tambur("key", "app", "secret", f"https://{server.host}") as tambur:
+        tambur.publish("test", "x")
+        assert len(sent) == 1
+        check(sent, server)
+
+
+def test_tools_may_replace_the_class_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those do that record requests for tests: for a while, and whether a publish was made before or not."""
+    recorded = []
+
+    class Recording(HTTPConnection):
+        def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+            recorded.append((method, url))
+            super().request(method, url, *args, **kwargs)
+
+    with FaultyServer() as server, Tambur("key", "app", "secret", server.host) as tambur:
+        tambur.publish("test", "x")
+        tambur.close()
+        with monkeypatch.context() as patch:
+            patch.setattr(HTTPConnectionPool, "ConnectionCls", Recording)
+            tambur.publish("test", "y")
+            tambur.close()
+        tambur.publish("test", "z")
+        assert recorded == [("POST", "/app/app/stream/test")]
+        assert len(server.received) == 3

@@ -1,0 +1,406 @@
+"""The publisher's interface, and what it sends."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import requests_mock
+import responses
+from requests.adapters import HTTPAdapter
+
+import tambur as package
+from tambur import (
+    ConfigurationError,
+    InvalidMessageError,
+    InvalidNameError,
+    RejectedError,
+    Tambur,
+    UnauthorizedError,
+)
+from tambur.protocol.oauth import parse_form
+
+from ..support import faults
+from ..support.faults import FaultyServer
+
+SECRET = "hunter2-not-to-be-seen"
+
+
+def publisher(server: FaultyServer, **options: Any) -> Tambur:
+    return Tambur("key", "app", SECRET, server.host, **options)
+
+
+def test_the_public_names_are_these() -> None:
+    assert package.__all__ == sorted(package.__all__, key=lambda name: (name.startswith("_"), name))
+    assert set(package.__all__) == {
+        "AppNotFoundError", "CommandRefusedError", "ConfigurationError", "ConnectionFailedError",
+        "InvalidMessageError", "InvalidNameError", "MessageTooLargeError", "PublishError", "RateLimitedError",
+        "RejectedError", "SubscriberClosedError", "SubscriberError", "SubscriberTimeoutError", "Tambur",
+        "TamburError", "TimedOutError", "UnauthorizedError", "UnavailableError", "__version__",
+    }  # fmt: skip
+
+
+def test_the_2012_constructor_and_attributes() -> None:
+    tambur = Tambur("key", "app", "secret")
+    assert (tambur.api_key, tambur.app_id, tambur.secret) == ("key", "app", "secret")
+    assert tambur.api_host == "api.tambur.io"
+    assert tambur.url == "http://api.tambur.io/app/app"
+    assert Tambur(api_key="key", app_id="app", secret="secret", api_host="h:1").url == "http://h:1/app/app"
+    assert Tambur("key", "app", "secret", "h", ssl=True).url == "https://h/app/app"
+
+
+def test_a_url_or_the_environment_makes_a_publisher(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "https://k%2By:s%2F%3At@example.com:8443/app/%C3%A9"
+    monkeypatch.setenv("TAMBUR_URL", url)
+    for tambur in (Tambur.from_url(url), Tambur.from_env()):
+        assert (tambur.api_key, tambur.app_id, tambur.secret) == ("k+y", "é", "s/:t")
+        assert tambur.url == "https://example.com:8443/app/%C3%A9"
+    assert Tambur.from_url(url, max_retries=0)._max_retries == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"api_key": ""}, "api_key must not be empty"),
+        ({"api_key": "a:b"}, "api_key may not hold"),
+        ({"app_id": "a/b"}, "app_id may not hold"),
+        ({"app_id": None}, "app_id must be a str"),
+        ({"secret": ""}, "secret must not be empty"),
+        ({"secret": b"x"}, "secret must be a str"),
+        ({"api_host": "http://h", "ssl": True}, "contradicts"),
+        ({"api_host": "."}, "nothing can be sent"),
+        ({"timeout": 0}, "timeout must be"),
+        ({"timeout": None}, "timeout must be"),
+        ({"timeout": (1, 2, 3)}, "timeout must be"),
+        ({"timeout": float("nan")}, "timeout must be"),
+        ({"timeout": True}, "timeout must be"),
+        ({"max_retries": -1}, "max_retries must be"),
+        ({"max_retries": 1.5}, "max_retries must be"),
+        ({"pool_maxsize": 0}, "pool_maxsize must be"),
+    ],
+)
+def test_a_bad_parameter_is_named_with_its_rule(options: dict[str, Any], rule: str) -> None:
+    with pytest.raises(ConfigurationError, match=rule):
+        Tambur(**{"api_key": "k", "app_id": "a", "secret": "s", "api_host": "h"} | options)
+
+
+def test_a_publish_is_one_signed_post() -> None:
+    with FaultyServer() as server, publisher(server) as tambur:
+        assert tambur.publish("auth:test", "Hello") is True
+        (request,) = server.received
+    lines = request.head.decode().split("\r\n")
+    assert lines[0] == "POST /app/app/stream/auth:test HTTP/1.1"
+    assert "Content-Type: application/x-www-form-urlencoded" in lines
+    assert f"User-Agent: tambur-python/{package.__version__}" in lines
+    values = dict(parse_form(request.body))
+    assert len(values.pop(b"oauth_signature")) == 28
+    assert len(values.pop(b"oauth_nonce")) == 32
+    assert values.pop(b"oauth_timestamp").isdigit()
+    assert values == {
+        b"api_version": b"1.0",
+        b"message": b"Hello",
+        b"oauth_consumer_key": b"key",
+        b"oauth_signature_method": b"HMAC-SHA1",
+        b"oauth_version": b"1.0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("message", "sent"),
+    [
+        ("", b""),
+        ("plain", b"plain"),
+        ("é 🥁 +%&=", "é 🥁 +%&=".encode()),
+        ("é".encode(), "é".encode()),
+        (bytearray(b"x"), b"x"),
+        ({"a": [1, "é", None]}, '{"a":[1,"é",null]}'.encode()),
+        (7, b"7"),
+        (None, b"null"),
+    ],
+)
+def test_a_message_goes_as_text_or_as_json(message: Any, sent: bytes) -> None:
+    with FaultyServer() as server, publisher(server) as tambur:
+        tambur.publish("test", message)
+        assert dict(parse_form(server.bodies[0]))[b"message"] == sent
+
+
+def recursive() -> list[Any]:
+    loop: list[Any] = []
+    loop.append(loop)
+    return loop
+
+
+@pytest.mark.parametrize(
+    ("message", "rule"),
+    [
+        (b"\xff", "must be UTF-8: invalid start byte at byte 0"),
+        ("a\ud800", "lone surrogates: .* at position 1"),
+        (["\ud800"], "lone surrogates"),
+        (object(), "must be serialisable as JSON: Object of type object"),
+        (float("nan"), "JSON"),
+        ({1: {2}}, "JSON"),
+        (recursive(), "JSON"),
+    ],
+)
+def test_a_message_without_a_form_is_refused_before_anything_is_sent(message: Any, rule: str) -> None:
+    with FaultyServer() as server, publisher(server) as tambur:
+        with pytest.raises(InvalidMessageError, match=rule):
+            tambur.publish("test", message)
+        assert server.received == []
+
+
+def test_an_invalid_stream_is_refused_before_anything_is_sent() -> None:
+    with FaultyServer() as server, publisher(server) as tambur:
+        for stream in ("", "private", "auth:", "private:a:b", "..", "a\n"):
+            with pytest.raises(InvalidNameError):
+                tambur.publish(stream, "x")
+        assert server.received == []
+
+
+def test_the_default_host_of_2012_is_warned_of_once() -> None:
+    tambur = Tambur("k", "a", "s")
+    with responses.RequestsMock() as mock:
+        mock.add("POST", "http://api.tambur.io/app/a/stream/test", status=204)
+        with pytest.warns(UserWarning, match="api.tambur.io, the default of 2012") as caught:
+            tambur.publish("test", "x")
+        assert caught[0].filename == __file__
+        tambur.publish("test", "x")  # a second warning would be an error
+
+
+def test_requests_mock_and_responses_still_work() -> None:
+    tambur = Tambur("k", "a", "s", "h")
+    with responses.RequestsMock() as mock:
+        mock.add("POST", "http://h/app/a/stream/test", status=204)
+        assert tambur.publish("test", "x")
+    with requests_mock.Mocker() as mocker:
+        mocker.post("http://h/app/a/stream/test", status_code=401, text="wrong")
+        with pytest.raises(UnauthorizedError, match="401: wrong"):
+            tambur.publish("test", "x")
+
+
+def test_what_was_caught_in_2012_is_still_caught() -> None:
+    with FaultyServer(faults.response("401 Unauthorized", body=b"wrong signature")) as server:
+        tambur = publisher(server)
+        try:
+            tambur.publish("test", "x")
+        except requests.HTTPError as error:
+            assert error.response is not None
+            assert error.response.status_code == 401
+            assert error.response.text == "wrong signature"
+        else:
+            pytest.fail("no HTTPError")
+        tambur.close()
+    with pytest.raises(requests.ConnectionError):
+        tambur.publish("test", "x")
+
+
+def test_neither_secret_nor_signature_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+    with FaultyServer(faults.response("401 No", body=b"no")) as server, publisher(server) as tambur:
+        with caplog.at_level(logging.DEBUG), pytest.raises(RejectedError) as caught:
+            tambur.publish("test", "x")
+        signature = dict(parse_form(server.bodies[0]))[b"oauth_signature"].decode()
+        shown = f"{tambur!r} {tambur.__dict__} {caught.value} {caught.value!r} {caplog.text}".replace(
+            repr(tambur.secret),
+            "",  # the attribute of 2012, which nothing else may repeat
+        )
+    assert SECRET not in shown
+    assert signature not in shown
+
+
+def test_a_publish_logs_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    with FaultyServer(faults.response("503 No", "Retry-After: 0")) as server, publisher(server) as tambur:
+        with caplog.at_level(logging.DEBUG, logger="tambur"):
+            tambur.publish("test", "é")
+        (line,) = [record.getMessage() for record in caplog.records if record.name == "tambur"]
+    assert re.fullmatch(r"publish to 'test': 2 bytes, 204, [\d.]+ ms, attempts: 2", line)
+
+
+def test_connections_are_kept() -> None:
+    with FaultyServer() as server, publisher(server) as tambur:
+        for _ in range(5):
+            tambur.publish("test", "x")
+        assert {request.connection for request in server.received} == {1}
+
+
+def test_close_closes_connections_though_an_error_of_theirs_is_kept() -> None:
+    with FaultyServer(faults.response("401 No")) as server:
+        tambur = publisher(server)
+        with pytest.raises(UnauthorizedError) as kept:
+            tambur.publish("test", "x")
+        tambur.publish("test", "y")
+        assert server.connections == 1
+        tambur.close()
+        assert server.closed.get(timeout=faults.TIMEOUT_S) == 1
+        assert kept.value.response is not None
+
+
+def test_publishing_after_close_opens_a_new_connection() -> None:
+    with FaultyServer() as server:
+        tambur = publisher(server)
+        tambur.publish("test", "x")
+        tambur.close()
+        assert server.closed.get(timeout=faults.TIMEOUT_S) == 1
+        tambur.publish("test", "x")
+        assert [request.connection for request in server.received] == [1, 2]
+        tambur.close()
+
+
+def test_32_threads_share_one_instance() -> None:
+    with FaultyServer() as server, publisher(server) as tambur:
+        start = threading.Barrier(32)
+
+        def run(number: int) -> None:
+            start.wait()
+            for i in range(20):
+                tambur.publish("test", f"{number}-{i}")
+
+        threads = [threading.Thread(target=run, args=(number,)) for number in range(32)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        messages = [dict(parse_form(body))[b"message"].decode() for body in server.bodies]
+        assert sorted(messages) == sorted(f"{n}-{i}" for n in range(32) for i in range(20))
+        assert server.connections <= 32
+        nonces = {dict(parse_form(body))[b"oauth_nonce"] for body in server.bodies}
+        assert len(nonces) == 32 * 20
+
+
+FORK = """
+import os, sys, requests
+from tambur import Tambur
+session = requests.Session() if sys.argv[2] == "lent" else None
+tambur = Tambur("key", "app", "s", sys.argv[1], session=session)
+tambur.publish("test", "before")
+child = os.fork()
+for i in range(20):
+    tambur.publish("test", "child" if child == 0 else "parent")
+if child == 0:
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize("session", ["own", "lent"])
+def test_a_forked_child_publishes_while_its_parent_does(session: str) -> None:
+    with FaultyServer() as server:
+        subprocess.run([sys.executable, "-c", FORK, server.host, session], check=True, timeout=60)
+        by_connection: dict[int, set[bytes]] = {}
+        for request in server.received:
+            message = dict(parse_form(request.body))[b"message"]
+            by_connection.setdefault(request.connection, set()).add(message)
+        assert sorted(by_connection.values(), key=len) == [{b"child"}, {b"before", b"parent"}]
+        assert len(server.received) == 41
+
+
+def test_netrc_is_never_consulted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login someone password netrc-password\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    redirect = faults.response("301 Moved", "Location: http://127.0.0.1:1/elsewhere")
+    with FaultyServer(faults.ok, faults.response("401 No"), redirect) as server, publisher(server) as tambur:
+        tambur.publish("test", "x")
+        for status in (401, 301):
+            with pytest.raises(RejectedError) as caught:
+                tambur.publish("test", "x")
+            assert caught.value.status == status
+        assert all(b"authorization" not in request.head.lower() for request in server.received)
+        assert len(server.received) == 3
+
+
+def test_proxies_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultyServer() as proxy:
+        monkeypatch.setenv("http_proxy", f"http://{proxy.host}")
+        with Tambur("k", "a", "s", "tambur.example") as tambur:
+            tambur.publish("test", "x")
+        assert proxy.received[0].head.startswith(b"POST http://tambur.example/app/a/stream/test HTTP/1.1\r\n")
+        with FaultyServer() as server:
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            with publisher(server) as tambur:
+                tambur.publish("test", "x")
+            assert len(server.received) == 1
+        assert len(proxy.received) == 1
+
+
+def test_a_lent_session_gives_its_proxies() -> None:
+    with FaultyServer() as proxy, requests.Session() as session:
+        session.proxies = {"http": f"http://{proxy.host}"}
+        Tambur("k", "a", "s", "tambur.example", session=session).publish("test", "x")
+        assert proxy.received[0].head.startswith(b"POST http://tambur.example/")
+
+
+class NotingAdapter(HTTPAdapter):
+    """Notes what it is told to verify, and whether it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent_with: list[tuple[Any, Any]] = []
+        self.closed = False
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        self.sent_with.append((kwargs["verify"], kwargs["cert"]))
+        return super().send(*args, **kwargs)
+
+    def close(self) -> None:
+        self.closed = True
+        super().close()
+
+
+@pytest.mark.parametrize("verify", [True, False, "/a/ca-bundle"])
+def test_a_lent_session_is_used_and_left_as_it_was(
+    verify: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = tmp_path / "client.pem"
+    certificate.touch()
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+    adapter = NotingAdapter()
+    with requests.Session() as session:
+        session.mount("http://", adapter)
+        session.headers["X-Own"] = "1"
+        session.verify = verify
+        session.cert = str(certificate)
+        session.auth = ("user", "password")
+        before = pickle.dumps(session)
+        with FaultyServer(faults.response("204 No Content", "Set-Cookie: a=b; Path=/")) as server:
+            with publisher(server, session=session) as tambur:
+                tambur.publish("test", "x")
+                tambur.publish("test", "x")
+            assert adapter.sent_with == [(verify, str(certificate))] * 2
+            assert not adapter.closed
+            assert pickle.dumps(session) == before
+            assert len(session.cookies) == 0
+            assert b"X-Own" not in server.received[0].head
+            assert b"Authorization" not in server.received[0].head
+            assert b"Cookie" not in server.received[1].head
+
+
+def test_a_ca_bundle_of_the_environment_does_not_overrule_a_lent_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/env/bundle")
+    adapter = NotingAdapter()
+    with FaultyServer() as server, requests.Session() as session:
+        session.mount("http://", adapter)
+        session.verify = False
+        publisher(server, session=session).publish("test", "x")
+    assert adapter.sent_with == [(False, None)]
+
+
+def test_the_request_is_built_without_sending_it() -> None:
+    with Tambur("key", "app", "secret", "h:1") as tambur:
+        one = tambur.build_request("test", "a b", 1353628800, "nonce")
+        other = tambur.build_request("test", "a b", 1353628800, "nonce")
+    assert one.url == "http://h:1/app/app/stream/test"
+    assert one.body == other.body
+    assert isinstance(one.body, str)
+    # The signature is the one that oauthlib 4.0 makes.
+    assert one.body.endswith("&oauth_signature=OMBEFdedGAdJeYCwqfHKuNEhDVM%3D")

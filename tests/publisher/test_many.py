@@ -1,0 +1,71 @@
+"""``Tambur.publish_many``: several streams at once, each in its order, and nothing dropped in silence."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from tambur import InvalidMessageError, InvalidNameError, MessageTooLargeError, Tambur
+from tambur.server import Server
+from tambur.testing import RecordingTambur
+
+from ..conftest import subscriber
+
+
+def test_each_stream_gets_its_messages_in_order(server: Server, tambur: Tambur, stream: str) -> None:
+    streams = [f"{stream}{i}" for i in range(10)]
+    pairs = [(name, str(i)) for i in range(50) for name in streams]
+    done: list[tuple[int, int]] = []
+    with subscriber(server, *streams) as receiver:
+        assert tambur.publish_many(pairs, progress=lambda *counts: done.append(counts)) == [True] * 500
+        received = [receiver.receive(10) for _ in pairs]
+    assert done == [(i, 500) for i in range(1, 501)]
+    for name in streams:
+        assert [m.text for m in received if m.stream == name] == [str(i) for i in range(50)]
+
+
+def test_each_error_stands_in_its_place(tambur: Tambur, stream: str) -> None:
+    outcomes = tambur.publish_many(
+        [(stream, "a"), (".", "b"), (stream, object()), (stream, "x" * 70_000), (stream, "c")]
+    )
+    kinds = [True, InvalidNameError, InvalidMessageError, MessageTooLargeError, True]
+    assert [o if o is True else type(o) for o in outcomes] == kinds
+
+
+def test_nothing_is_published_where_there_is_nothing(tambur: Tambur) -> None:
+    assert tambur.publish_many([]) == []
+
+
+def test_streams_are_published_to_at_once() -> None:
+    everybody = threading.Barrier(5)
+
+    class Waiting(RecordingTambur):
+        def publish(self, stream: str, message: Any, **_: Any) -> bool:
+            everybody.wait(10)
+            return super().publish(stream, message)
+
+    with Waiting() as tambur:
+        assert tambur.publish_many([(f"s{i}", "x") for i in range(5)]) == [True] * 5
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_progress_raises_ends_it_and_nothing_more_is_begun(error: type[BaseException]) -> None:
+    def progress(done: int, _: int) -> None:
+        if done == 3:
+            raise error
+
+    with RecordingTambur() as tambur, pytest.raises(error):
+        tambur.publish_many([("one", str(i)) for i in range(100_000)], progress=progress)
+    assert 3 <= len(tambur.published) < 100_000
+    assert [message for _, message in tambur.published] == [str(i) for i in range(len(tambur.published))]
+
+
+def test_an_error_that_is_not_ours_is_raised() -> None:
+    class Broken(RecordingTambur):
+        def publish(self, stream: str, message: Any, **_: Any) -> bool:
+            raise ZeroDivisionError
+
+    with Broken() as broken, pytest.raises(ZeroDivisionError):
+        broken.publish_many([("s", "x")])

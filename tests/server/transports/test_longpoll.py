@@ -1,0 +1,269 @@
+"""Long polling over real sockets: section 6 of the protocol."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tambur import Tambur
+from tambur.server import App, Config, Limits, Server, in_background
+from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
+
+from ...support.wire import SUBSCRIBE_PATH, Answer, Socket, ask, connect, handshake, read_answer
+
+
+def request(
+    path: str = "", query: str = "", *, instance: str = "7", callback: str = "tambur.answer"
+) -> bytes:
+    line = f"GET /comet{SUBSCRIBE_PATH}{path}?instance={instance}&callback={callback}&ts=1{query}"
+    return f"{line} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+
+
+def value(answer: Answer) -> Any:
+    """What the page's function is called with."""
+    assert answer.status == 200, answer.body
+    assert answer.headers["content-type"] == "application/javascript"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    if not answer.body:
+        return None
+    text = answer.body.decode("ascii")
+    assert text.startswith("/**/tambur.answer(7, ")
+    assert text.endswith(")")
+    return json.loads(text.removeprefix("/**/tambur.answer(7, ").removesuffix(")"))
+
+
+class Poller:
+    """A client that polls, as a page would."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        greeting = value(ask(server, request()))
+        assert greeting.startswith("id:")
+        self.subscriber_id = greeting.removeprefix("id:")
+        self.handle = 0
+
+    def request(self, query: str = "") -> bytes:
+        return request(f"/{self.subscriber_id}", query)
+
+    def poll(self) -> Any:
+        return value(ask(self.server, self.request()))
+
+    def send(self, text: str) -> Any:
+        return value(ask(self.server, self.request(f"&data={quote(text)}")))
+
+    def command(self, word: str, *arguments: str) -> Any:
+        self.handle += 1
+        handle, result = self.send(json.dumps([word, self.handle, *arguments]))[1:]
+        assert handle == self.handle
+        return result
+
+    def waiting_poll(self) -> socket.socket:
+        """Begin a poll, and return once the server has it: it has then answered the one before."""
+        before = connect(self.server)
+        before.sendall(self.request())
+        poll = connect(self.server)
+        poll.sendall(self.request())
+        assert value(read_answer(before)) is None
+        before.close()
+        return poll
+
+
+def test_a_command_is_answered_like_over_a_websocket(server: Server, tambur: Tambur, stream: str) -> None:
+    poller = Poller(server)
+    auth = tambur.generate_auth_token(stream, poller.subscriber_id)
+    presence = tambur.generate_presence_token(stream, "u", poller.subscriber_id)
+    assert poller.command("set_mode", "auth", stream, auth) == "not_subscribed"
+    assert poller.command("subscribe", stream) == "ok"
+    assert poller.command("subscribe", stream) == "already_subscribed"
+    assert poller.command("set_mode", "auth", stream, auth) == "ok"
+    assert poller.command("set_mode", "presence", stream, "u", presence) == "ok"
+    assert poller.command("direct", stream, "u", "x") == "mode_not_enabled"
+    assert poller.send("nonsense") == ["ack", 0, "not JSON"]
+    assert poller.command("unset_mode", "auth", stream) == "ok"
+    assert poller.command("unsubscribe", stream) == "ok"
+
+
+def test_messages_wait_for_the_next_poll_in_their_order(server: Server, tambur: Tambur, stream: str) -> None:
+    poller = Poller(server)
+    poller.command("subscribe", stream)
+    poller.command("set_mode", "auth", stream, tambur.generate_auth_token(stream, poller.subscriber_id))
+    for i in range(5):
+        tambur.publish(stream, f"{i} é\u2028</script>")
+        tambur.publish(f"auth:{stream}", str(i))
+    received = [poller.poll() for _ in range(10)]
+    for i in range(5):
+        assert received[2 * i : 2 * i + 2] == [
+            ["msg", stream, "public", f"{i} é\u2028</script>"],
+            ["msg", stream, "auth", str(i)],
+        ]
+
+
+def test_a_poll_waits_for_a_message(server: Server, tambur: Tambur, stream: str) -> None:
+    poller = Poller(server)
+    poller.command("subscribe", stream)
+    with poller.waiting_poll() as poll:
+        tambur.publish(f"private:{poller.subscriber_id}", "x")
+        assert value(read_answer(poll)) == ["msg", "private", "private", "x"]
+
+
+def test_a_handshake_behind_a_poll_that_waits_is_not_upgraded(
+    server: Server, tambur: Tambur, stream: str
+) -> None:
+    poller = Poller(server)
+    poller.command("subscribe", stream)
+    with connect(server) as poll:
+        poll.sendall(poller.request() + handshake(f"{SUBSCRIBE_PATH}?instance=1&callback=f"))
+        tambur.publish(stream, "x")
+        assert value(read_answer(poll)) == ["msg", stream, "public", "x"]
+        assert read_answer(poll).status == 200
+
+
+def test_presence_and_direct_between_a_poller_and_a_websocket(
+    server: Server, tambur: Tambur, stream: str
+) -> None:
+    poller = Poller(server)
+    poller.command("subscribe", stream)
+    with subscriber(server, stream) as other:
+        other.enable_presence(stream, "other", tambur.generate_presence_token)
+        other.enable_direct(stream, "other", tambur.generate_direct_token)
+        for mode in ("presence", "direct"):
+            token = getattr(tambur, f"generate_{mode}_token")(stream, "poller", poller.subscriber_id)
+            assert poller.command("set_mode", mode, stream, "poller", token) == "ok"
+        assert poller.poll() == ["msg", stream, "presence", ["other", "up"]]
+        assert other.receive(10) == (stream, "presence", "up", "poller")
+        assert poller.command("direct", stream, "other", "hi") == "ok"
+        assert other.receive(10) == (stream, "direct", "hi", "poller")
+        other.send_direct(stream, "poller", "hello")
+        assert poller.poll() == ["msg", stream, "direct", ["other", "hello"]]
+        assert poller.send("fin") is None
+        assert other.receive(10) == (stream, "presence", "down", "poller")
+    assert ask(server, poller.request()).status == 404
+
+
+def test_of_two_polls_the_newer_is_served(server: Server, tambur: Tambur, stream: str) -> None:
+    poller = Poller(server)
+    with poller.waiting_poll() as older, connect(server) as newer:
+        newer.sendall(poller.request())
+        assert value(read_answer(older)) is None
+        tambur.publish(f"private:{poller.subscriber_id}", "x")
+        assert value(read_answer(newer)) == ["msg", "private", "private", "x"]
+
+
+def test_a_message_for_a_poll_that_was_broken_off_waits_for_the_next(
+    server: Server, tambur: Tambur, stream: str
+) -> None:
+    poller = Poller(server)
+    for i in range(10):
+        poller.waiting_poll().close()
+        for _ in range(5):  # each takes the server several turns of its loop, and so past the broken poll
+            assert poller.send(json.dumps(["subscribe", i + 1, "private"]))[2] == "invalid_stream"
+        tambur.publish(f"private:{poller.subscriber_id}", str(i))
+        assert poller.poll() == ["msg", "private", "private", str(i)]
+
+
+def test_only_a_get_polls(server: Server) -> None:
+    poller = Poller(server)
+    assert ask(server, poller.request().replace(b"GET", b"POST", 1)).status == 405
+    with connect(server) as connection:
+        connection.sendall(poller.request().replace(b"GET", b"HEAD", 1))
+        assert connection.recv(100).startswith(b"HTTP/1.1 405 ")
+
+
+@pytest.mark.parametrize("path", ["/", "/unknown", "/a/b", f"/{'0' * 36}"])
+def test_an_unknown_connection_is_404(server: Server, path: str) -> None:
+    assert ask(server, request(path)).status == 404
+
+
+def test_an_unknown_app_and_a_websockets_id_are_404(server: Server) -> None:
+    assert ask(server, request().replace(APP_ID.encode(), b"other")).status == 404
+    with Socket(server) as one:
+        assert ask(server, request(f"/{one.subscriber_id}")).status == 404
+
+
+def test_an_app_may_have_no_long_polling() -> None:
+    app = App(API_KEY, APP_ID, (SECRET,), long_polling=False)
+    with in_background(Config(apps=(app,), port=0)) as server:
+        assert ask(server, request()).status == 404
+        with Socket(server) as one:
+            assert one.subscriber_id
+
+
+def limited(**limits: Any) -> Config:
+    return Config(apps=(APP,), port=0, limits=Limits(**limits))
+
+
+def test_a_poll_without_a_message_ends_empty_and_a_gone_poller_is_cleaned_up(stream: str) -> None:
+    with (
+        in_background(limited(ping_interval_s=0.2, ping_timeout_s=1.5)) as server,
+        publisher(server) as tambur,
+    ):
+        poller = Poller(server)
+        poller.command("subscribe", stream)
+        token = tambur.generate_presence_token(stream, "poller", poller.subscriber_id)
+        with subscriber(server, stream) as other:
+            other.enable_presence(stream, "other", tambur.generate_presence_token)
+            assert poller.command("set_mode", "presence", stream, "poller", token) == "ok"
+            assert poller.poll() == ["msg", stream, "presence", ["other", "up"]]
+            assert other.receive(10).text == "up"
+            # Polling keeps it alive, however long.
+            for _ in range(10):
+                assert poller.poll() is None
+            assert other.receive(10) == (stream, "presence", "down", "poller")
+        assert ask(server, poller.request()).status == 404
+
+
+def test_who_does_not_poll_enough_is_dropped(stream: str) -> None:
+    with in_background(limited(max_unsent_bytes=1000)) as server, publisher(server) as tambur:
+        poller, other = Poller(server), Poller(server)
+        for one in (poller, other):
+            one.command("subscribe", stream)
+        for i in range(30):
+            tambur.publish(stream, "x" * 50)
+            assert other.poll()[3] == "x" * 50
+            if i == 5:
+                assert poller.poll()[3] == "x" * 50
+        assert ask(server, poller.request()).status == 404
+
+
+def test_malformed_commands_end_a_poller_too(server: Server) -> None:
+    poller = Poller(server)
+    for _ in range(10):
+        assert poller.send("x") == ["ack", 0, "not JSON"]
+    assert ask(server, poller.request()).status == 404
+
+
+def test_a_shutdown_answers_who_waits(stream: str) -> None:
+    with in_background(limited()) as server:
+        poll = Poller(server).waiting_poll()
+    with poll:
+        assert value(read_answer(poll)) is None
+
+
+def test_commands_at_once_are_answered_each_to_its_own(server: Server, stream: str) -> None:
+    poller = Poller(server)
+    answers: dict[int, Any] = {}
+
+    def send(handle: int) -> None:
+        answers[handle] = poller.send(json.dumps(["subscribe", handle, f"{stream}{handle}"]))
+
+    threads = [threading.Thread(target=send, args=(handle,)) for handle in range(1, 21)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {handle: ["ack", handle, "ok"] for handle in range(1, 21)}
+
+
+def test_no_more_subscribers_poll_than_are_allowed() -> None:
+    with in_background(limited(max_long_polling_subscribers=2)) as server:
+        first, _ = Poller(server), Poller(server)
+        refused = ask(server, request())
+        assert (refused.status, refused.headers["retry-after"]) == (503, "10")
+        ask(server, first.request("&data=fin"))
+        Poller(server)

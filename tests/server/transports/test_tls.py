@@ -1,0 +1,170 @@
+"""The server with a certificate of its own: https and wss."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from websockets.frames import Opcode
+
+from tambur import ConfigurationError, ConnectionFailedError, Tambur
+from tambur.server import Config, Limits, Server, in_background
+from tambur.subscriber import Message
+from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
+
+from ...support.wire import Socket
+
+TIMEOUT_S = 20
+
+
+class Files:
+    """A certificate for 127.0.0.1, its key, and both in one file."""
+
+    def __init__(self, directory: Path) -> None:
+        authority = trustme.CA()
+        issued = authority.issue_cert("127.0.0.1")
+        self.authority = str(directory / "authority.pem")
+        self.cert = str(directory / "cert.pem")
+        self.key = str(directory / "key.pem")
+        self.both = str(directory / "both.pem")
+        authority.cert_pem.write_to_path(self.authority)
+        issued.cert_chain_pems[0].write_to_path(self.cert)
+        issued.private_key_pem.write_to_path(self.key)
+        issued.private_key_and_cert_chain_pem.write_to_path(self.both)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return Files(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(autouse=True)
+def trusted(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What users set so that requests and websockets trust a certificate authority of their own."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", files.authority)
+    monkeypatch.setenv("SSL_CERT_FILE", files.authority)
+
+
+@pytest.fixture(scope="module")
+def secure(files: Files) -> Iterator[Server]:
+    config = Config(
+        apps=(APP,),
+        port=0,
+        tls_cert=files.cert,
+        tls_key=files.key,
+        limits=Limits(max_unsent_bytes=256 * 1024),
+    )
+    with in_background(config) as running:
+        yield running
+
+
+def test_publishers_and_subscribers_connect_with_tls(secure: Server, stream: str) -> None:
+    assert secure.url.startswith("https://127.0.0.1:")
+    with publisher(secure) as tambur, subscriber(secure, stream) as receiver:
+        assert receiver.url.startswith("wss://")
+        tambur.publish(stream, "x" * 60_000)
+        assert receiver.receive(10).text == "x" * 60_000
+
+
+def test_without_tls_nothing_is_answered(secure: Server) -> None:
+    plain = secure.url.replace("https://", "http://")
+    with Tambur(API_KEY, APP_ID, SECRET, plain, max_retries=0) as tambur:
+        with pytest.raises(ConnectionFailedError):
+            tambur.publish("s", "x")
+
+
+def test_a_subscriber_that_never_reads_is_cut_off_with_tls_too(secure: Server, stream: str) -> None:
+    message = "x" * 16384
+    with publisher(secure) as tambur, Socket(secure) as lazy, subscriber(secure, "who", stream) as healthy:
+        token = tambur.generate_presence_token("who", "watcher", healthy.subscriber_id)
+        healthy.enable_presence("who", "watcher", token)
+        lazy.command("subscribe", 1, stream)
+        lazy.command("subscribe", 2, "who")
+        lazy.command(
+            "set_mode",
+            3,
+            "presence",
+            "who",
+            "lazy",
+            tambur.generate_presence_token("who", "lazy", lazy.subscriber_id),
+        )
+        assert healthy.receive(10)[2:] == ("up", "lazy")
+        left = Message("who", "presence", "down", "lazy")
+        received = set()
+        for _ in range(1000):
+            tambur.publish(stream, message)
+            received.add(healthy.receive(10))
+        while left not in received:
+            received.add(healthy.receive(10))
+
+
+def test_who_reads_too_slowly_hears_why_with_tls_too(secure: Server, stream: str) -> None:
+    with publisher(secure) as tambur, Socket(secure) as one:
+        one.command("subscribe", 1, stream)
+        # More than the kernel takes at once; read only afterwards, and then all that was for it and the reason.
+        for number in range(100):
+            tambur.publish(stream, f"{number} {'x' * 65000}")
+        numbers = []
+        while (frame := one.frame()).opcode is Opcode.TEXT:
+            numbers.append(int(json.loads(bytes(frame.data))[3].partition(" ")[0]))
+        assert numbers == list(range(len(numbers)))
+        assert one.protocol.close_rcvd is not None
+        assert one.protocol.close_rcvd.code == 4008
+
+
+def test_a_handshake_that_does_not_end_keeps_nobody_up(secure: Server, stream: str) -> None:
+    silent = socket.create_connection(("127.0.0.1", int(secure.url.rpartition(":")[2])))
+    with silent, publisher(secure) as tambur, subscriber(secure, stream) as receiver:
+        silent.sendall(b"\x16\x03\x01\x02\x00")  # the start of a ClientHello
+        tambur.publish(stream, "x")
+        assert receiver.receive(10).text == "x"
+
+
+def test_a_handshake_that_does_not_end_is_given_up(files: Files) -> None:
+    limits = Limits(request_timeout_s=0.5)
+    config = Config(apps=(APP,), port=0, tls_cert=files.cert, tls_key=files.key, limits=limits)
+    with in_background(config) as server:
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), TIMEOUT_S) as silent:
+            silent.sendall(b"\x16\x03\x01\x02\x00")
+            assert silent.recv(1) == b""
+
+
+def test_the_command_line_takes_both_files_or_one_that_holds_both(files: Files, stream: str) -> None:
+    for words in (["--tls-cert", files.cert, "--tls-key", files.key], ["--tls-cert", files.both]):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tambur", "serve", "--port", "0", *words],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"TAMBUR_URL": f"http://{API_KEY}:{SECRET}@elsewhere/app/{APP_ID}"},
+        )
+        with process:
+            assert process.stdout is not None
+            url = process.stdout.readline().removeprefix("Tambur is listening on ").strip()
+            assert url.startswith("https://")
+            with Tambur(API_KEY, APP_ID, SECRET, url) as tambur:
+                assert tambur.publish(stream, "x")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT_S) == 0
+
+
+def test_a_certificate_that_cannot_be_used_is_named(files: Files, tmp_path: Path) -> None:
+    def refusal(cert: str, key: str | None) -> str:
+        with pytest.raises(ConfigurationError) as caught:
+            Server(Config(apps=(APP,), port=0, tls_cert=cert, tls_key=key))
+        return str(caught.value)
+
+    assert refusal("/none.pem", None) == "cannot use tls_cert '/none.pem': No such file or directory"
+    assert refusal(files.cert, None).startswith(f"cannot use tls_cert {files.cert!r}: ")
+    assert refusal(files.cert, files.cert).startswith(
+        f"cannot use tls_cert {files.cert!r} and tls_key {files.cert!r}: "
+    )
+    other = Files(tmp_path)
+    assert "KEY_VALUES_MISMATCH" in refusal(files.cert, other.key).upper().replace(" ", "_")

@@ -1,0 +1,88 @@
+"""A node in a process of its own, or in several: to be killed, paused, started again and looked into."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+from ..conftest import API_KEY, APP_ID, SECRET
+
+TIMEOUT_S = 10
+
+
+class NodeProcess:
+    """``tambur serve`` with the app that tests use, listening once the constructor returns.
+
+    Parameters:
+        directory: where its configuration and its log are kept.
+        broker: the URL of its broker.
+        words: what else its command line says.
+        metrics_port: 0 for no metrics; with several workers, that of the first.
+        node_timeout_s: as in the configuration.
+    """
+
+    def __init__(
+        self, directory: Path, broker: str, *words: str, metrics_port: int = 0, node_timeout_s: float = 30
+    ) -> None:
+        self.metrics_port = metrics_port
+        self._directory = directory
+        self._words = words
+        metrics = f"metrics_port = {metrics_port}\n" if metrics_port else ""
+        (directory / "tambur.toml").write_text(
+            f'[server]\nbroker = "{broker}"\nnode_timeout_s = {node_timeout_s}\n{metrics}'
+            f'[[apps]]\napi_key = "{API_KEY}"\napp_id = "{APP_ID}"\nsecrets = ["{SECRET}"]\n'
+        )
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start again, on the same port."""
+        command = [sys.executable, "-m", "tambur", "serve", "--config", str(self._directory / "tambur.toml")]
+        with (self._directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--port", str(self.port), *self._words],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().removeprefix("Tambur is listening on ").strip()
+        assert self.url, self.log
+        self.port = int(self.url.rpartition(":")[2])
+
+    def end(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+        self.process.communicate(timeout=TIMEOUT_S)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Its sockets stay open, and nobody answers."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    # What is in it.
+
+    @property
+    def log(self) -> str:
+        """All that it has logged, with what it logged before it was started again."""
+        return (self._directory / "log").read_text("utf-8")
+
+    def files(self) -> int:
+        """How many file descriptors it has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+
+def read_metrics(port: int) -> dict[str, float]:
+    """What Prometheus is told at a port of this machine."""
+    text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S).text
+    return {name: float(value) for name, value in re.findall(r"^(tambur\S+) (\S+)$", text, re.MULTILINE)}

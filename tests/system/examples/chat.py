@@ -1,0 +1,479 @@
+"""What both chats must do. Each one's test module inherits this, and says how it is started."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import requests
+from selenium.common.exceptions import TimeoutException
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select
+
+from tambur.errors import CommandRefusedError
+from tambur.server import Config, Server, in_background
+from tambur.subscriber import Message, Subscriber
+from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher
+from tests.support.browser import TIMEOUT_S, wait
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+class TamburServer:
+    """A server that can be stopped, and started again on its port."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._port = 0
+        self.start()
+
+    def start(self) -> None:
+        self.server: Server = self._stack.enter_context(in_background(Config(apps=(APP,), port=self._port)))
+        self._port = int(self.server.url.rpartition(":")[2])
+
+    def stop(self) -> None:
+        self._stack.close()
+
+
+class Process:
+    """A chat that runs; what it says is kept."""
+
+    def __init__(self, directory: Path, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.said: list[str] = []
+        self._url: queue.Queue[str] = queue.Queue()
+        self._process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as output:
+            for line in output:
+                self.said.append(line)
+                if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                    self._url.put(found[0])
+        self._url.put("")
+
+    def wait_for_url(self) -> str:
+        """Where it listens, which each framework's server says once it does."""
+        url = self._url.get(timeout=TIMEOUT_S)
+        assert url, "".join(self.said)
+        return url
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._reader.join()
+
+
+class Client:
+    """Somebody without a browser, logged in or not."""
+
+    def __init__(self, url: str, name: str | None) -> None:
+        self.url = url
+        self.session = requests.Session()
+        if name is not None:
+            self.log_in(name, "tambur")
+
+    def get(self, path: str) -> requests.Response:
+        return self.session.get(self.url + path, timeout=TIMEOUT_S)
+
+    def post(self, path: str, **fields: str) -> requests.Response:
+        """Send a form with what our pages put into each against other sites."""
+        field = re.search(r'<input type="hidden" name="(\w+)" value="([^"]+)"', self.get("/login").text)
+        assert field is not None
+        return self.session.post(
+            self.url + path,
+            data={field[1]: field[2], **fields},
+            timeout=TIMEOUT_S,
+            allow_redirects=False,
+        )
+
+    def log_in(self, name: str, password: str) -> int:
+        return self.post("/login", username=name, password=password).status_code
+
+
+class Site:
+    """A chat that runs, its Tambur server, and those who are logged in without a browser."""
+
+    def __init__(self, url: str, tambur: TamburServer, process: Process) -> None:
+        self.url = url
+        self.tambur = tambur
+        self.process = process
+        self._clients: dict[str | None, Client] = {}
+
+    def client(self, name: str | None) -> Client:
+        if name not in self._clients:
+            self._clients[name] = Client(self.url, name)
+        return self._clients[name]
+
+    def token(self, name: str | None, **fields: str) -> requests.Response:
+        return self.client(name).post("/tambur-token", **fields)
+
+    def say(self, name: str | None, room: str, to: str, text: str) -> int:
+        return self.client(name).post(f"/rooms/{room}/messages", to=to, text=text).status_code
+
+    def subscriber(self, room: str) -> Subscriber:
+        made = Subscriber(API_KEY, APP_ID, self.tambur.server.url, timeout=TIMEOUT_S)
+        made.subscribe(room)
+        return made
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.session.close()
+
+
+@contextlib.contextmanager
+def running(name: str, directory: Path, commands: Sequence[str], *arguments: str) -> Iterator[Site]:
+    """Run a copy of an example, since it is there to be copied.
+
+    Parameters:
+        commands: as they stand in its README; the last one starts the chat.
+        arguments: of the last command, besides.
+    """
+    copy = directory / name
+    shutil.copytree(EXAMPLES / name, copy, ignore=shutil.ignore_patterns(".venv", "*.sqlite3"))
+    readme = (copy / "README.md").read_text("utf-8")
+    assert all(f"\n{command}\n" in readme for command in commands)
+    assert all((copy / link).exists() for link in re.findall(r"\]\(([^)]+)\)", readme))
+    *before, start = [
+        command.replace(".venv/bin", str(Path(sys.executable).parent)).split() for command in commands
+    ]
+    with contextlib.ExitStack() as stack:
+        tambur = TamburServer()
+        stack.callback(tambur.stop)
+        host = tambur.server.url.removeprefix("http://")
+        environment = os.environ | {
+            "TAMBUR_URL": f"http://{API_KEY}:{SECRET}@{host}/app/{APP_ID}",
+            "PYTHONUNBUFFERED": "1",
+        }
+        for command in before:
+            subprocess.run(command, cwd=copy, env=environment, check=True, stdout=subprocess.DEVNULL)
+        process = Process(copy, [*start, *arguments], environment)
+        stack.callback(process.stop)
+        site = Site(process.wait_for_url(), tambur, process)
+        stack.callback(site.close)
+        yield site
+
+
+class Window:
+    """A user's browser, and what a user does with it and sees in it."""
+
+    def __init__(self, site: Site, driver: Chrome, name: str) -> None:
+        self._site = site
+        self.driver = driver
+        self.name = name
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        wait(self.driver, lambda _: condition())
+
+    def find(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def begin(self) -> None:
+        """Be in the lobby, where nothing has been said and nobody chosen."""
+        if self.driver.current_url != f"{self._site.url}/rooms/lobby" or not self.people():
+            self.enter("lobby")
+        self.driver.execute_script(
+            "document.querySelector('#messages ol').replaceChildren(); document.querySelector('#compose').reset()"
+        )
+
+    def enter(self, room: str) -> None:
+        """Open a room, and log in where that is asked for."""
+        self.driver.get(f"{self._site.url}/rooms/{room}")
+        if self.driver.current_url.startswith(f"{self._site.url}/login"):
+            self.find("[name=username]").send_keys(self.name)
+            self.find("[name=password]").send_keys("tambur", Keys.ENTER)
+            self.wait_until(lambda: "/rooms/" in self.driver.current_url)
+        self.wait_until(self.people)
+        self.complaints()  # those of the page before
+
+    def people(self) -> list[str]:
+        """Who is here; nobody while there is no connection."""
+        script = "return [...document.querySelectorAll('#people li')].map((one) => one.textContent)"
+        names: list[str] = self.driver.execute_script(script)
+        return names
+
+    def wait_for_people(self, *names: str) -> None:
+        self.wait_until(lambda: self.people() == list(names))
+
+    def messages(self) -> list[tuple[str, str, str]]:
+        """From whom, to whom and what."""
+        script = """return [...document.querySelectorAll('#messages li')].map((one) =>
+            [one.querySelector('b').textContent, one.className, one.lastChild.textContent])"""
+        return [(sender, to, text) for sender, to, text in self.driver.execute_script(script)]
+
+    def wait_for(self, *messages: tuple[str, str, str]) -> None:
+        """Wait until these messages, and no others, are there."""
+        try:
+            self.wait_until(lambda: self.messages() == list(messages))
+        except TimeoutException:
+            assert self.messages() == list(messages)
+
+    def choose(self, to: str) -> None:
+        Select(self.find("[name=to]")).select_by_value(to)
+
+    def say(self, text: str) -> None:
+        self.find("[name=text]").send_keys(text, Keys.ENTER)
+
+    def notice(self) -> str:
+        return self.find("#notice").text
+
+    def complaints(self) -> list[str]:
+        """What stands in the browser's console since the last look at it."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
+
+
+class ChatContract:
+    """Inherit it beside a fixture ``site``."""
+
+    def test_two_users_chat(self, alice: Window, bob: Window) -> None:
+        alice.say("Hello, Bob")
+        bob.wait_for(("alice", "everybody", "Hello, Bob"))
+        bob.say("Hello, Alice")
+        for window in (alice, bob):
+            window.wait_for(("alice", "everybody", "Hello, Bob"), ("bob", "everybody", "Hello, Alice"))
+        alice.wait_until(lambda: alice.find("[name=text]").get_property("value") == "")
+
+    def test_who_is_here_is_shown(self, alice: Window, bob: Window) -> None:
+        alice.wait_for_people("alice (you)", "bob")
+        bob.wait_for_people("bob (you)", "alice")
+        bob.find("header button").click()
+        alice.wait_for_people("alice (you)")
+        bob.wait_until(lambda: bob.driver.current_url.endswith("/login"))
+        bob.enter("lobby")
+        alice.wait_for_people("alice (you)", "bob")
+
+    def test_a_direct_message_reaches_its_receiver_alone(
+        self, site: Site, alice: Window, bob: Window
+    ) -> None:
+        with site.subscriber("lobby") as carol:
+
+            def token(stream: str, user: str, subscriber_id: str) -> str:
+                answer = site.token("carol", mode="direct", stream=stream, subscriber_id=subscriber_id)
+                return str(answer.json()["token"])
+
+            carol.enable_direct("lobby", "carol", token)
+            alice.wait_for_people("alice (you)", "bob")
+            alice.choose("@bob")
+            alice.say("Coffee?")
+            coffee = ("alice", "direct", "Coffee?")
+            bob.wait_for(coffee)
+            alice.wait_for(coffee)
+            alice.choose("everybody")
+            alice.say("Good morning")
+            for window in (alice, bob):
+                window.wait_for(coffee, ("alice", "everybody", "Good morning"))
+            message = {"from": "alice", "to": "everybody", "text": "Good morning"}
+            received = carol.receive(TIMEOUT_S)
+            assert (received.kind, json.loads(received.text)) == ("public", message)
+
+    def test_a_direct_message_to_who_has_left_goes_to_nobody(self, alice: Window, bob: Window) -> None:
+        alice.wait_for_people("alice (you)", "bob")
+        alice.choose("@bob")
+        bob.enter("garden")
+        alice.wait_for_people("alice (you)")
+        alice.say("Still there?")
+        alice.wait_until(lambda: alice.notice() == "bob is not here any more. It was not sent.")
+        assert alice.messages() == []
+        assert alice.find("[name=text]").get_property("value") == "Still there?"
+
+    def test_what_goes_to_the_admins_reaches_them_alone(self, alice: Window, bob: Window) -> None:
+        alice.choose("admins")
+        alice.say("Bob is new")
+        note = ("alice", "admins", "Bob is new")
+        alice.wait_for(note)
+        bob.choose("admins")
+        bob.say("Somebody is rude")
+        report = ("bob", "admins", "Somebody is rude")
+        alice.wait_for(note, report)
+        alice.choose("everybody")
+        alice.say("Be kind")
+        kind = ("alice", "everybody", "Be kind")
+        alice.wait_for(note, report, kind)
+        bob.wait_for(report, kind)
+
+    def test_what_is_said_in_a_room_for_admins_is_for_them_alone(self, site: Site, alice: Window) -> None:
+        alice.enter("staff")
+        with site.subscriber("staff") as anybody:
+            alice.say("Psst")
+            alice.wait_for(("alice", "everybody", "Psst"))
+            publisher(site.tambur.server).publish("staff", "the end")
+            assert anybody.receive(TIMEOUT_S) == Message("staff", "public", "the end")
+
+    def test_a_message_is_text(self, alice: Window, bob: Window) -> None:
+        markup = "<img src=x onerror=alert(1)> & <b>bold</b>"
+        alice.wait_for_people("alice (you)", "bob")
+        alice.say(markup)
+        for window in (alice, bob):
+            window.wait_for(("alice", "everybody", markup))
+        alice.choose("@bob")
+        alice.say(markup)
+        for window in (alice, bob):
+            window.wait_for(("alice", "everybody", markup), ("alice", "direct", markup))
+        assert bob.driver.execute_script("return document.images.length") == 0
+
+    def test_all_is_as_before_after_the_server_was_away(self, site: Site, alice: Window, bob: Window) -> None:
+        alice.wait_for_people("alice (you)", "bob")
+        site.tambur.stop()
+        try:
+            for window in (alice, bob):
+                window.wait_for_people()
+            bob.say("Where is everybody?")
+            bob.wait_until(lambda: bob.notice() == "There is no connection just now. It was not sent.")
+            assert site.say("bob", "lobby", "everybody", "Where is everybody?") == 503
+        finally:
+            site.tambur.start()
+        alice.wait_for_people("alice (you)", "bob")
+        bob.wait_for_people("bob (you)", "alice")
+        bob.find("[name=text]").clear()
+        bob.say("There you are")
+        alice.choose("admins")
+        alice.say("It was the cable")
+        there, cable = ("bob", "everybody", "There you are"), ("alice", "admins", "It was the cable")
+        alice.wait_until(lambda: sorted(alice.messages()) == [cable, there])
+        alice.choose("@bob")
+        alice.say("Here I am")
+        bob.wait_for(there, ("alice", "direct", "Here I am"))
+        for window in (alice, bob):
+            # The browser's own words for the attempts that failed.
+            assert all("ERR_CONNECTION_REFUSED" in said for said in window.complaints())
+
+    def test_it_works_on_a_phone_and_with_a_screen_reader(self, alice: Window) -> None:
+        metrics = {"width": 360, "height": 640, "deviceScaleFactor": 2, "mobile": True}
+        alice.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        try:
+            script = """const page = document.documentElement;
+                const send = document.querySelector('#compose button').getBoundingClientRect();
+                return [page.scrollWidth, page.scrollHeight, send.right <= 360, send.bottom <= 640]"""
+            assert alice.driver.execute_script(script) == [360, 640, True, True]
+        finally:
+            alice.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        controls = alice.driver.find_elements(By.CSS_SELECTOR, "a, button, select, input:not([type=hidden])")
+        names = [control.accessible_name for control in controls]
+        assert names == ["lobby", "garden", "staff", "Log out alice", "To", "Message", "Send"]
+
+    def test_there_are_a_light_and_a_dark_page(self, alice: Window) -> None:
+        script = "return getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)"
+        brightest = {}
+        for scheme in ("light", "dark"):
+            feature = {"name": "prefers-color-scheme", "value": scheme}
+            alice.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+            brightest[scheme] = max(alice.driver.execute_script(script))
+        alice.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        assert brightest["dark"] < 64
+        assert brightest["light"] > 192
+
+    @pytest.mark.parametrize(
+        ("name", "asked", "status"),
+        [
+            (None, {"mode": "presence", "stream": "lobby"}, 403),
+            (None, {"mode": "auth", "stream": "lobby"}, 403),
+            ("bob", {"mode": "auth", "stream": "lobby"}, 403),
+            ("bob", {"mode": "presence", "stream": "staff"}, 403),
+            ("bob", {"mode": "direct", "stream": "staff"}, 403),
+            ("bob", {"mode": "auth", "stream": "staff"}, 403),
+            ("alice", {"mode": "presence", "stream": "cellar"}, 403),
+            ("alice", {"mode": "auth", "stream": "lobby:"}, 403),
+            ("bob", {"mode": "other", "stream": "lobby"}, 403),
+            ("bob", {"stream": "lobby"}, 403),
+            ("bob", {"mode": "presence"}, 403),
+            ("bob", {"mode": "presence", "stream": "lobby", "subscriber_id": "x:S"}, 400),
+            ("alice", {"mode": "auth", "stream": "lobby", "subscriber_id": "vip:S"}, 400),
+            ("bob", {"mode": "direct", "stream": "lobby", "subscriber_id": ""}, 400),
+            ("bob", {"mode": "direct", "stream": "lobby"}, 200),
+            ("alice", {"mode": "auth", "stream": "staff"}, 200),
+        ],
+    )
+    def test_tokens_are_for_those_who_may(
+        self, site: Site, name: str | None, asked: dict[str, str], status: int
+    ) -> None:
+        answer = site.token(name, **{"subscriber_id": "S", **asked})
+        assert answer.status_code == status
+        assert (re.search("[0-9a-f]{40}", answer.text) is not None) == (status == 200)
+
+    def test_a_refusal_is_no_page_of_the_one_who_asks(self, site: Site) -> None:
+        answer = site.token("bob", mode="direct", stream="lobby", subscriber_id="<b>:")
+        assert "a subscriber id may not hold" in answer.text
+        assert "<b>" not in answer.text or answer.headers["Content-Type"].startswith("text/plain")
+
+    def test_a_token_is_for_the_one_who_asks(self, site: Site) -> None:
+        with site.subscriber("lobby") as page:
+            asked = {"mode": "presence", "stream": "lobby", "subscriber_id": page.subscriber_id}
+            answer = site.token("bob", user="alice", user_id="alice", username="alice", **asked)
+            token = answer.json()["token"]
+            with pytest.raises(CommandRefusedError, match="invalid_token"):
+                page.enable_presence("lobby", "alice", token)
+            page.enable_presence("lobby", "bob", token)
+
+    @pytest.mark.parametrize(
+        ("name", "room", "to", "text", "status"),
+        [
+            (None, "lobby", "everybody", "x", 403),
+            ("bob", "staff", "everybody", "x", 403),
+            ("bob", "staff", "admins", "x", 403),
+            ("alice", "cellar", "everybody", "x", 403),
+            ("bob", "lobby", "staff", "x", 400),
+            ("bob", "lobby", "everybody", "  ", 400),
+            ("bob", "lobby", "everybody", "x" * 2001, 400),
+            ("bob", "garden", "everybody", "x" * 2000, 204),
+        ],
+    )
+    def test_messages_are_from_those_who_may(
+        self, site: Site, name: str | None, room: str, to: str, text: str, status: int
+    ) -> None:
+        assert site.say(name, room, to, text) == status
+
+    @pytest.mark.parametrize("path", ["/rooms/lobby/messages", "/tambur-token", "/login", "/logout"])
+    def test_a_form_of_another_site_does_nothing(self, site: Site, path: str) -> None:
+        bob = site.client("bob").session
+        form = {
+            "to": "everybody", "text": "x", "mode": "presence", "stream": "lobby", "subscriber_id": "S",
+            "username": "carol", "password": "tambur",
+        }  # fmt: skip
+        for forged in ({}, {"csrf_token": "x", "csrfmiddlewaretoken": "x"}):
+            assert bob.post(site.url + path, data=form | forged, timeout=TIMEOUT_S).status_code == 403
+        assert "Log out bob" in site.client("bob").get("/").text
+
+    def test_who_is_not_logged_in_is_asked_to(self, site: Site) -> None:
+        for path in ("/", "/rooms/lobby", "/rooms/staff"):
+            assert "Log in to the chat" in site.client(None).get(path).text
+        assert site.client("bob").get("/rooms/staff").status_code == 403
+        assert site.client("alice").get("/rooms/staff").status_code == 200
+
+    @pytest.mark.parametrize(
+        ("name", "password"), [("bob", "Tambur"), ("bob", ""), ("", ""), ("eve", "tambur")]
+    )
+    def test_a_wrong_password_lets_nobody_in(self, site: Site, name: str, password: str) -> None:
+        client = site.client(None)
+        assert client.log_in(name, password) == 200
+        assert "Log in to the chat" in client.get("/").text
+
+    def test_no_secret_reaches_a_page(self, site: Site) -> None:
+        alice = site.client("alice")
+        paths = ("/login", "/rooms/lobby", "/rooms/staff", "/static/chat.js", "/rooms/cellar", "/nothing")
+        answers = [alice.get(path) for path in paths]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 403, 404]
+        assert API_KEY in answers[1].text
+        assert not any(SECRET in answer.text for answer in answers)
+        assert not any(SECRET in line for line in site.process.said)

@@ -1,0 +1,272 @@
+"""Several servers over one Redis, seen from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tambur import RateLimitedError, Tambur
+from tambur.server import App, Config, Server, in_background
+from tambur.subscriber import Subscriber
+from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
+from tests.support.node_process import NodeProcess
+from tests.support.redis_server import RedisServer
+
+from ..server.api.test_http import signed
+from ..server.transports.test_longpoll import Poller, request, value
+from ..support.wire import ask, connect, read_answer
+
+SLOW = App(API_KEY, "slow", (SECRET,), max_publishes_per_s=3)
+
+
+def config(redis: RedisServer, *, database: int = 1, **settings: Any) -> Config:
+    return Config(apps=(APP, SLOW), port=0, broker=redis.url(database), **settings)
+
+
+@contextlib.contextmanager
+def nodes(count: int, redis: RedisServer, **settings: Any) -> Iterator[list[Server]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(in_background(config(redis, **settings))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def cluster(redis_server: RedisServer) -> Iterator[list[Server]]:
+    """Three nodes that keep running."""
+    with nodes(3, redis_server) as running:
+        yield running
+
+
+def test_what_is_published_at_any_node_reaches_the_subscribers_of_all_in_order(
+    cluster: list[Server], stream: str
+) -> None:
+    with contextlib.ExitStack() as stack:
+        subscribers = [stack.enter_context(subscriber(node, stream)) for node in (*cluster, *cluster)]
+        publishers = [stack.enter_context(publisher(node)) for node in cluster]
+        for i in range(30):
+            publishers[i % 3].publish(stream, str(i))
+        for one in subscribers:
+            assert [one.receive(10).text for _ in range(30)] == [str(i) for i in range(30)]
+
+
+def test_auth_private_and_direct_messages_cross_nodes(cluster: list[Server], stream: str) -> None:
+    with (
+        publisher(cluster[0]) as tambur,
+        subscriber(cluster[1], stream) as alice,
+        subscriber(cluster[2], stream) as bob,
+    ):
+        alice.enable_auth(stream, tambur.generate_auth_token)
+        for name, one in (("alice", alice), ("bob", bob)):
+            one.enable_direct(stream, name, tambur.generate_direct_token)
+        tambur.publish(f"auth:{stream}", "to few")
+        tambur.publish(f"private:{bob.subscriber_id}", "to bob")
+        tambur.publish("private:nobody", "x")
+        tambur.publish(f"private:{bob.subscriber_id[:8]}", "x")
+        alice.send_direct(stream, "bob", "hi")
+        alice.send_direct(stream, "nobody", "hi")
+        tambur.publish(stream, "to all")
+        assert [alice.receive(10)[1:3] for _ in range(2)] == [("auth", "to few"), ("public", "to all")]
+        received = [bob.receive(10) for _ in range(3)]
+        assert sorted(m.kind for m in received) == ["direct", "private", "public"]
+        assert (stream, "direct", "hi", "alice") in received
+
+
+def test_presence_is_the_clusters(cluster: list[Server], stream: str) -> None:
+    token = Tambur(API_KEY, APP_ID, SECRET, cluster[0].url).generate_presence_token
+    with subscriber(cluster[0], stream) as alice, subscriber(cluster[1], stream) as carol:
+        alice.enable_presence(stream, "alice", token)
+        carol.enable_presence(stream, "carol", token)
+        assert alice.receive(10) == (stream, "presence", "up", "carol")
+        assert carol.receive(10) == (stream, "presence", "up", "alice")
+        bobs = [subscriber(node, stream) for node in cluster]
+        for bob in bobs:
+            bob.enable_presence(stream, "bob", token)
+            there = [bob.receive(10) for _ in range(2)]
+            assert sorted(message.user_id or "" for message in there) == ["alice", "carol"]
+        bobs[0].close()
+        bobs[1].disable_presence(stream)
+        bobs[2].unsubscribe(stream)
+        for one in (alice, carol):
+            assert [one.receive(10)[2:] for _ in range(2)] == [("up", "bob"), ("down", "bob")]
+        for bob in bobs:
+            bob.close()
+
+
+def test_a_request_sent_again_through_another_node_is_delivered_once(
+    cluster: list[Server], stream: str
+) -> None:
+    once = signed(cluster[0], stream, "once")
+    with subscriber(cluster[1], stream) as receiver, publisher(cluster[2]) as tambur:
+        for node in cluster:
+            answer = ask(node, once)
+            assert (answer.status, answer.headers.get("tambur-replayed")) == (
+                204,
+                None if node is cluster[0] else "true",
+            )
+        tambur.publish(stream, "last")
+        assert [receiver.receive(10).text for _ in range(2)] == ["once", "last"]
+
+
+def test_a_rate_limit_is_the_clusters(cluster: list[Server], stream: str) -> None:
+    refused = 0
+    for i in range(6):
+        with Tambur(API_KEY, "slow", SECRET, cluster[i % 3].url, max_retries=0) as tambur:
+            try:
+                tambur.publish(stream, str(i))
+            except RateLimitedError as error:
+                refused += 1
+                assert error.retry_after == 1
+    assert refused >= 2
+
+
+class Roamer(Poller):
+    """A poller behind a balancer that sends each request to another node."""
+
+    def __init__(self, servers: list[Server]) -> None:
+        self._next = itertools.cycle(servers)
+        super().__init__(servers[0])
+
+    @property
+    def server(self) -> Server:
+        return next(self._next)
+
+    @server.setter
+    def server(self, _: Server) -> None:
+        pass
+
+    def waiting_poll(self) -> socket.socket:
+        # By two ways the later may come first; of the two the older one is answered.
+        polls = [connect(self.server), connect(self.server)]
+        for poll in polls:
+            poll.sendall(self.request())
+        (answered, *_), _, _ = select.select(polls, [], [], 10)
+        polls.remove(answered)
+        assert value(read_answer(answered)) is None
+        answered.close()
+        return polls[0]
+
+
+def test_a_poller_may_come_by_any_node(cluster: list[Server], stream: str) -> None:
+    poller = Roamer(cluster)
+    with publisher(cluster[0]) as tambur, subscriber(cluster[2], stream) as other:
+        for i in range(3):
+            assert poller.command("subscribe", f"{stream}{i}") == "ok"
+        assert poller.command("subscribe", f"{stream}1") == "already_subscribed"
+        assert poller.command("subscribe", stream) == "ok"
+        assert poller.send("nonsense\n") == ["ack", 0, "not JSON"]
+        token = tambur.generate_presence_token(stream, "poller", poller.subscriber_id)
+        assert poller.command("set_mode", "presence", stream, "poller", token) == "ok"
+        for i in range(9):
+            tambur.publish(f"{stream}{i % 3}", f"{i} \u00e9")
+        assert [poller.poll()[3] for _ in range(9)] == [f"{i} \u00e9" for i in range(9)]
+        other.enable_presence(stream, "other", tambur.generate_presence_token)
+        assert other.receive(10) == (stream, "presence", "up", "poller")
+        assert poller.poll() == ["msg", stream, "presence", ["other", "up"]]
+        assert poller.send("fin") is None
+        assert other.receive(10) == (stream, "presence", "down", "poller")
+        for node in cluster:
+            assert ask(node, poller.request()).status == 404
+
+
+def test_a_poll_waits_at_any_node(cluster: list[Server], stream: str) -> None:
+    poller = Roamer(cluster)
+    assert poller.command("subscribe", stream) == "ok"
+    with publisher(cluster[0]) as tambur:
+        for i in range(6):
+            with poller.waiting_poll() as older, poller.waiting_poll() as newer:
+                assert value(read_answer(older)) is None
+                tambur.publish(stream, str(i))
+                assert value(read_answer(newer)) == ["msg", stream, "public", str(i)]
+
+
+def test_a_message_for_a_poll_that_was_broken_off_at_another_node_waits_for_the_next(
+    cluster: list[Server], stream: str
+) -> None:
+    poller = Roamer(cluster)
+    with publisher(cluster[0]) as tambur:
+        for i in range(6):
+            poller.waiting_poll().close()
+            for _ in range(9):  # each takes the nodes several turns, and so past the broken poll
+                assert poller.command("subscribe", "private") == "invalid_stream"
+            tambur.publish(f"private:{poller.subscriber_id}", str(i))
+            assert poller.poll() == ["msg", "private", "private", str(i)]
+
+
+def test_who_does_not_poll_is_unknown_to_all_nodes(cluster: list[Server]) -> None:
+    with subscriber(cluster[0]) as other:
+        for node in cluster:
+            assert ask(node, request(f"/{other.subscriber_id}")).status == 404
+    poller = Poller(cluster[0])
+    elsewhere = request(f"/{poller.subscriber_id}").replace(APP_ID.encode(), b"slow")
+    for node in cluster:
+        assert ask(node, elsewhere).status == 404
+
+
+def test_a_node_that_ends_answers_the_polls_at_the_others(redis_server: RedisServer) -> None:
+    with nodes(1, redis_server) as (other,):
+        with nodes(1, redis_server) as (home,):
+            poller = Poller(home)
+            poller.server = other
+            poll = poller.waiting_poll()
+        with poll:
+            assert value(read_answer(poll)) is None
+        assert ask(other, poller.request()).status == 404
+
+
+def test_the_users_of_a_killed_node_are_down_and_who_is_elsewhere_stays(
+    redis_server: RedisServer, stream: str, tmp_path: Path
+) -> None:
+    node_timeout_s = 2.0
+    victim = NodeProcess(tmp_path, redis_server.url(2), node_timeout_s=node_timeout_s)
+    with (
+        nodes(1, redis_server, database=2, node_timeout_s=node_timeout_s) as (node,),
+        subscriber(node, stream) as alice,
+    ):
+        token = Tambur(API_KEY, APP_ID, SECRET, node.url).generate_presence_token
+        alice.enable_presence(stream, "alice", token)
+        lost: list[Subscriber] = []
+        for user in ("bob", "carol"):
+            lost.append(Subscriber(API_KEY, APP_ID, victim.url))
+            lost[-1].subscribe(stream)
+            lost[-1].enable_presence(stream, user, token)
+            assert alice.receive(10) == (stream, "presence", "up", user)
+        victim.end(signal.SIGKILL)
+        killed_at = time.monotonic()
+        with subscriber(node, stream) as carol:
+            carol.enable_presence(stream, "carol", token)
+            assert alice.receive(10) == (stream, "presence", "down", "bob")
+            assert time.monotonic() - killed_at < node_timeout_s + 1
+            carol.disable_presence(stream)
+            assert alice.receive(10) == (stream, "presence", "down", "carol")
+        for one in lost:
+            one.close()
+
+
+def test_a_node_that_was_stopped_for_a_while_is_taken_for_dead_and_comes_back(
+    redis_server: RedisServer, stream: str, tmp_path: Path
+) -> None:
+    node_timeout_s = 1.0
+    sleeper = NodeProcess(tmp_path, redis_server.url(2), node_timeout_s=node_timeout_s)
+    with nodes(1, redis_server, database=2, node_timeout_s=node_timeout_s) as (node,):
+        token = Tambur(API_KEY, APP_ID, SECRET, node.url).generate_presence_token
+        with subscriber(node, stream) as alice, Subscriber(API_KEY, APP_ID, sleeper.url) as bob:
+            alice.enable_presence(stream, "alice", token)
+            bob.subscribe(stream)
+            bob.enable_presence(stream, "bob", token)
+            assert bob.receive(10) == (stream, "presence", "up", "alice")
+            assert alice.receive(10) == (stream, "presence", "up", "bob")
+            sleeper.process.send_signal(signal.SIGSTOP)
+            assert alice.receive(10) == (stream, "presence", "down", "bob")
+            sleeper.process.send_signal(signal.SIGCONT)
+            assert alice.receive(10) == (stream, "presence", "up", "bob")
+            alice.disable_presence(stream)
+            assert bob.receive(10) == (stream, "presence", "down", "alice")
+            sleeper.end(signal.SIGTERM)

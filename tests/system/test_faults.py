@@ -1,0 +1,286 @@
+"""Nodes, Redis and the network fail in turn, under load: nothing is lost, doubled, out of order or left behind.
+
+Three nodes are processes of their own, each with a TCP proxy before Redis; another proxy stands before all of
+them, for publishers and for some of the subscribers. Redis keeps what it is given (``appendfsync always``). The rules are those of
+:mod:`tests.support.ledger`, and hold for all publishes, whatever failed while they were made: that one returned ``True`` says
+that Redis has it, and a node that lost its link, or Redis its connections, makes up for what it missed. Then the
+presence that everybody was told of is right, and no node has a connection, subscription, task or file too many.
+
+``TAMBUR_FAULTS_S`` says for how many seconds faults follow each other, once through all of them if it is not set;
+``TAMBUR_FAULTS_SEED`` in which order. ``pytest -s`` shows the counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import requests
+
+from tests.conftest import API_KEY, APP_ID
+from tests.support.ledger import Ledger
+from tests.support.node_process import NodeProcess, read_metrics
+from tests.support.redis_server import RedisServer
+from tests.support.tcp_proxy import TcpProxy
+from tests.support.traffic import ROOM, Attempts, Publisher, Receiver
+
+from ..support.wire import free_port
+
+DURATION_S = float(os.environ.get("TAMBUR_FAULTS_S", "0"))
+SEED = int(os.environ.get("TAMBUR_FAULTS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+NODES = 3
+NODE_TIMEOUT_S = 4.0
+RECOVERY_TIMEOUT_S = 60.0
+STREAMS = tuple(f"stream-{i}" for i in range(4))
+
+
+class Node:
+    """A process with a link of its own to Redis, and what it has open while nobody is connected."""
+
+    def __init__(self, directory: Path, redis: RedisServer, stack: contextlib.ExitStack) -> None:
+        directory.mkdir()
+        self.link = stack.enter_context(TcpProxy(redis.port))
+        self.process = NodeProcess(
+            directory,
+            f"redis://127.0.0.1:{self.link.port}",
+            node_timeout_s=NODE_TIMEOUT_S,
+            metrics_port=free_port(),
+        )
+        stack.callback(self.process.end, signal.SIGKILL)
+        requests.get(f"{self.process.url}/health", timeout=10).raise_for_status()
+        self.idle = self.open()
+
+    def open(self) -> dict[str, float]:
+        """What it has open at the moment."""
+        metrics = read_metrics(self.process.metrics_port)
+        names = ("connections", "subscriptions", "unsent_bytes", "tasks")
+        return {"files": self.process.files()} | {name: metrics[f"tambur_{name}"] for name in names}
+
+
+class Cluster:
+    """Everything that can fail, and how it does."""
+
+    def __init__(self, directory: Path, stack: contextlib.ExitStack, chance: random.Random) -> None:
+        self._chance = chance
+        self.redis = RedisServer(directory, "--appendonly", "yes", "--appendfsync", "always")
+        stack.callback(lambda: self.redis.end(signal.SIGKILL))
+        self.nodes = [Node(directory / str(i), self.redis, stack) for i in range(NODES)]
+        self.front = stack.enter_context(TcpProxy(*(node.process.port for node in self.nodes)))
+        self.url = f"http://127.0.0.1:{self.front.port}"
+
+    def has_no_more_than(self, receivers: list[Receiver]) -> None:
+        """Wait until the nodes and Redis have what these receivers need, and nothing else."""
+        streams = {stream for receiver in receivers for stream in receiver.streams}
+        subscriptions = sum(len(receiver.streams) for receiver in receivers)
+
+        def nodes() -> dict[str, float]:
+            """What all have beyond what they have while nobody is connected, and beyond a file a connection."""
+            more: Counter[str] = Counter()
+            for node in self.nodes:
+                found = node.open()
+                more.update({name: int(found[name] - node.idle[name]) for name in found})
+                more["files"] -= int(found["connections"])
+            return dict(more)
+
+        until_equal(
+            nodes,
+            {
+                "files": 0,
+                "tasks": 0,
+                "connections": len(receivers),
+                "subscriptions": subscriptions,
+                "unsent_bytes": 0,
+            },
+        )
+        cli = self.redis.cli
+        # One of them is redis-cli itself; each node has two, and a channel of its own.
+        until_equal(lambda: len(cli("CLIENT", "LIST").splitlines()), 2 * NODES + 1)
+        until_equal(lambda: len(cli("PUBSUB", "CHANNELS").splitlines()), NODES + len(streams))
+        until_equal(lambda: cli("ZCARD", "tambur:0:leases"), str(NODES))
+        until_equal(lambda: cli("HLEN", "tambur:0:links"), str(NODES))
+        entries = [cli("SCARD", key) for key in cli("KEYS", "tambur:0:node:*").split()]
+        assert sum(map(int, entries)) == sum(receiver.user_id is not None for receiver in receivers)
+        users = {receiver.user_id for receiver in receivers} - {None}
+        present = cli("HKEYS", f"tambur:0:present:{API_KEY}/{APP_ID}:{ROOM}").split()
+        assert sorted(present) == sorted(user for user in users if user is not None)
+
+    @property
+    def faults(self) -> dict[str, Callable[[], None]]:
+        return {
+            "node killed": self._kill_node,
+            "node paused": self._pause_node,
+            "Redis ended": lambda: self._restart_redis(signal.SIGTERM),
+            "Redis killed": lambda: self._restart_redis(signal.SIGKILL),
+            "Redis paused": self._pause_redis,
+            "link dropped": lambda: self._drop(self._node().link),
+            "link delayed": lambda: self._delay(self._node().link, self._chance.choice([0.3, 3.0])),
+            "link truncated": lambda: self._truncate(self._node().link),
+            "clients dropped": lambda: self._drop(self.front),
+            "clients delayed": lambda: self._delay(self.front, 0.3),
+            "clients truncated": lambda: self._truncate(self.front),
+        }
+
+    def _node(self) -> Node:
+        return self._chance.choice(self.nodes)
+
+    def _last(self, least_s: float, most_s: float) -> None:
+        """Let a fault last."""
+        time.sleep(self._chance.uniform(least_s, most_s))
+
+    def _kill_node(self) -> None:
+        process = self._node().process
+        process.end(signal.SIGKILL)
+        self._last(0, 0.5)
+        process.start()
+
+    def _pause_node(self) -> None:
+        with self._node().process.paused():
+            self._last(1, 2)
+
+    def _restart_redis(self, number: signal.Signals) -> None:
+        self.redis.end(number)
+        self._last(0, 1)
+        self.redis.start()
+
+    def _pause_redis(self) -> None:
+        with self.redis.paused():
+            self._last(2, 4)
+
+    def _drop(self, proxy: TcpProxy) -> None:
+        proxy.refuse(True)
+        assert proxy.drop()
+        self._last(0, 1)
+        proxy.refuse(False)
+
+    def _delay(self, proxy: TcpProxy, delay_s: float) -> None:
+        proxy.delay(delay_s)
+        self._last(1, 2)
+        proxy.delay(0)
+
+    def _truncate(self, proxy: TcpProxy) -> None:
+        assert proxy.truncate()
+
+
+class Traffic:
+    """The publishers and receivers of a cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.ledger = Ledger()
+        ledger, front, direct = self.ledger, cluster.url, [node.process.url for node in cluster.nodes]
+        self.receivers = [
+            *(
+                Receiver(ledger, f"at-{i}", url, *STREAMS, user_id=f"user-{i}")
+                for i, url in enumerate(direct)
+            ),
+            *(
+                Receiver(ledger, f"twin-{i}", url, *STREAMS, user_id="twin")
+                for i, url in enumerate(direct[:2])
+            ),
+            *(Receiver(ledger, f"guest-{i}", front, *STREAMS, user_id=f"guest-{i}") for i in range(2)),
+            *(Receiver(ledger, f"of-{stream}", front, stream, reconnect=True) for stream in STREAMS),
+        ]
+        self.publishers = [
+            Publisher(ledger, STREAMS[0], front, pause_s=0.03, max_retries=0, timeout=1.0),
+            *(Publisher(ledger, stream, front, pause_s=0.03, max_retries=6) for stream in STREAMS[1:]),
+        ]
+
+    @contextlib.contextmanager
+    def flowing(self) -> Iterator[None]:
+        for receiver in self.receivers:
+            receiver.start()
+        try:
+            self.until(lambda: len(self.ledger.epochs) == len(self.receivers))
+            for publisher in self.publishers:
+                publisher.start()
+            try:
+                yield
+            finally:
+                self.stop_publishing()
+        finally:
+            for receiver in self.receivers:
+                receiver.end()
+            for receiver in self.receivers:
+                receiver.join()
+
+    def stop_publishing(self) -> None:
+        for publisher in self.publishers:
+            publisher.stopped.set()
+        for publisher in self.publishers:
+            publisher.join()
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        with self.ledger.changed:
+            assert self.ledger.changed.wait_for(holds, RECOVERY_TIMEOUT_S), self.state()
+
+    def recover(self) -> None:
+        """Wait until everybody has something that was published from now on, and the right picture."""
+        with self.ledger.changed:
+            numbers = {stream: self.ledger.begun[stream] + 1 for stream in STREAMS}
+        self.until(lambda: self.ledger.have_all(numbers) and self.pictures_are_right())
+
+    def finish(self) -> None:
+        """Wait until everybody has the last of each stream, and the right picture."""
+        self.until(lambda: self.ledger.have_all(self.ledger.begun) and self.pictures_are_right())
+
+    def pictures_are_right(self) -> bool:
+        users = {receiver.user_id for receiver in self.receivers} - {None}
+        return all(r.picture == users - {r.user_id} for r in self.receivers if r.user_id is not None)
+
+    def state(self) -> str:
+        received = {
+            name: {stream: max(numbers, default=0) for stream, numbers in epochs[-1].received.items()}
+            for name, epochs in self.ledger.epochs.items()
+        }
+        pictures = {receiver.name: sorted(receiver.picture) for receiver in self.receivers}
+        return f"seed {SEED}: {dict(self.ledger.begun)} were published, {received} received, {pictures} seen"
+
+
+def until_equal(read: Callable[[], object], expected: object) -> None:
+    deadline = time.monotonic() + RECOVERY_TIMEOUT_S
+    while (found := read()) != expected:
+        assert time.monotonic() < deadline, f"{found} instead of {expected}"
+        time.sleep(0.05)
+
+
+def test_nothing_is_lost_doubled_or_left_behind_whatever_fails(tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    happened: Counter[str] = Counter()
+    with contextlib.ExitStack() as stack:
+        attempts = stack.enter_context(Attempts().listening())
+        cluster = Cluster(tmp_path, stack, chance)
+        traffic = Traffic(cluster)
+        deadline = time.monotonic() + DURATION_S
+        with traffic.flowing():
+            while not happened or time.monotonic() < deadline:
+                faults = list(cluster.faults.items())
+                chance.shuffle(faults)
+                for name, fault in faults:
+                    started = time.monotonic()
+                    fault()
+                    traffic.recover()
+                    happened[name] += 1
+                    print(f"{name}: {time.monotonic() - started:.1f} s")  # noqa: T201
+            traffic.stop_publishing()
+            traffic.finish()
+            counts = {
+                "seed": SEED,
+                **traffic.ledger.counts(),
+                "retries": attempts.retries,
+                "faults": dict(happened),
+            }
+            print(json.dumps(counts, indent=1))  # noqa: T201
+            cluster.has_no_more_than(traffic.receivers)
+            assert not traffic.ledger.violations(), "\n".join(traffic.ledger.violations())
+            assert [said for receiver in traffic.receivers for said in receiver.contradictions] == []
+        cluster.has_no_more_than([])
+        for node in cluster.nodes:
+            assert "Traceback" not in node.process.log
+            # Else all subscribers were closed, which would excuse whatever they did not get.
+            assert "subscribers missed messages" not in node.process.log

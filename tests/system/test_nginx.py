@@ -1,0 +1,171 @@
+"""Behind a real nginx with the configuration of docs/nginx.md, and with one that lets no WebSocket pass."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from selenium.webdriver import Chrome
+
+from tambur import RejectedError, SubscriberClosedError, Tambur
+from tambur.server import Config, Server, in_background
+from tambur.subscriber import Subscriber
+from tests.conftest import API_KEY, APP, APP_ID, SECRET
+from tests.support.browser import page, wait_for_script
+
+from ..server.transports.test_tls import Files
+from ..support.wire import free_port
+
+DOCS = Path(__file__).parents[2] / "docs"
+UPGRADE_LINES = re.compile(r"^ +proxy_set_header (Upgrade|Connection) .*\n", re.MULTILINE)
+
+
+@contextlib.contextmanager
+def nginx(directory: Path, site: str) -> Iterator[None]:
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program is not None, "there is no nginx"
+    temporary = "".join(
+        f"{kind}_temp_path {directory}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    configuration = directory / "nginx.conf"
+    configuration.write_text(
+        f"daemon off; pid {directory}/pid; error_log stderr notice; worker_processes 1;\n"
+        f"events {{}}\nhttp {{\n{temporary}{site}\n}}\n"
+    )
+    with subprocess.Popen(
+        [program, "-p", str(directory), "-e", "stderr", "-c", str(configuration)],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if "start worker process" in line:
+                break
+        else:
+            pytest.fail("".join(said))
+        reader = threading.Thread(target=process.stderr.read)  # so that it can always write
+        reader.start()
+        try:
+            yield
+        finally:
+            process.terminate()
+            reader.join()
+
+
+class Proxied:
+    """A server that is reached through nginx alone.
+
+    Attributes:
+        url: where nginx listens.
+        authority: the file with the authority of its certificate.
+    """
+
+    def __init__(self, server: Server, port: int, authority: str) -> None:
+        self.server = server
+        self.url = f"https://127.0.0.1:{port}"
+        self.authority = authority
+
+
+@contextlib.contextmanager
+def proxied(directory: Path, *, lets_websockets_pass: bool = True) -> Iterator[Proxied]:
+    files = Files(directory)
+    port = free_port()
+    written = re.search(r"```nginx\n(.*?)```", (DOCS / "nginx.md").read_text("utf-8"), re.DOTALL)
+    assert written is not None
+    site = written[1]
+    if not lets_websockets_pass:
+        site, count = UPGRADE_LINES.subn("", site)
+        assert count == 2
+    with in_background(Config(apps=(APP,), port=0, public_hosts=(f"127.0.0.1:{port}",))) as server:
+        for before, after in (
+            ("127.0.0.1:8080", server.url.removeprefix("http://")),
+            ("listen 443", f"listen 127.0.0.1:{port}"),
+            ("/etc/letsencrypt/live/tambur.example.com/fullchain.pem", files.cert),
+            ("/etc/letsencrypt/live/tambur.example.com/privkey.pem", files.key),
+        ):
+            assert site.count(before) == 1
+            site = site.replace(before, after)
+        with nginx(directory, site):
+            yield Proxied(server, port, files.authority)
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
+    with proxied(tmp_path_factory.mktemp("nginx")) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def trusted(proxy: Proxied, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", proxy.authority)
+    monkeypatch.setenv("SSL_CERT_FILE", proxy.authority)
+
+
+@pytest.mark.parametrize("name", ["news", "a/b", "a b%2F?", "ä:€"])
+def test_what_is_published_through_it_arrives_through_it(proxy: Proxied, name: str) -> None:
+    with Tambur(API_KEY, APP_ID, SECRET, proxy.url) as tambur:
+        with Subscriber(API_KEY, APP_ID, proxy.url) as receiver:
+            receiver.subscribe(name)
+            tambur.publish(name, "through nginx")
+            assert receiver.receive(10).text == "through nginx"
+
+
+def test_the_balancer_names_the_public_host(proxy: Proxied) -> None:
+    answer = requests.get(f"{proxy.url}/{API_KEY}/{APP_ID}?instance=1&callback=f", timeout=10)
+    assert answer.text == f'/**/f(1, "{proxy.url.removeprefix("https://")}/{API_KEY}/{APP_ID}")'
+
+
+def test_another_host_is_refused(proxy: Proxied) -> None:
+    with Tambur(API_KEY, APP_ID, SECRET, proxy.server.url) as tambur:
+        with pytest.raises(RejectedError, match="not among this server's public_hosts") as caught:
+            tambur.publish("news", "past nginx")
+    assert caught.value.status == 421
+    with pytest.raises(SubscriberClosedError, match="421"):
+        Subscriber(API_KEY, APP_ID, proxy.server.url)
+
+
+HTML = """<!doctype html><title>A page</title><script src="%s/tambur.js"></script>
+<script>
+  const texts = [];
+  const connection = new tambur.Connection("%s", "%s");
+  connection.onerror = (error) => console.log(error.message);
+  connection.get_stream("page").onmessage = (text) => texts.push(text);
+  const polls = () => performance.getEntriesByType("resource").some((entry) => entry.name.includes("/comet/"));
+</script>
+"""
+
+
+@pytest.mark.parametrize("lets_websockets_pass", [True, False])
+def test_a_page_connects_with_what_passes(
+    driver: Chrome, tmp_path: Path, *, lets_websockets_pass: bool
+) -> None:
+    with (
+        proxied(tmp_path, lets_websockets_pass=lets_websockets_pass) as proxy,
+        page(HTML % (proxy.url, API_KEY, APP_ID)) as address,
+        Tambur(API_KEY, APP_ID, SECRET, proxy.url, session=trusting(proxy)) as tambur,
+    ):
+        driver.get(address)
+        wait_for_script(driver, "connection.get_stream('page').active")
+        assert driver.execute_script("return polls()") is not lets_websockets_pass
+        for text in ("one", "two", "three"):
+            tambur.publish("page", text)
+        wait_for_script(driver, "texts.length === 3")
+        assert driver.execute_script("return texts") == ["one", "two", "three"]
+        driver.execute_script("connection.close()")
+
+
+def trusting(proxy: Proxied) -> requests.Session:
+    session = requests.Session()
+    session.verify = proxy.authority
+    return session

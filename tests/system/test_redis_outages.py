@@ -1,0 +1,246 @@
+"""Redis goes away, and comes back: with all that it knew, with nothing, or as if nothing had been."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tambur import Tambur
+from tambur.errors import CommandRefusedError
+from tambur.server import Config, Server, in_background
+from tambur.server.broker.redis.link import CALL_TIMEOUT_S
+from tambur.subscriber import Message, Subscriber
+from tests.conftest import API_KEY, APP, APP_ID, SECRET, subscriber
+from tests.support.redis_server import RedisServer
+
+from ..server.api.test_http import signed
+from ..server.transports.test_longpoll import Poller
+from ..support.wire import Answer, ask
+
+TOKENS = Tambur(API_KEY, APP_ID, SECRET, "localhost")
+NODE_TIMEOUT_S = 3.0
+
+
+@pytest.fixture
+def redis(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A Redis of the test's own, which remembers."""
+    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
+    yield server
+    server.end()
+
+
+@contextlib.contextmanager
+def two_nodes(redis: RedisServer) -> Iterator[tuple[Server, Server]]:
+    config = Config(apps=(APP,), port=0, broker=redis.url(), node_timeout_s=NODE_TIMEOUT_S)
+    with in_background(config) as one, in_background(config) as two:
+        yield one, two
+
+
+def publish(node: Server, stream: str, text: str) -> Answer:
+    return ask(node, signed(node, stream, text))
+
+
+def until_accepted(node: Server, request: bytes) -> Answer:
+    """Send the same bytes again until the server takes them, as a publisher would."""
+    deadline = time.monotonic() + 10
+    while (answer := ask(node, request)).status == 503:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return answer
+
+
+def present(node: Server, stream: str, user_id: str) -> Subscriber:
+    with contextlib.ExitStack() as unless_refused:
+        made = unless_refused.enter_context(subscriber(node, stream))
+        made.enable_presence(stream, user_id, TOKENS.generate_presence_token)
+        unless_refused.pop_all()
+    return made
+
+
+def up_to(receiver: Subscriber, text: str) -> list[Message]:
+    """All messages up to the one of that text, which must come."""
+    received: list[Message] = []
+    while not received or received[-1].text != text:
+        received.append(receiver.receive(10))
+    return received[:-1]
+
+
+def refused(act: object) -> str:
+    assert callable(act)
+    with pytest.raises(CommandRefusedError) as caught:
+        act()
+    return caught.value.result
+
+
+def test_while_redis_is_away_nothing_works_and_nothing_breaks(redis: RedisServer) -> None:
+    with (
+        two_nodes(redis) as (one, two),
+        present(one, "s", "alice") as alice,
+        present(two, "s", "bob") as bob,
+        present(two, "s", "carol") as carol,
+        subscriber(two, "s", "left", "later") as dave,
+    ):
+        assert sorted(m.user_id or "" for m in (alice.receive(10), alice.receive(10))) == ["bob", "carol"]
+        poller = Poller(one)
+        before = signed(one, "s", "before")
+        assert ask(one, before).status == 204
+        redis.end()
+
+        unsent = [signed(node, "s", f"unsent at {node.url}") for node in (one, two)]
+        for node, request in zip((one, two), unsent, strict=True):
+            answer = ask(node, request)
+            assert (answer.status, answer.body) == (503, b"the broker cannot be reached\n")
+            assert answer.headers["retry-after"] == "1"
+        assert poller.command("subscribe", "t") == "unavailable"
+        answer = ask(two, poller.request())
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert refused(lambda: dave.subscribe("t")) == "unavailable"
+        assert refused(lambda: present(one, "s", "eve")) == "unavailable"
+        alice.enable_direct("s", "alice", TOKENS.generate_direct_token)
+        assert refused(lambda: alice.send_direct("s", "alice", "x")) == "unavailable"
+        # What ends something takes effect once Redis is back.
+        bob.disable_presence("s")
+        carol.close()
+        dave.unsubscribe("left")
+
+        redis.start()
+        for node in (one, two):
+            until_accepted(node, signed(node, "t", "both have found it"))
+        for node, request in zip((one, two), unsent, strict=True):
+            answer = until_accepted(node, request)
+            assert (answer.status, answer.headers.get("tambur-replayed")) == (204, None)
+        # What was claimed before is still claimed, and what came now came once.
+        for request in (before, *unsent):
+            assert ask(two, request).headers.get("tambur-replayed") == "true"
+        poller.server = two
+        assert poller.command("subscribe", "t") == "ok"
+        publish(one, "left", "x")
+        publish(one, "later", "x")
+        publish(one, "s", "last")
+
+        texts = ["before", f"unsent at {one.url}", f"unsent at {two.url}"]
+        received = up_to(alice, "last")
+        assert [m.text for m in received if m.kind == "public"] == texts
+        assert sorted(m[2:] for m in received if m.kind == "presence") == [("down", "bob"), ("down", "carol")]
+        dave_received = up_to(dave, "last")
+        assert [m.text for m in dave_received if m.stream == "s"] == texts
+        assert {m.stream for m in dave_received} == {"s", "later"}
+        assert [m.text for m in up_to(bob, "last") if m.kind == "public"] == texts
+        dave.subscribe("t")
+        bob.enable_presence("s", "bob", TOKENS.generate_presence_token)
+        assert alice.receive(10) == ("s", "presence", "up", "bob")
+        assert bob.receive(10) == ("s", "presence", "up", "alice")
+
+
+def test_nobody_who_is_there_flickers_when_redis_forgets_everything(redis: RedisServer) -> None:
+    with (
+        two_nodes(redis) as (one, two),
+        present(one, "s", "alice") as alice,
+        present(two, "s", "bob") as bob,
+        present(two, "s", "carol") as carol,
+    ):
+        assert sorted(m.user_id or "" for m in (alice.receive(10), alice.receive(10))) == ["bob", "carol"]
+        assert [bob.receive(10).user_id for _ in range(2)] == ["alice", "carol"]
+        redis.cli("CONFIG", "SET", "appendonly", "no")
+        redis.end(signal.SIGKILL)
+        carol.close()
+        for path in redis.directory.glob("appendonlydir/*"):
+            path.unlink()
+        redis.start()
+        for node in (one, two):
+            until_accepted(node, signed(node, "t", "both have found it"))
+        with present(one, "s", "dave") as dave:
+            # He is told what the others have been told: who is with another node, one will hear of in time.
+            assert {dave.receive(10)[2:] for _ in range(3)} == {
+                ("up", "alice"),
+                ("up", "bob"),
+                ("up", "carol"),
+            }
+            for receiver in (alice, bob):
+                assert receiver.receive(10) == ("s", "presence", "up", "dave")
+            for receiver in (alice, bob, dave):
+                assert receiver.receive(10) == ("s", "presence", "down", "carol")
+            publish(two, "s", "last")
+            for receiver in (alice, bob, dave):
+                assert receiver.receive(10).text == "last"
+
+
+def test_redis_that_is_stopped_for_a_while_holds_nobody_up(redis: RedisServer) -> None:
+    with (
+        two_nodes(redis) as (one, two),
+        present(one, "s", "alice") as alice,
+        present(two, "s", "bob"),
+        subscriber(two, "s") as carol,
+    ):
+        assert alice.receive(10).user_id == "bob"
+        request = signed(one, "s", "once")
+        with redis.paused():
+            started = time.monotonic()
+            assert ask(one, request).status == 503
+            took_s = time.monotonic() - started
+            assert took_s < 1.25 * CALL_TIMEOUT_S + 1
+            # From now on it is known, and nobody waits.
+            started = time.monotonic()
+            assert ask(one, signed(one, "s", "never")).status == 503
+            assert refused(lambda: alice.subscribe("t")) == "unavailable"
+            assert time.monotonic() - started < CALL_TIMEOUT_S / 2
+            assert refused(lambda: carol.subscribe("t")) == "unavailable"
+        for node in (one, two):
+            until_accepted(node, signed(node, "t", "both have found it"))
+        answer = until_accepted(one, request)
+        assert (answer.status, answer.headers.get("tambur-replayed")) == (204, None)
+        assert ask(two, request).headers.get("tambur-replayed") == "true"
+        publish(two, "s", "last")
+        for receiver in (alice, carol):
+            received = [m.text for m in up_to(receiver, "last")]
+            assert received.count("once") == 1
+            assert "never" not in received
+            assert not {"up", "down"} & set(received)
+
+
+def test_a_node_ends_in_time_though_redis_does_not_answer(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with contextlib.ExitStack() as stack:
+        with two_nodes(redis) as (one, _):
+            stack.enter_context(present(one, "s", "alice"))
+            stack.enter_context(redis.paused())
+            started = time.monotonic()
+        assert time.monotonic() - started < 5
+    assert "Redis heard no goodbye" in caplog.text
+
+
+def test_a_server_starts_without_redis_and_finds_it_later(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis.end()
+    url = redis.url().replace("redis://", "redis://:hunter2@")
+    with in_background(Config(apps=(APP,), port=0, broker=url)) as node:
+        assert publish(node, "s", "x").status == 503
+        redis.start()  # without a password
+        redis.cli("CONFIG", "SET", "requirepass", "hunter3")
+        assert publish(node, "s", "x").status == 503
+        redis.cli("-a", "hunter3", "CONFIG", "SET", "requirepass", "hunter2")
+        assert until_accepted(node, signed(node, "s", "x")).status == 204
+        redis.cli("-a", "hunter2", "CONFIG", "SET", "requirepass", "")
+    said = json.dumps([record.getMessage() for record in caplog.records])
+    assert "Redis is away" in said
+    assert "hunter" not in said
+
+
+def test_redis_that_takes_no_more_counts_as_away(redis: RedisServer) -> None:
+    with two_nodes(redis) as (one, _), subscriber(one, "s") as receiver:
+        redis.cli("CONFIG", "SET", "maxmemory", "1")
+        request = signed(one, "s", "once")
+        assert ask(one, request).status == 503
+        redis.cli("CONFIG", "SET", "maxmemory", "0")
+        assert until_accepted(one, request).headers.get("tambur-replayed") is None
+        redis.cli("SCRIPT", "FLUSH")
+        assert until_accepted(one, signed(one, "s", "last")).status == 204
+        assert [m.text for m in up_to(receiver, "last")] == ["once"]

@@ -1,0 +1,194 @@
+"""Two nodes behind nginx as docs/compose.yaml has them, and restarted one after another under load."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tambur import Tambur, TamburError, cli
+from tambur.server import Config
+from tambur.subscriber import Subscriber
+from tests.conftest import API_KEY, APP_ID, SECRET
+from tests.support.node_process import NodeProcess
+from tests.support.redis_server import RedisServer
+
+from ..support.wire import free_port
+from .test_nginx import nginx
+
+COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "docs" / "compose.yaml").read_text("utf-8"))
+SERVICES = COMPOSE["services"]
+NODES = ("node1", "node2")
+TIMEOUT_S = 30
+
+
+def test_the_compose_files_nodes_are_what_our_command_line_and_configuration_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["new-app", "shop"]) == 0
+    toml = tmp_path / "tambur.toml"
+    toml.write_text(capsys.readouterr().out)
+    for name in NODES:
+        program, *words = shlex.split(SERVICES[name]["command"])
+        arguments = cli._parser().parse_args(words)
+        assert (program, arguments.run) == ("tambur", cli._serve)
+        assert f"./tambur.toml:{arguments.config}:ro" in SERVICES[name]["volumes"]
+        host, port = arguments.broker.removeprefix("redis://").removesuffix("/0").split(":")
+        assert (host in SERVICES, port) == (True, "6379")
+        config = Config.from_toml(toml)
+        assert not Config(config.apps, arguments.host, arguments.port, arguments.broker).is_loopback
+        assert f"server {name}:{arguments.port} " in COMPOSE["configs"]["nginx"]["content"]
+        assert f":{arguments.port}/health'" in SERVICES[name]["healthcheck"]["test"][-1]
+        compile(SERVICES[name]["healthcheck"]["test"][-1], "healthcheck", "exec")
+
+
+def test_the_compose_files_redis_keeps_what_it_is_given(tmp_path: Path) -> None:
+    program, *options = shlex.split(SERVICES["redis"]["command"])
+    assert program == "redis-server"
+    redis = RedisServer(tmp_path, *options)
+    told = (Path(__file__).parents[2] / "docs" / "redis.md").read_text("utf-8")
+    for option in ("appendonly", "appendfsync", "maxmemory-policy"):
+        _, value = redis.cli("CONFIG", "GET", option).split()
+        assert f"\n{option} {value}\n" in told
+    redis.end()
+
+
+class Cluster:
+    """Attributes: ``url`` is nginx', ``nodes`` the processes behind it."""
+
+    def __init__(self, redis: RedisServer, directory: Path) -> None:
+        for name in NODES:
+            (directory / name).mkdir()
+        self.nodes = [NodeProcess(directory / name, redis.url(2)) for name in NODES]
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def restart(self, index: int) -> None:
+        node = self.nodes[index]
+        node.end(signal.SIGTERM)
+        assert node.process.returncode == 0
+        node.start()
+
+    @property
+    def site(self) -> str:
+        """The compose file's configuration of nginx, with addresses of this machine."""
+        text = str(COMPOSE["configs"]["nginx"]["content"]).replace("$$", "$")
+        for name, node in zip(NODES, self.nodes, strict=True):
+            assert text.count(f"{name}:8080") == 1
+            text = text.replace(f"{name}:8080", f"127.0.0.1:{node.port}")
+        return text.replace("listen 80;", f"listen 127.0.0.1:{self.port};")
+
+
+@pytest.fixture
+def cluster(redis_server: RedisServer, tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster(redis_server, tmp_path)
+    try:
+        with nginx(tmp_path, made.site):
+            yield made
+    finally:
+        for node in made.nodes:
+            node.end(signal.SIGTERM)
+
+
+class Publishers:
+    """Threads that publish as fast as they are answered; each counts up."""
+
+    def __init__(self, url: str, stream: str, count: int) -> None:
+        self._stream = stream
+        self._ended = threading.Event()
+        self.published = [0] * count
+        self.errors: list[TamburError] = []
+        self._tambur = Tambur(API_KEY, APP_ID, SECRET, url)
+        self._threads = [threading.Thread(target=self._run, args=(i,)) for i in range(count)]
+
+    def _run(self, index: int) -> None:
+        while not self._ended.is_set():
+            try:
+                self._tambur.publish(self._stream, f"{index} {self.published[index]}")
+            except TamburError as error:
+                self.errors.append(error)
+            self.published[index] += 1
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            for thread in self._threads:
+                thread.join()
+            self._tambur.close()
+
+
+class User:
+    """A subscriber with presence that reconnects, and what it received."""
+
+    def __init__(self, url: str, stream: str, name: str, token: Callable[..., str]) -> None:
+        self.subscriber = Subscriber(API_KEY, APP_ID, url, reconnect=True)
+        self.first_id = self.subscriber.subscriber_id
+        self.subscriber.subscribe(stream)
+        self.subscriber.enable_presence(stream, name, token)
+        self.received: list[tuple[int, ...]] = []
+        self.last = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)  # which a failure leaves behind
+        self.thread.start()
+
+    def _run(self) -> None:
+        for message in self.subscriber:
+            if message.text == "the last":
+                self.last.set()
+                return
+            if message.kind == "public":
+                self.received.append(tuple(map(int, message.text.split())))
+
+
+def wait_until(holds: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_nodes_are_restarted_one_after_another_and_no_publish_fails(cluster: Cluster, stream: str) -> None:
+    tambur = Tambur(API_KEY, APP_ID, SECRET, cluster.url)
+    names = [f"user{i}" for i in range(4)]
+    users = [User(cluster.url, stream, name, tambur.generate_presence_token) for name in names]
+    publishers = Publishers(cluster.url, stream, 2)
+    with publishers.running():
+        wait_until(lambda: all(user.received for user in users))
+        for index in range(len(NODES)):
+            cluster.restart(index)
+            # Everybody is back once he has what is published from now on, and what was under way is behind.
+            now = publishers.published[0] + 1
+            for user in users:
+                wait_until(lambda: max(number for who, number in user.received if who == 0) > now)  # noqa: B023
+    tambur.publish(stream, "the last")
+    assert all(user.last.wait(TIMEOUT_S) for user in users)
+    assert publishers.errors == []
+    for user in users:
+        # Each connection was lost, with what was published meanwhile; nothing came twice or out of its order.
+        assert user.subscriber.subscriber_id != user.first_id
+        for index in range(len(publishers.published)):
+            numbers = [number for publisher, number in user.received if publisher == index]
+            assert numbers == sorted(set(numbers))
+    with Subscriber(API_KEY, APP_ID, cluster.url) as watcher:
+        watcher.subscribe(stream)
+        watcher.enable_presence(stream, "watcher", tambur.generate_presence_token)
+        there = [watcher.receive(TIMEOUT_S)[1:] for _ in names]
+        assert sorted(there) == [("presence", "up", name) for name in names]
+        users[0].subscriber.close()
+        assert watcher.receive(TIMEOUT_S)[1:] == ("presence", "down", "user0")
+    for user in users:
+        user.thread.join()
+        user.subscriber.close()
+    tambur.close()
