@@ -51,7 +51,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that every process that was started ends, too
     page = arguments.page
     if page is None and not arguments.parts and not arguments.quick:
-        page = ROOT / "docs" / "performance.md"
+        page = ROOT / "docs" / "explanation" / "performance.md"
     sections = []
     for name in arguments.parts or PARTS:
         print(f"-- {name}", file=sys.stderr, flush=True)

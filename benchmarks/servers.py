@@ -168,7 +168,7 @@ def signed(client: Tambur, text: str, timestamp: int) -> bytes:
 
 @contextlib.contextmanager
 def redis() -> Iterator[tuple[Process, int]]:
-    """A Redis that writes down what docs/redis.md advises; yields its port, too."""
+    """A Redis that writes down what docs/how-to/redis.md advises; yields its port, too."""
     executable = program("redis-server", "redis-server")
     port = _free_port()
     with tempfile.TemporaryDirectory() as directory:

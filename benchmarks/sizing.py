@@ -1,4 +1,4 @@
-"""What a connection, a stream and a publish cost: ``python -m benchmarks.sizing`` prints the tables of docs/sizing.md."""
+"""What a connection, a stream and a publish cost: ``python -m benchmarks.sizing`` prints the tables of docs/explanation/sizing.md."""
 
 from __future__ import annotations
 

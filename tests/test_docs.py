@@ -27,9 +27,10 @@ from tambur.server.transports import websocket
 from tambur.subscriber import Subscriber
 
 from .conftest import API_KEY, APP_ID, SECRET, subscriber
+from .support import documentation
 from .support.browser import wait_for_script
 
-ROOT = Path(__file__).parents[1]
+ROOT = documentation.ROOT
 README = (ROOT / "README.md").read_text("utf-8")
 SIGNER = TokenSigner(API_KEY, APP_ID, SECRET)
 
@@ -240,13 +241,13 @@ def test_the_snippet_on_errors_tells_what_went_wrong(
         Tambur.from_env().publish("news", "x")
 
 
-@pytest.mark.parametrize("code", snippets((ROOT / "docs" / "security.md").read_text("utf-8")))
+@pytest.mark.parametrize("code", snippets(documentation.text("security.md")))
 def test_the_snippets_on_security_hold(code: str) -> None:
     run(code)
 
 
 def test_the_first_page_shows_what_works(server: Server) -> None:
-    first_page = (ROOT / "docs" / "index.md").read_text("utf-8")
+    first_page = documentation.text("index.md")
     (code,) = snippets(first_page)
     with subscriber(server, "news") as receiver:
         run(code)
@@ -256,15 +257,17 @@ def test_the_first_page_shows_what_works(server: Server) -> None:
     assert 'get_stream("news").onmessage' in html
 
 
-@pytest.mark.parametrize("page", [README, *(p.read_text("utf-8") for p in (ROOT / "docs").glob("*.md"))])
-def test_links_between_pages_lead_somewhere(page: str) -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", page)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *documentation.DOCS.rglob("*.md")], ids=lambda page: page.name
+)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
     # The package itself may be installed somewhere else.
-    places = (ROOT, ROOT / "docs", Path(package.__file__).parents[1])
-    assert all(any((place / link).exists() for place in places) for link in links), links
+    places = (page.parent, Path(package.__file__).parents[1])
+    assert [link for link in links if not any((place / link).exists() for place in places)] == []
 
 
-PROTOCOL = (ROOT / "docs" / "protocol.md").read_text("utf-8")
+PROTOCOL = documentation.text("protocol.md")
 
 
 def test_the_protocol_page_names_every_result_and_close_code() -> None:
@@ -290,7 +293,9 @@ def test_every_limit_that_the_protocol_page_names_is_one() -> None:
     assert named <= settings
 
 
-PAGES = {path.name: path.read_text("utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+PAGES = {
+    path.name: path.read_text("utf-8") for path in [ROOT / "README.md", *documentation.DOCS.rglob("*.md")]
+}
 
 
 def test_every_command_of_the_documentation_is_one() -> None:

@@ -22,16 +22,16 @@ from tambur import Tambur
 from tambur.server import Server
 
 from .conftest import API_KEY, APP_ID, SECRET, subscriber
+from .support import documentation
 from .support.browser import chromium, page, wait, wait_for_script
 
-DOCS = Path(__file__).parents[1] / "docs"
 TIMEOUT_S = 60
 
 
 def write_files(directory: Path, *names: str) -> None:
     """Write every snippet with a title under it."""
     for name in names:
-        text = (DOCS / name).read_text("utf-8")
+        text = documentation.text(name)
         found = re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
         assert found
         for title, content in found:
@@ -97,7 +97,7 @@ def messages(driver: Chrome) -> list[str]:
 
 def test_the_tutorial_ends_with_a_chat_in_two_windows(driver: Chrome, tmp_path: Path, url: str) -> None:
     alice = driver
-    write_files(tmp_path, "tutorial.md")
+    write_files(tmp_path, "chat.md")
     with flask(tmp_path, "chat", TAMBUR_URL=url) as address:
         enter(alice, address, "Alice")
         with chromium() as bob:
@@ -109,7 +109,7 @@ def test_the_tutorial_ends_with_a_chat_in_two_windows(driver: Chrome, tmp_path: 
                 wait(window, lambda d: messages(d) == ["Bob: <b>Hello</b>"])
         wait(alice, lambda d: d.find_element(By.ID, "users").text == "Alice")
         (command,) = re.findall(
-            r"^\.venv/bin/tambur (publish lobby .*)$", (DOCS / "tutorial.md").read_text("utf-8"), re.MULTILINE
+            r"^\.venv/bin/tambur (publish lobby .*)$", documentation.text("chat.md"), re.MULTILINE
         )
         python(tmp_path, "tambur", "publish", "lobby", command.split("'")[1], TAMBUR_URL=url)
         wait(alice, lambda d: messages(d)[1:] == ["the weather: Rain at noon"])

@@ -1,6 +1,6 @@
 """What streams, users and subscribers may be called, and how a stream stands in a URL.
 
-Section 1 of the protocol (docs/protocol.md).
+Section 1 of the protocol (docs/reference/protocol.md).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def check_stream(stream: object) -> str:
 
 
 def _holds_colon(what: str, name: str) -> InvalidNameError:
-    # A token's text joins its fields with ":"; docs/security.md shows the attack.
+    # A token's text joins its fields with ":"; docs/explanation/security.md shows the attack.
     return InvalidNameError(f"{what} may not hold ':': {name!r}")
 
 

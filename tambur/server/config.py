@@ -1,6 +1,6 @@
 """What a server is told: dataclasses, and how a TOML file or the environment becomes them.
 
-The file is documented in docs/configuration.md.
+The file is documented in docs/reference/configuration.md.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ class Config:
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Config:
-        """Read a file of the form that docs/configuration.md describes.
+        """Read a file of the form that docs/reference/configuration.md describes.
 
         Raises:
             ConfigurationError: naming the file, the line and the rule.

@@ -14,7 +14,9 @@ from tambur.credentials import Credentials
 from tambur.server import App, Config, Limits
 from tambur.server.broker.redis.urls import parse_url
 
-DOCUMENTATION = Path(__file__).parents[2] / "docs" / "configuration.md"
+from ..support import documentation
+
+DOCUMENTATION = documentation.text("configuration.md")
 APP = '[[apps]]\napi_key = "k"\napp_id = "a"\nsecrets = ["hunter2"]\n'
 
 
@@ -180,7 +182,7 @@ def test_origins_are_compared_whole() -> None:
 
 
 def documented(section: str) -> dict[str, str]:
-    text = DOCUMENTATION.read_text("utf-8").split(f"## `{section}`")[1].split("\n## ")[0]
+    text = DOCUMENTATION.split(f"## `{section}`")[1].split("\n## ")[0]
     return dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", text, re.MULTILINE))
 
 
@@ -208,7 +210,7 @@ def test_every_setting_is_documented_with_its_default(section: str, cls: Any) ->
 
 
 def test_the_documented_example_loads(tmp_path: Path) -> None:
-    example = re.search(r"```toml\n(.*?)```", DOCUMENTATION.read_text("utf-8"), re.DOTALL)
+    example = re.search(r"```toml\n(.*?)```", DOCUMENTATION, re.DOTALL)
     assert example is not None
     config = load(tmp_path, example[1])
     assert [app.app_id for app in config.apps] == ["shop", "chat"]

@@ -27,11 +27,10 @@ from tests.conftest import API_KEY, APP, APP_ID, publisher, subscriber
 from tests.support.node_process import read_metrics
 from tests.support.redis_server import RedisServer
 
+from ..support import documentation
 from ..support.wire import Answer, Listening, Socket, ask, connect, free_port, read_all
 from .api.test_http import signed
 from .transports.test_longpoll import Poller
-
-DOCS = Path(__file__).parents[2] / "docs"
 
 
 def health(server: Listening) -> tuple[int, str]:
@@ -92,9 +91,7 @@ def test_metrics_count_what_happens(stream: str) -> None:
             tambur.publish(f"{stream}3", "x" * 1000)
             found = read_metrics(port)
             assert (found["tambur_slow_subscribers_total"], found["tambur_connections"]) == (1, 2)
-        documented = re.findall(
-            r"^\| `(tambur\w+)", (DOCS / "operations.md").read_text("utf-8"), re.MULTILINE
-        )
+        documented = re.findall(r"^\| `(tambur\w+)", documentation.text("operations.md"), re.MULTILINE)
         assert {name.partition("{")[0] for name in found} - {"tambur_broker_seconds_sum"} == set(documented)
     with pytest.raises(requests.ConnectionError):
         read_metrics(port)
@@ -168,7 +165,7 @@ def test_every_line_of_the_log_is_documented() -> None:
     source = "".join(path.read_text("utf-8") for path in package.rglob("*.py"))
     logged = re.findall(r'logger\.\w+\(\s*"(.+?)"', source) + re.findall(r'\bline\(\s*"(.+?)"', source)
     assert len(logged) >= 15
-    _, _, page = (DOCS / "operations.md").read_text("utf-8").partition("## Logs")
+    _, _, page = documentation.text("operations.md").partition("## Logs")
     assert set(logged) == set(re.findall(r"^\| `(.+?)` \| [A-Z]+ \|", page, re.MULTILINE))
 
 

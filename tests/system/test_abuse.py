@@ -1,6 +1,6 @@
 """What abusers may cost: each is bounded by a limit, and who behaves beside them gets all its messages.
 
-With ``pytest -s`` each test prints a row of the table in docs/security.md: how soon the bystander's messages
+With ``pytest -s`` each test prints a row of the table in docs/explanation/security.md: how soon the bystander's messages
 arrive, and the most memory that the abuse took. ``TAMBUR_ABUSE_ROUNDS`` says of how many messages, 50 if not set.
 """
 

@@ -1,4 +1,4 @@
-"""Behind a real nginx with the configuration of docs/nginx.md, and with one that lets no WebSocket pass."""
+"""Behind a real nginx with the configuration of docs/how-to/nginx.md, and with one that lets no WebSocket pass."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.conftest import API_KEY, APP, APP_ID, SECRET
 from tests.support.browser import page, wait_for_script
 
 from ..server.transports.test_tls import Files
+from ..support import documentation
 from ..support.wire import free_port
 
-DOCS = Path(__file__).parents[2] / "docs"
 UPGRADE_LINES = re.compile(r"^ +proxy_set_header (Upgrade|Connection) .*\n", re.MULTILINE)
 
 
@@ -81,7 +81,7 @@ class Proxied:
 def proxied(directory: Path, *, lets_websockets_pass: bool = True) -> Iterator[Proxied]:
     files = Files(directory)
     port = free_port()
-    written = re.search(r"```nginx\n(.*?)```", (DOCS / "nginx.md").read_text("utf-8"), re.DOTALL)
+    written = re.search(r"```nginx\n(.*?)```", documentation.text("nginx.md"), re.DOTALL)
     assert written is not None
     site = written[1]
     if not lets_websockets_pass:

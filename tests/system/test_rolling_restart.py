@@ -1,4 +1,4 @@
-"""Two nodes behind nginx as docs/compose.yaml has them, and restarted one after another under load."""
+"""Two nodes behind nginx as docs/how-to/compose.yaml has them, and restarted one after another under load."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from tests.conftest import API_KEY, APP_ID, SECRET
 from tests.support.node_process import NodeProcess
 from tests.support.redis_server import RedisServer
 
+from ..support import documentation
 from ..support.wire import free_port
 from .test_nginx import nginx
 
-COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "docs" / "compose.yaml").read_text("utf-8"))
+COMPOSE = yaml.safe_load(documentation.text("compose.yaml"))
 SERVICES = COMPOSE["services"]
 NODES = ("node1", "node2")
 TIMEOUT_S = 30
@@ -54,7 +55,7 @@ def test_the_compose_files_redis_keeps_what_it_is_given(tmp_path: Path) -> None:
     program, *options = shlex.split(SERVICES["redis"]["command"])
     assert program == "redis-server"
     redis = RedisServer(tmp_path, *options)
-    told = (Path(__file__).parents[2] / "docs" / "redis.md").read_text("utf-8")
+    told = documentation.text("redis.md")
     for option in ("appendonly", "appendfsync", "maxmemory-policy"):
         _, value = redis.cli("CONFIG", "GET", option).split()
         assert f"\n{option} {value}\n" in told

@@ -8,7 +8,7 @@
  *       news.onmessage = (text) => console.log(text);
  *     </script>
  *
- * tambur.d.ts beside it declares and explains the whole interface; the protocol is docs/protocol.md.
+ * tambur.d.ts beside it declares and explains the whole interface; the protocol is docs/reference/protocol.md.
  */
 "use strict";
 

@@ -1,4 +1,4 @@
-"""The broker of many nodes over one Redis. docs/redis.md says what it keeps there, and under which names."""
+"""The broker of many nodes over one Redis. docs/how-to/redis.md lists the keys that it uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What things are called in Redis, and how they are written there. docs/redis.md lists them."""
+"""What things are called in Redis, and how they are written there. docs/how-to/redis.md lists them."""
 
 from __future__ import annotations
 

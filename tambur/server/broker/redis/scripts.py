@@ -2,7 +2,7 @@
 
 A connection's presence is an entry, ``SCOPE\\nUSER_ID\\nSUBSCRIBER_ID`` with the scope
 ``API_KEY/APP_ID:STREAM``; no name holds a line break. Every entry stands in the set of the node that has the
-connection, and is counted for its user in the hash of its stream. docs/redis.md lists all keys.
+connection, and is counted for its user in the hash of its stream. docs/how-to/redis.md lists all keys.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ import logging
 import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from tambur.server.broker import (
 )
 from tambur.server.broker.redis import scripts
 from tambur.server.broker.redis.broker import MAX_CLOCK_SKEW_S, RedisBroker
+from tests.support import documentation
 from tests.support.redis_server import RedisServer
 from tests.support.tcp_proxy import TcpProxy
 
@@ -167,7 +167,7 @@ def test_what_was_kept_is_forgotten_in_time(redis_server: RedisServer) -> None:
 
 
 def test_the_documentation_lists_all_keys_and_channels(redis_server: RedisServer) -> None:
-    text = (Path(__file__).parents[4] / "docs" / "redis.md").read_text("utf-8")
+    text = documentation.text("redis.md")
     documented = [
         re.compile(re.sub("[A-Z_]+", "[^:]+", written))
         for written in re.findall(r"^\| `(tambur:.+?)` \|", text, re.MULTILINE)
