@@ -1,0 +1,10 @@
+"""Marks the tests of whole systems: browsers, nginx, Redis outages, faults and abuse."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark each test under this directory; pytest calls this for no other."""
+    item.add_marker(pytest.mark.system)
