@@ -116,6 +116,8 @@ def _check_long_polling(session: requests.Session, tambur: Tambur, credentials: 
     answer = _get(session, url, instance="1", callback="f")
     if answer.status_code == 404:
         return "off for this app"
+    if answer.status_code == 403 and "allowed_origins" in answer.text:
+        return "for pages of the allowed origins; not tried"
     url += "/" + _script_value(answer).removeprefix("id:")
 
     def poll(**parameters: str) -> Any:

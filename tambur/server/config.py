@@ -109,10 +109,11 @@ class App:
     Attributes:
         secrets: any of them is accepted, so that one can be changed without a gap.
         allowed_origins: the origins of pages that may subscribe, such as ``https://www.example.com``;
-            ``None`` for any. What sends no Origin is no page, and not concerned.
+            ``None`` for any. A WebSocket without an Origin header comes from a program, and is accepted.
+            The balancer and long polling need an Origin or a Referer.
         max_publishes_per_s: ``None`` for no limit.
-        long_polling: whether its subscribers may poll (section 6 of the protocol). No Origin is sent
-            with a poll, and whoever learns its URL can read the subscriber's messages.
+        long_polling: whether its subscribers may poll (section 6 of the protocol). Anyone who learns the URL
+            of a poll can read the subscriber's messages.
     """
 
     api_key: str

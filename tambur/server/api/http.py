@@ -18,7 +18,7 @@ from ..broker import AppKey, Broker
 from ..config import Config
 from ..counters import Counts
 from ..logs import line
-from ..transports.jsonp import parse_caller
+from ..transports.jsonp import parse_caller, refuse_page
 from .publish import Publishing, RefusedError, Target
 
 _CORS = {"Access-Control-Allow-Origin": "*"}  # the 2012 browser publisher posts cross-origin
@@ -49,12 +49,15 @@ def make_app(
         counts: where publishes are counted.
         routes: what else is answered, such as polls.
     """
-    apps = {app.key for app in config.apps}
+    apps = {app.key: app for app in config.apps}
 
     async def balance(request: Request) -> Response:
         names = split_subscribe_path(request.scope["raw_path"])
-        if names is None or AppKey(*names) not in apps:
+        app = apps.get(AppKey(*names)) if names is not None else None
+        if names is None or app is None:
             return PlainTextResponse("there is no such app here\n", 404)
+        if (refused := refuse_page(app, request)) is not None:
+            return refused
         caller = parse_caller(request)
         if isinstance(caller, Response):
             return caller

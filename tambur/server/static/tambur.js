@@ -150,6 +150,8 @@ var tambur = (() => {
         done();
         this.#lose();
       };
+      // The server may check the page's origin, and a script tag tells it by the Referer alone.
+      element.referrerPolicy = "origin";
       element.src = `${this.#url}?instance=${number}&callback=tambur._answer&ts=${Date.now()}${query}`;
       document.head.append(element);
     }

@@ -9,9 +9,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from ..config import App
+
 # Both are written into a script, so nothing that could be more than a name and a number gets through.
 _CALLBACK = re.compile(r"[A-Za-z_$][A-Za-z0-9_$.]{0,99}")
 _INSTANCE = re.compile(r"[0-9]{1,20}")
+
+_REFERER = re.compile(r"([a-z][a-z0-9+.-]*://[^/?#@\s]+)(?:[/?#].*)?", re.IGNORECASE)
 
 _HEADERS = {
     "Content-Type": "application/javascript",
@@ -37,6 +41,34 @@ class Caller:
 def empty_answer() -> Response:
     """A script that does nothing."""
     return Response(b"", headers=_HEADERS)
+
+
+def refuse_page(app: App, request: Request) -> Response | None:
+    """Check the page that loads a script against the app's ``allowed_origins``.
+
+    A script tag sends a ``Referer`` and no ``Origin``; ``fetch`` sends an ``Origin``. Each one that is sent
+    must be allowed, and one of them must be sent: a page can suppress its ``Referer``.
+
+    Returns:
+        A 403, or ``None`` if the page may subscribe.
+    """
+    if app.allowed_origins is None:
+        return None
+    headers = request.headers
+    origins = headers.getlist("origin") + [_origin_of(referer) for referer in headers.getlist("referer")]
+    if not origins:
+        reason = "the request has neither an Origin nor a Referer header, and this app has allowed_origins"
+        return PlainTextResponse(f"{reason}\n", 403)
+    for origin in origins:
+        if not app.allows_origin(origin):
+            return PlainTextResponse(f"pages of {origin!a:.100} may not subscribe to this app\n", 403)
+    return None
+
+
+def _origin_of(referer: str) -> str:
+    # The path of a page may hold what its visitors alone should know, so an answer never repeats it.
+    match = _REFERER.fullmatch(referer)
+    return "null" if match is None else match[1]
 
 
 def parse_caller(request: Request) -> Caller | Response:

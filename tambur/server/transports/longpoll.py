@@ -23,7 +23,7 @@ from ..config import App, Config
 from ..connection import Connection
 from ..hub import Batch, Hub
 from ..logs import line
-from .jsonp import empty_answer, parse_caller
+from .jsonp import empty_answer, parse_caller, refuse_page
 
 _PATH = re.compile(rb"/comet(/[^/]+/[^/]+)(?:/([^/]+))?")
 
@@ -63,6 +63,8 @@ class LongPolls:
             return PlainTextResponse("there is no such app here, or it has no long polling\n", 404)
         if request.method != "GET":
             return PlainTextResponse("poll with GET\n", 405, {"Allow": "GET"})  # a HEAD would lose a message
+        if (refused := refuse_page(app, request)) is not None:
+            return refused
         caller = parse_caller(request)
         if isinstance(caller, Response):
             return caller

@@ -1,0 +1,86 @@
+"""A page that has loaded tambur.js."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from selenium.webdriver import Chrome
+
+from tests.conftest import API_KEY, APP_ID
+from tests.support.browser import wait_for_script
+
+
+class Page:
+    """A page that has loaded tambur.js from a server.
+
+    ``connect(NAME)`` makes a connection as ``window[NAME]`` that keeps what happens to it in ``NAME.log``.
+    """
+
+    def __init__(self, driver: Chrome) -> None:
+        self.driver = driver
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def wait(self, expression: str) -> Any:
+        return wait_for_script(self.driver, expression)
+
+    def thrown(self, script: str) -> str:
+        """What a script throws."""
+        text: str = self.run(
+            f"try {{ {script} }} catch (error) {{ return `${{error.name}}: ${{error.message}}`; }}"
+            "return 'nothing';"
+        )
+        return text
+
+    def connect(self, name: str = "connection", *streams: str, **options: Any) -> str:
+        """Connect, and subscribe to streams; the subscriber id."""
+        self.run(
+            "connect(arguments[0], arguments[1], arguments[2])",
+            name,
+            streams,
+            {"api_key": API_KEY, "app_id": APP_ID} | options,
+        )
+        for stream in streams:
+            self.wait(f"{name}.get_stream({stream!r}).active")
+        identifier: str = self.wait(f"{name}.subscriber_id")
+        return identifier
+
+    def wait_log(self, name: str, *expected: Any) -> None:
+        """Wait until as much has happened as expected, and compare."""
+        self.wait(f"{name}.log.length >= {len(expected)}")
+        assert self.run(f"return {name}.log") == list(expected)
+
+
+HTML = """<!doctype html><title>A page</title>
+<script>
+  const websockets = [];
+  if (location.hash === "#poll") delete window.WebSocket;
+  else window.WebSocket = class extends WebSocket {
+    constructor(...args) { super(...args); websockets.push(this); }
+  };
+</script>
+<script src="%s/tambur.js"></script>
+<script>
+  function connect(name, streams, options) {
+    const connection = window[name] = new tambur.Connection(options);
+    connection.log = [];
+    connection.onerror = (error) => connection.log.push(["error", error.message]);
+    for (const each of streams) {
+      const stream = connection.get_stream(each);
+      for (const event of ["onmessage", "onauth", "onpresence", "ondirect", "onenabled", "ondisabled"]) {
+        stream[event] = (value) => connection.log.push([each, event, value]);
+      }
+    }
+  }
+</script>
+"""
+
+
+def opened(driver: Chrome, address: str, transport: str) -> Iterator[Page]:
+    driver.get("about:blank")  # a change of the fragment alone would load nothing
+    driver.get(address + ("#poll" if transport == "long polling" else ""))
+    yield Page(driver)
+    # What was connected goes on a page's end, and not by a poll's timeout.
+    driver.execute_script("for (const value of Object.values(window)) if (value?.get_stream) value.close()")

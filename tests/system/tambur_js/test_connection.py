@@ -1,0 +1,153 @@
+"""How a page connects, and connects again."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from selenium.webdriver import Chrome
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tambur import Tambur
+from tambur.server import App, Config, Limits, Server, in_background
+from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
+from tests.support.browser import page
+
+from .page import HTML, Page, opened
+
+
+def test_a_closed_connection_can_be_reopened(browser: Page, tambur: Tambur, stream: str) -> None:
+    first = browser.connect("me", stream)
+    browser.run("me.onclose = function () { this.log.push('closed') }; me.close(); me.close()")
+    assert browser.run("return [me.subscriber_id, me.get_stream(arguments[0]).active]", stream) == [
+        None,
+        False,
+    ]
+    browser.run("me.reopen()")
+    browser.wait(f"me.get_stream({stream!r}).active")
+    assert browser.run("return me.subscriber_id") not in (None, first)
+    tambur.publish(stream, "again")
+    browser.wait_log("me", "closed", [stream, "onmessage", "again"])
+
+
+def test_an_app_that_there_is_not_reaches_onerror_and_onclose(browser: Page, server: Server) -> None:
+    browser.run(
+        "connect('me', [], arguments[0]); me.onclose = () => me.log.push('closed')",
+        {"api_key": API_KEY, "app_id": "none", "max_retries": 1},
+    )
+    host = server.url.removeprefix("http://")
+    browser.wait_log("me", *[["error", f"cannot connect to {host}"]] * 2, "closed")
+
+
+def test_a_reconnect_subscribes_again_and_asks_for_fresh_tokens(
+    driver: Chrome, transport: str, stream: str
+) -> None:
+    config = Config(apps=(APP,), port=0)
+    signer = Tambur(API_KEY, APP_ID, SECRET, "tokens-only")
+    with in_background(config) as first:
+        port = int(first.url.rpartition(":")[2])
+        with page(HTML % first.url) as address:
+            opening = opened(driver, address, transport)
+            browser = next(opening)
+        before = browser.connect("me", stream)
+        browser.run(
+            """
+            window.asked = [];
+            me.ontoken = (...what) => new Promise((resolve) => asked.push([what, resolve]));
+            me.get_stream(arguments[0]).enable_auth();
+            me.get_stream(arguments[0]).enable_presence("alice", arguments[1]);
+            """,
+            stream,
+            signer.generate_presence_token(stream, "alice", before),
+        )
+        answer_asked(browser, [["auth", stream, before]], signer.generate_auth_token(stream, before))
+        browser.wait("me.log.length === 2")
+    browser.wait("me.subscriber_id === null")
+    with in_background(dataclasses.replace(config, port=port)) as second:
+        after = browser.wait("me.subscriber_id")
+        assert after != before
+        browser.wait(f"asked.length === 2 && me.get_stream({stream!r}).active")
+        assert browser.run("return asked.map(([what]) => what)") == [
+            ["presence", stream, after],
+            ["auth", stream, after],
+        ]
+        browser.run(
+            "asked[1][1](arguments[0]); asked[0][1](arguments[1])",
+            signer.generate_auth_token(stream, after),
+            signer.generate_presence_token(stream, "alice", after),
+        )
+        browser.wait(f"me.get_stream({stream!r}).enabled_modes.length === 2")
+        with publisher(second) as tambur:
+            tambur.publish(f"auth:{stream}", "welcome back")
+        browser.wait("me.log.at(-1)[1] === 'onauth'")
+        log = [entry for entry in browser.run("return me.log") if entry[0] == stream]
+        assert log == [
+            *([stream, "onenabled", mode] for mode in ("presence", "auth")),
+            *([stream, "ondisabled", mode] for mode in ("presence", "auth")),
+            *([stream, "onenabled", mode] for mode in ("auth", "presence")),
+            [stream, "onauth", "welcome back"],
+        ]
+        assert list(opening) == []
+
+
+def answer_asked(browser: Page, expected: list[Any], token: str) -> None:
+    browser.wait("asked.length === 1")
+    assert browser.run("return asked.map(([what]) => what)") == expected
+    browser.run("asked.pop()[1](arguments[0])", token)
+
+
+def test_a_page_that_is_left_is_gone_and_back_when_gone_back_to(
+    browser: Page, server: Server, tambur: Tambur, stream: str
+) -> None:
+    before = browser.connect("me", stream)
+    token = tambur.generate_presence_token(stream, "alice", before)
+    with subscriber(server, stream) as bob:
+        bob.enable_presence(stream, "bob", tambur.generate_presence_token)
+        browser.run("me.get_stream(arguments[0]).enable_presence('alice', arguments[1])", stream, token)
+        assert bob.receive(10) == (stream, "presence", "up", "alice")
+        browser.driver.get(server.url + "/tambur.js")
+        assert bob.receive(10) == (stream, "presence", "down", "alice")
+        browser.driver.back()
+        assert browser.wait(f"window.me?.get_stream({stream!r}).active && me.subscriber_id") != before
+
+
+def test_a_page_connects_where_its_script_came_from_unless_told_another_host(websocket: Page) -> None:
+    config = Config(apps=(App("key", "elsewhere", ("s",)),), port=0, limits=Limits())
+    with in_background(config) as elsewhere:
+        host = elsewhere.url.removeprefix("http://")
+        websocket.run(
+            "connect('me', ['s'], arguments[0])",
+            {"api_key": "key", "app_id": "elsewhere", "host": host, "ssl": False},
+        )
+        websocket.wait("me.get_stream('s').active")
+        assert websocket.run("return websockets.map((socket) => socket.url)") == [
+            f"ws://{host}/key/elsewhere"
+        ]
+        websocket.run("me.close()")
+
+
+def test_what_answers_polls_in_the_servers_place_is_a_lost_connection(driver: Chrome) -> None:
+    """Such as a captive portal, or a proxy that strips scripts: it is not asked again without end."""
+    greeting = (
+        'tambur._answer(Number(new URL(document.currentScript.src).searchParams.get("instance")), "id:x")'
+    )
+    asked = []
+
+    async def answer(request: Request) -> Response:
+        asked.append(request.url.path)
+        text = greeting if request.url.path.endswith(f"/{APP_ID}") else ""
+        return Response(text, media_type="application/javascript")
+
+    routes = [Route("/comet/{rest:path}", answer)]
+    with in_background(Config(apps=(APP,), port=0), routes) as portal, page(HTML % portal.url) as address:
+        opening = opened(driver, address, "long polling")
+        browser = next(opening)
+        browser.run(
+            "connect('me', [], arguments[0])", {"api_key": API_KEY, "app_id": APP_ID, "max_retries": 0}
+        )
+        host = portal.url.removeprefix("http://")
+        browser.wait_log("me", ["error", f"lost the connection to {host}"])
+        assert len(asked) == 2
+        assert list(opening) == []
