@@ -16,7 +16,12 @@ from websockets.uri import parse_uri
 
 from tests.conftest import API_KEY, APP_ID
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
+"""How long a socket waits, in seconds: only a server that hangs lets it pass."""
+
+MIN_BUFFER = 2304
+"""The smallest receive buffer that Linux allows, in bytes."""
+
 SUBSCRIBE_PATH = f"/{API_KEY}/{APP_ID}"
 
 
@@ -27,11 +32,24 @@ class Listening(Protocol):
     def url(self) -> str: ...
 
 
-def connect(server: Listening) -> socket.socket:
+def connect(server: Listening, *, receive_buffer: int | None = None) -> socket.socket:
+    """Connect to a server, with TLS if its URL says so.
+
+    Parameters:
+        receive_buffer: how many bytes the kernel keeps for a client that does not read; ``None`` for its default.
+    """
     url = urlsplit(server.url)
     assert url.hostname is not None
     assert url.port is not None
-    connection = socket.create_connection((url.hostname, url.port), timeout=TIMEOUT_S)
+    connection = socket.socket(socket.AF_INET6 if ":" in url.hostname else socket.AF_INET)
+    try:
+        connection.settimeout(TIMEOUT_S)
+        if receive_buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.connect((url.hostname, url.port))
+    except OSError:
+        connection.close()
+        raise
     if url.scheme == "http":
         return connection
     return ssl.create_default_context().wrap_socket(connection, server_hostname=url.hostname)
@@ -103,8 +121,10 @@ def handshake(path: str = SUBSCRIBE_PATH, *headers: str, method: str = "GET", ho
 class Socket:
     """A WebSocket client that shows each frame, and can be made to send any."""
 
-    def __init__(self, server: Listening, path: str = SUBSCRIBE_PATH) -> None:
-        self.connection = connect(server)
+    def __init__(
+        self, server: Listening, path: str = SUBSCRIBE_PATH, *, receive_buffer: int | None = None
+    ) -> None:
+        self.connection = connect(server, receive_buffer=receive_buffer)
         self.protocol = ClientProtocol(parse_uri(f"ws{server.url.removeprefix('http')}{path}"))
         self.protocol.send_request(self.protocol.connect())
         self.flush()

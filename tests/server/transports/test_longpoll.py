@@ -14,7 +14,8 @@ from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
-from ...support.wire import SUBSCRIBE_PATH, Answer, Socket, ask, connect, handshake, read_answer
+from ...support.clock import clocked
+from ...support.wire import SUBSCRIBE_PATH, TIMEOUT_S, Answer, Socket, ask, connect, handshake, read_answer
 
 
 def request(
@@ -200,22 +201,27 @@ def limited(**limits: Any) -> Config:
 
 def test_a_poll_without_a_message_ends_empty_and_a_gone_poller_is_cleaned_up(stream: str) -> None:
     with (
-        in_background(limited(ping_interval_s=0.2, ping_timeout_s=1.5)) as server,
-        publisher(server) as tambur,
+        clocked(limited(ping_interval_s=100, ping_timeout_s=1000)) as running,
+        publisher(running.server) as tambur,
+        subscriber(running.server, stream) as other,
     ):
-        poller = Poller(server)
+        poller = Poller(running.server)
         poller.command("subscribe", stream)
         token = tambur.generate_presence_token(stream, "poller", poller.subscriber_id)
-        with subscriber(server, stream) as other:
-            other.enable_presence(stream, "other", tambur.generate_presence_token)
-            assert poller.command("set_mode", "presence", stream, "poller", token) == "ok"
-            assert poller.poll() == ["msg", stream, "presence", ["other", "up"]]
-            assert other.receive(10).text == "up"
-            # Polling keeps it alive, however long.
-            for _ in range(10):
-                assert poller.poll() is None
-            assert other.receive(10) == (stream, "presence", "down", "poller")
-        assert ask(server, poller.request()).status == 404
+        other.enable_presence(stream, "other", tambur.generate_presence_token)
+        assert poller.command("set_mode", "presence", stream, "poller", token) == "ok"
+        assert poller.poll() == ["msg", stream, "presence", ["other", "up"]]
+        assert other.receive(TIMEOUT_S).text == "up"
+        # Polling keeps it alive, however long.
+        for _ in range(15):
+            with connect(running.server) as poll:
+                poll.sendall(poller.request())
+                running.skip(100)
+                assert value(read_answer(poll)) is None
+        for _ in range(10):
+            running.skip(100)
+        assert other.receive(TIMEOUT_S) == (stream, "presence", "down", "poller")
+        assert ask(running.server, poller.request()).status == 404
 
 
 def test_who_does_not_poll_enough_is_dropped(stream: str) -> None:

@@ -20,9 +20,8 @@ from tambur.server import Config, Limits, Server, in_background
 from tambur.subscriber import Message
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
-from ...support.wire import Socket
-
-TIMEOUT_S = 20
+from ...support.clock import clocked
+from ...support.wire import TIMEOUT_S, Socket
 
 
 class Files:
@@ -129,11 +128,13 @@ def test_a_handshake_that_does_not_end_keeps_nobody_up(secure: Server, stream: s
 
 
 def test_a_handshake_that_does_not_end_is_given_up(files: Files) -> None:
-    limits = Limits(request_timeout_s=0.5)
+    limits = Limits(request_timeout_s=1000)
     config = Config(apps=(APP,), port=0, tls_cert=files.cert, tls_key=files.key, limits=limits)
-    with in_background(config) as server:
-        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), TIMEOUT_S) as silent:
+    with clocked(config) as running:
+        address = ("127.0.0.1", int(running.server.url.rpartition(":")[2]))
+        with socket.create_connection(address, TIMEOUT_S) as silent:
             silent.sendall(b"\x16\x03\x01\x02\x00")
+            running.skip(1000)
             assert silent.recv(1) == b""
 
 

@@ -15,7 +15,8 @@ from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
-from ...support.wire import SUBSCRIBE_PATH, Socket, ask, handshake, read_all
+from ...support.clock import clocked
+from ...support.wire import MIN_BUFFER, SUBSCRIBE_PATH, Socket, ask, handshake, read_all
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -249,13 +250,13 @@ def limited(**limits: Any) -> Config:
 
 
 def test_a_connection_that_answers_pings_stays_and_a_silent_one_goes() -> None:
-    with in_background(limited(ping_interval_s=0.1, ping_timeout_s=0.4)) as server:
-        with Socket(server) as awake, Socket(server) as silent:
-            pings = 0
-            while pings < 10:
-                pings += awake.frame().opcode is Opcode.PING
+    with clocked(limited(ping_interval_s=100, ping_timeout_s=350)) as running:
+        with Socket(running.server) as awake, Socket(running.server) as silent:
+            for _ in range(10):
+                running.skip(100)
+                assert awake.frame().opcode is Opcode.PING
             data = read_all(silent.connection)
-            assert data.count(Frame(Opcode.PING, b"").serialize(mask=False)) >= 3
+            assert data.count(Frame(Opcode.PING, b"").serialize(mask=False)) == 3
             assert awake.command("subscribe", 1, "s") == ["ack", 1, "ok"]
 
 
@@ -314,9 +315,10 @@ def test_a_handshake_with_a_body_is_refused(server: Server) -> None:
         assert ask(server, handshake(SUBSCRIBE_PATH, header) + b"0\r\n\r\n").status == 400
 
 
-def test_who_pings_and_never_reads_is_cut_off() -> None:
+def test_a_client_that_sends_pings_and_never_reads_is_cut_off() -> None:
     ping = Frame(Opcode.PING, b"x" * 125).serialize(mask=True) * 500
-    with in_background(limited(max_unsent_bytes=1)) as server, Socket(server) as one:
+    limits = limited(max_unsent_bytes=1, max_commands_per_s=1_000_000)
+    with in_background(limits) as server, Socket(server, receive_buffer=MIN_BUFFER) as one:
 
         def ping_for_ever() -> None:
             while True:
@@ -352,14 +354,24 @@ def test_more_commands_than_are_allowed_wait_for_their_turn(stream: str) -> None
 
 
 def test_a_connection_may_be_closed_while_its_commands_wait(stream: str) -> None:
-    with in_background(limited(max_commands_per_s=1)) as server, publisher(server) as tambur:
-        with Socket(server) as one, subscriber(server, stream) as watcher:
-            watcher.enable_presence(stream, "watcher", tambur.generate_presence_token)
-            token = tambur.generate_presence_token(stream, "one", one.subscriber_id)
-            # The second comes a second after the first, if it comes.
-            one.command("subscribe", 1, stream)
-            one.send("set_mode", 2, "presence", stream, "one", token)
-            one.send("unsubscribe", 3, stream)
-            assert watcher.receive(10)[2:] == ("up", "one")
-            one.connection.close()
-            assert watcher.receive(10)[2:] == ("down", "one")
+    with (
+        clocked(limited(max_commands_per_s=0.01, ping_interval_s=1000, ping_timeout_s=2000)) as running,
+        publisher(running.server) as tambur,
+        Socket(running.server) as watcher,
+        Socket(running.server) as one,
+    ):
+        for member, user in ((watcher, "watcher"), (one, "one")):
+            token = tambur.generate_presence_token(stream, user, member.subscriber_id)
+            member.send("subscribe", 1, stream)
+            member.send("set_mode", 2, "presence", stream, user, token)
+            for _ in range(2):
+                running.skip(100)
+        assert [watcher.json() for _ in range(3)] == [
+            ["ack", 1, "ok"],
+            ["ack", 2, "ok"],
+            ["msg", stream, "presence", ["one", "up"]],
+        ]
+        one.send("unsubscribe", 3, stream)
+        one.connection.close()
+        running.skip(100)
+        assert watcher.json() == ["msg", stream, "presence", ["one", "down"]]
