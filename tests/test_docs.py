@@ -32,6 +32,8 @@ from .support.browser import wait_for_script
 
 ROOT = documentation.ROOT
 README = (ROOT / "README.md").read_text("utf-8")
+PUBLISH = documentation.text("publish.md")
+NOTIFY = documentation.text("notify-one-user.md")
 SIGNER = TokenSigner(API_KEY, APP_ID, SECRET)
 
 
@@ -39,8 +41,8 @@ def snippets(text: str, language: str = "python") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def snippet(holding: str) -> str:
-    (found,) = [code for code in snippets(README) if holding in code]
+def snippet(page: str, holding: str) -> str:
+    (found,) = [code for code in snippets(page) if holding in code]
     return found
 
 
@@ -56,15 +58,16 @@ def tambur_url(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAMBUR_URL", f"http://{API_KEY}:{SECRET}@{host}/app/{APP_ID}")
 
 
-def test_all_snippets_of_the_readme_are_run_here() -> None:
-    assert len(snippets(README)) == 7
-    assert len(snippets(README, "html")) == 2
+def test_all_snippets_of_the_readme_and_of_publishing_are_run_here() -> None:
+    assert (len(snippets(README)), len(snippets(README, "html"))) == (2, 1)
+    assert len(snippets(PUBLISH)) == 4
+    assert (len(snippets(NOTIFY)), len(snippets(NOTIFY, "html"))) == (2, 1)
 
 
 def test_the_first_snippet_publishes(server: Server) -> None:
     with subscriber(server, "news") as receiver:
         receiver.enable_auth("news", SIGNER.auth)
-        code = snippet('"Hello, everybody"')
+        code = snippet(PUBLISH, '"Hello, everybody"')
         for written, real in (
             ("API_KEY", API_KEY),
             ("APP_ID", APP_ID),
@@ -77,22 +80,32 @@ def test_the_first_snippet_publishes(server: Server) -> None:
         assert receiver.receive(10) == ("news", "auth", '{"hello":"admins"}', None)
 
 
+def test_the_first_snippet_of_the_readme_publishes(server: Server) -> None:
+    with subscriber(server, "news") as receiver:
+        receiver.enable_auth("news", SIGNER.auth)
+        run(snippet(README, "Hello, everybody"))["tambur"].close()
+        assert receiver.receive(10) == ("news", "public", "Hello, everybody", None)
+        assert receiver.receive(10) == ("news", "auth", '{"hello":"admins"}', None)
+
+
 def test_the_environment_makes_a_publisher() -> None:
-    (code,) = [code for code in snippets(README) if code.endswith("tambur = Tambur.from_env()\n")]
+    (code,) = [code for code in snippets(PUBLISH) if code.endswith("tambur = Tambur.from_env()\n")]
     assert run(code)["tambur"].publish("news", "x") is True
 
 
 def test_many_are_published(
     server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = snippet("publish_many")
+    code = snippet(PUBLISH, "publish_many")
     with subscriber(server, "inbox-alice", "inbox-bob") as receiver:
+        for stream in ("inbox-alice", "inbox-bob"):
+            receiver.enable_auth(stream, SIGNER.auth)
         run(code)
         assert {receiver.receive(10).stream for _ in range(2)} == {"inbox-alice", "inbox-bob"}
     assert capsys.readouterr().out == ""
     monkeypatch.setenv("TAMBUR_URL", os.environ["TAMBUR_URL"].replace(SECRET, "wrong"))
     run(code)
-    assert capsys.readouterr().out.count("not published to inbox-") == 2
+    assert capsys.readouterr().out.count("not published to auth:inbox-") == 2
 
 
 def test_the_subscribers_snippet_prints_a_message(
@@ -105,62 +118,87 @@ def test_the_subscribers_snippet_prints_a_message(
         tambur.publish(stream, "Hello")
 
     monkeypatch.setattr(Subscriber, "subscribe", subscribe_then_publish)
-    run(snippet("Subscriber.from_env"))
+    run(snippet(documentation.text("python.md"), "Subscriber.from_env"))
     assert capsys.readouterr().out == "public Hello\n"
 
 
-def test_the_flask_view_gives_tokens_to_whom_it_should(server: Server) -> None:
-    app = run(snippet("from flask"))["app"]
+def test_the_flask_view_issues_tokens_of_each_mode_to_allowed_users(server: Server) -> None:
+    app = run(snippet(README, "from flask"))["app"]
     app.secret_key = "secret"
     client = app.test_client()
     with subscriber(server, "inbox-alice") as page:
-        form = {"stream": "inbox-alice", "subscriber_id": page.subscriber_id}
-        assert client.post("/tambur-token", data=form).status_code == 403
+
+        def ask(**fields: str) -> Any:
+            form = {"mode": "presence", "stream": "inbox-alice", "subscriber_id": page.subscriber_id}
+            return client.post("/tambur-token", data=form | fields)
+
+        assert ask().status_code == 403
         with client.session_transaction() as logged_in:
             logged_in["user"] = "alice"
-        answer = client.post("/tambur-token", data=form)
-        assert answer.json["user"] == "alice"
-        page.enable_presence("inbox-alice", answer.json["user"], answer.json["token"])
-        assert client.post("/tambur-token", data=form | {"stream": "inbox-bob"}).status_code == 403
-        attack = client.post("/tambur-token", data=form | {"subscriber_id": "x:S"})
-        assert (attack.status_code, b"may not hold" in attack.data) == (400, True)
-        assert client.post("/tambur-token", data={"stream": "lobby"}).status_code == 400
+        page.enable_presence("inbox-alice", "alice", ask().text)
+        page.enable_direct("inbox-alice", "alice", ask(mode="direct").text)
+        page.enable_auth("inbox-alice", ask(mode="auth").text)
+        assert ask(stream="inbox-bob").status_code == 403
+        assert ask(mode="nonsense").status_code == 400
+        attack = ask(subscriber_id="x:S")
+        assert (attack.status_code, b"x:S" in attack.data) == (400, True)
+        assert client.post("/tambur-token", data={"stream": "lobby", "mode": "auth"}).status_code == 400
 
 
-def test_the_pages_do_what_they_show_with_the_flask_view(
+def test_the_page_of_the_readme_receives(driver: Chrome, server: Server, tambur: Tambur) -> None:
+    (html,) = snippets(README, "html")
+    with shown(driver, real(html, server), Flask("page")):
+        wait_for_script(driver, "news.active")
+        tambur.publish("news", "Hello")
+        wait_for_script(driver, "said.length === 1")
+        assert driver.execute_script("return said") == ["Hello"]
+
+
+def test_a_user_is_notified_on_a_page_with_the_flask_view(
     driver: Chrome, server: Server, tambur: Tambur
 ) -> None:
-    app = run(snippet("from flask"))["app"]
+    app = run(snippet(README, "from flask"))["app"]
     app.secret_key = "secret"
+    (html,) = snippets(NOTIFY, "html")
+    with shown(driver, real(html, server), app, user="alice"):
+        wait_for_script(driver, "inbox.enabled_modes.length === 1")
+        run(snippet(NOTIFY, "auth:inbox-alice"))["tambur"].close()
+        wait_for_script(driver, "said.length === 1")
+        assert json.loads(driver.execute_script("return JSON.stringify(said[0])")) == {
+            "order": 17,
+            "state": "ready",
+        }
+    may_join = run(snippet(NOTIFY, "def may_join"))["may_join"]
+    assert may_join("alice", "inbox-alice", "auth")
+    assert not may_join("bob", "inbox-alice", "auth")
 
-    def show(number: str) -> str:
-        session["user"] = "alice"
-        html = snippets(README, "html")[int(number)]
-        for written, real in (
-            ("http://tambur.example.com:8080", server.url),
-            ("API_KEY", API_KEY),
-            ("APP_ID", APP_ID),
-        ):
-            assert html.count(written) == 1
-            html = html.replace(written, real)
-        said = "<script>const said = []; console.log = (...words) => said.push(words.join(' '));</script>"
+
+def real(html: str, server: Server) -> str:
+    """The snippet with this server in it."""
+    for written, value in (
+        ("http://tambur.example.com:8080", server.url),
+        ("API_KEY", API_KEY),
+        ("APP_ID", APP_ID),
+    ):
+        assert html.count(written) == 1
+        html = html.replace(written, value)
+    return html
+
+
+@contextlib.contextmanager
+def shown(driver: Chrome, html: str, app: Flask, user: str | None = None) -> Iterator[None]:
+    """Show a page that collects what the snippet logs."""
+
+    def show() -> str:
+        if user is not None:
+            session["user"] = user
+        said = "<script>const said = []; console.log = (...words) => said.push(words.length > 1 ? words.join(' ') : words[0]);</script>"
         return f"<!doctype html><title>A page</title>{said}{html}"
 
-    app.add_url_rule("/<number>", view_func=show)
+    app.add_url_rule("/", view_func=show)
     with served(app) as url:
-        driver.get(f"{url}/0")
-        subscriber_id = wait_for_script(driver, "news.active && connection.subscriber_id")
-        tambur.publish("news", "Hello")
-        tambur.publish(f"private:{subscriber_id}", "Psst")
-        wait_for_script(driver, "said.length === 2")
-        assert sorted(driver.execute_script("return said")) == ["Hello", "for me alone: Psst"]
-        with subscriber(server, "lobby") as bob:
-            bob.enable_presence("lobby", "bob", SIGNER.presence)
-            driver.get(f"{url}/1")
-            assert bob.receive(10) == ("lobby", "presence", "up", "alice")
-            bob.disable_presence("lobby")
-            wait_for_script(driver, "said.length === 2")
-            assert driver.execute_script("return said") == ["bob is up", "bob is down"]
+        driver.get(url)
+        yield
 
 
 @contextlib.contextmanager
@@ -181,55 +219,10 @@ class _Quiet(WSGIRequestHandler):
         pass  # nobody reads it
 
 
-def test_the_django_view_gives_tokens_to_whom_it_should(server: Server) -> None:
-    import django  # noqa: PLC0415 - its settings come first
-    from django.conf import settings  # noqa: PLC0415
-
-    settings.configure(
-        SECRET_KEY="secret",
-        ALLOWED_HOSTS=["testserver"],
-        LOGIN_URL="/login",
-        ROOT_URLCONF="django.contrib.auth.urls",
-        INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes"],
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-    )
-    django.setup()
-    from django.contrib.auth.models import AnonymousUser, User  # noqa: PLC0415
-    from django.core.management import call_command  # noqa: PLC0415
-    from django.db import connections  # noqa: PLC0415
-    from django.test import RequestFactory  # noqa: PLC0415
-
-    call_command("migrate", verbosity=0)
-    view = run(snippet("from django"))["tambur_token"]
-
-    def post(user: Any, **form: str) -> Any:
-        request = RequestFactory().post("/tambur-token", form)
-        request.user = user
-        return view(request)
-
-    alice = User.objects.create(username="alice")
-    admin = User.objects.create(username="admin", is_superuser=True)
-    with subscriber(server, "lobby", "staff") as page:
-        form = {"stream": "lobby", "subscriber_id": page.subscriber_id}
-        assert post(AnonymousUser(), **form).status_code == 302
-        answer = post(alice, **form)
-        assert answer.headers["Content-Type"] == "application/json"
-        page.enable_presence("lobby", "alice", json.loads(answer.content)["token"])
-        assert post(alice, **form | {"stream": "staff"}).status_code == 403
-        assert post(admin, **form | {"stream": "staff"}).status_code == 200
-        attack = post(alice, **form | {"subscriber_id": "<b>:S"})
-        assert (attack.status_code, attack.headers["Content-Type"]) == (400, "text/plain")
-        assert post(alice, stream="lobby").status_code == 400
-    get = RequestFactory().get("/tambur-token")
-    get.user = alice
-    assert view(get).status_code == 405
-    connections.close_all()
-
-
 def test_the_snippet_on_errors_tells_what_went_wrong(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = snippet("except RateLimitedError")
+    code = snippet(PUBLISH, "except RateLimitedError")
     run(code)
     assert capsys.readouterr().out == ""
     monkeypatch.setenv("TAMBUR_URL", os.environ["TAMBUR_URL"].replace(SECRET, "wrong"))

@@ -109,9 +109,9 @@ def test_the_tutorial_ends_with_a_chat_in_two_windows(driver: Chrome, tmp_path: 
                 wait(window, lambda d: messages(d) == ["Bob: <b>Hello</b>"])
         wait(alice, lambda d: d.find_element(By.ID, "users").text == "Alice")
         (command,) = re.findall(
-            r"^\.venv/bin/tambur (publish lobby .*)$", documentation.text("chat.md"), re.MULTILINE
+            r"^\.venv/bin/tambur (publish auth:lobby .*)$", documentation.text("chat.md"), re.MULTILINE
         )
-        python(tmp_path, "tambur", "publish", "lobby", command.split("'")[1], TAMBUR_URL=url)
+        python(tmp_path, "tambur", "publish", "auth:lobby", command.split("'")[1], TAMBUR_URL=url)
         wait(alice, lambda d: messages(d)[1:] == ["the weather: Rain at noon"])
 
 
@@ -120,6 +120,7 @@ def test_the_flask_page_and_the_tests_for_it(tmp_path: Path, server: Server, url
     said = python(tmp_path, "pytest", "-p", "no:cacheprovider", "test_shop.py", "test_kitchen.py")
     assert "2 passed" in said
     with flask(tmp_path, "shop", FLASK_TAMBUR_URL=url) as address, subscriber(server, "kitchen") as kitchen:
+        kitchen.enable_auth("kitchen", Tambur.from_url(url).generate_auth_token)
         assert requests.post(f"{address}/orders", data={"dish": "soup"}, timeout=10).status_code == 204
         assert kitchen.receive(10).text == "soup"
 
@@ -235,7 +236,7 @@ class PublishingTest(TransactionTestCase):
             with transaction.atomic():
                 orders.place(Order())
                 assert recorder.published == []
-            assert recorder.published == [("kitchen", "soup")]
+            assert recorder.published == [("auth:kitchen", "soup")]
 
 
 class TokenTest(TestCase):
@@ -265,3 +266,67 @@ def test_the_django_page_and_the_tests_for_it(tmp_path: Path) -> None:
     (tmp_path / "test_pages.py").write_text(DJANGO_TESTS)
     said = python(tmp_path, "django", "test", "--settings", "settings", "test_orders", "test_pages")
     assert "Ran 6 tests" in said
+
+
+FASTAPI_SERVED = """
+from typing import Annotated
+
+from fastapi import Header, HTTPException
+
+from main import app, current_user
+
+
+def user_of_the_test(user: Annotated[str | None, Header()] = None) -> str:
+    if user is None:
+        raise HTTPException(401)
+    return user
+
+
+app.dependency_overrides[current_user] = user_of_the_test
+"""
+
+
+@contextmanager
+def uvicorn(directory: Path, app: str, **variables: str) -> Iterator[str]:
+    """Run an ASGI application as its users do; yields its URL."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", app, "--port", "0"],
+        cwd=directory, env=environment(directory, **variables), stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if found := re.search(r"running on (http://\S+)", line):
+                break
+        else:
+            pytest.fail("".join(said))
+        reader = threading.Thread(target=process.stderr.read)  # so that it can always write
+        reader.start()
+        try:
+            yield found[1]
+        finally:
+            process.terminate()
+            reader.join()
+
+
+def test_the_fastapi_page(tmp_path: Path, server: Server, url: str) -> None:
+    write_files(tmp_path, "fastapi.md")
+    (tmp_path / "served.py").write_text(FASTAPI_SERVED)
+    with uvicorn(tmp_path, "served:app", TAMBUR_URL=url) as address, subscriber(server, "kitchen") as kitchen:
+
+        def ask(user: str | None = "cook", **fields: str) -> requests.Response:
+            form = {"mode": "presence", "stream": "kitchen", "subscriber_id": kitchen.subscriber_id}
+            headers = {} if user is None else {"user": user}
+            return requests.post(f"{address}/tambur-token", data=form | fields, headers=headers, timeout=10)
+
+        kitchen.enable_presence("kitchen", "cook", ask().json())
+        kitchen.enable_direct("kitchen", "cook", ask(mode="direct").json())
+        kitchen.enable_auth("kitchen", ask(mode="auth").json())
+        assert requests.post(f"{address}/orders", data={"dish": "soup"}, timeout=10).status_code == 204
+        assert kitchen.receive(10).text == "soup"
+        assert ask(None).status_code == 401
+        assert ask("guest").status_code == 403
+        assert ask(mode="nonsense").status_code == 400
+        assert ask(subscriber_id="x:S").status_code == 400
