@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import signal
 from collections.abc import Iterator
@@ -11,17 +10,13 @@ import pytest
 from selenium.webdriver import Chrome
 
 from tambur import Tambur
-from tambur.server import App, Config, Server, in_background
-from tambur.subscriber import Subscriber
+from tambur.server import Config, Server, in_background
 
+from .support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 from .support.browser import chromium
 from .support.redis_server import RedisServer
 
-API_KEY = "30af96de47e3c58329045ff136a4a3ea"
-APP_ID = "ws-bot-1"
-SECRET = "wsbot"
-APP = App(API_KEY, APP_ID, (SECRET,))
-
+__all__ = ["API_KEY", "APP", "APP_ID", "SECRET", "publisher", "subscriber"]
 
 # A shell that starts the tests in the background has them ignore it, and what they start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -60,19 +55,3 @@ def tambur(server: Server) -> Iterator[Tambur]:
     """A publisher for the shared server."""
     with publisher(server) as made:
         yield made
-
-
-def publisher(server: Server) -> Tambur:
-    """A publisher for the app that tests use."""
-    return Tambur(API_KEY, APP_ID, SECRET, server.url)
-
-
-def subscriber(server: Server, *streams: str, timeout: float = 10.0, reconnect: bool = False) -> Subscriber:
-    """A subscriber to the app that tests use, which receives some streams."""
-    with contextlib.ExitStack() as unless_refused:
-        made = Subscriber(API_KEY, APP_ID, server.url, timeout=timeout, reconnect=reconnect)
-        unless_refused.enter_context(made)
-        for name in streams:
-            made.subscribe(name)
-        unless_refused.pop_all()
-    return made

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from tambur import ConfigurationError
 from tambur.credentials import ENVIRONMENT_VARIABLE, Credentials, base_url, check_secret, is_host
 
-from .protocol.test_names import credential_names
-
-secrets = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+from .support.strategies import credential_names, secrets
 
 
 @pytest.mark.parametrize(

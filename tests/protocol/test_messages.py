@@ -14,6 +14,8 @@ from tambur.protocol.messages import Direct, MalformedCommandError, SetMode, Sub
 from tambur.protocol.names import Kind
 from tambur.protocol.tokens import Mode
 
+from ..support.strategies import json_values
+
 
 @pytest.mark.parametrize(
     ("array", "command"),
@@ -57,13 +59,6 @@ def test_what_is_no_command_says_why(text: str) -> None:
     with pytest.raises(MalformedCommandError) as caught:
         commands.parse(text)
     assert str(caught.value)
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-    | st.sampled_from(["subscribe", "unsubscribe", "set_mode", "unset_mode", "direct", "auth", "presence"]),
-    lambda inner: st.lists(inner, max_size=7) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-)  # fmt: skip
 
 
 @given(st.text() | json_values.map(json.dumps))

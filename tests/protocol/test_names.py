@@ -25,16 +25,7 @@ from tambur.protocol.names import (
     subscribe_path,
 )
 
-names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=200)
-
-
-def is_stream(name: str) -> bool:
-    return name not in ("private", ".", "..") and not name.startswith(("auth:", "private:"))
-
-
-streams = names.filter(is_stream)
-ids = names.filter(lambda name: ":" not in name)
-credential_names = ids.filter(lambda name: "/" not in name and name not in (".", ".."))
+from ..support.strategies import credential_names, streams
 
 
 @pytest.mark.parametrize(

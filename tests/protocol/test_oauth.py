@@ -16,8 +16,7 @@ from tambur import Tambur
 from tambur.protocol import oauth as signing
 from tambur.protocol.names import split_publish_path
 
-from ..test_credentials import secrets
-from .test_names import credential_names, streams
+from ..support.strategies import credential_names, secrets, streams
 
 Test = TypeVar("Test", bound=Callable[..., None])
 

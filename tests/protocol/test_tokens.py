@@ -14,8 +14,7 @@ from tambur import InvalidNameError, Tambur
 from tambur.protocol.tokens import Mode, TokenSigner
 
 from ..conftest import API_KEY, APP_ID, SECRET
-from ..test_credentials import secrets
-from .test_names import credential_names, ids, streams
+from ..support.strategies import credential_names, ids, secrets, streams
 
 SUBSCRIBER = "a0629978-28d8-4fd4-b862-f67e9b6dfd8f"
 

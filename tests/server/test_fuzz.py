@@ -21,10 +21,10 @@ from tambur.protocol.tokens import Mode, TokenSigner
 from tambur.server import Server
 from tambur.server.session import Result
 from tests.conftest import API_KEY, APP_ID, SECRET
+from tests.support.polling import Poller, request
+from tests.support.strategies import json_values
 
-from ..protocol.test_messages import json_values
 from ..support.wire import SUBSCRIBE_PATH, Socket, ask, connect, handshake, read_all
-from .transports.test_longpoll import Poller, request
 
 EXAMPLES = int(os.environ.get("TAMBUR_FUZZ_EXAMPLES", "100"))
 fuzzed = settings(

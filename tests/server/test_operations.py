@@ -25,12 +25,11 @@ from tambur.server.app import FILES_BESIDES
 from tambur.server.logs import Formatter
 from tests.conftest import API_KEY, APP, APP_ID, publisher, subscriber
 from tests.support.node_process import read_metrics
+from tests.support.polling import Poller
 from tests.support.redis_server import RedisServer
 
 from ..support import documentation
-from ..support.wire import Answer, Listening, Socket, ask, connect, free_port, read_all
-from .api.test_http import signed
-from .transports.test_longpoll import Poller
+from ..support.wire import Answer, Listening, Socket, ask, connect, free_port, read_all, signed
 
 
 def health(server: Listening) -> tuple[int, str]:

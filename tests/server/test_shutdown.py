@@ -14,8 +14,7 @@ from tambur.server import Config, Server, in_background
 from tambur.server.app import _listen
 from tests.conftest import API_KEY, APP, APP_ID, SECRET
 
-from ..support.wire import TIMEOUT_S, Socket, connect, handshake, read_answer
-from .api.test_http import signed
+from ..support.wire import TIMEOUT_S, Socket, connect, handshake, read_answer, signed
 
 # Nothing but the shutdown's own timeout ends what its clients hold open.
 SERVE = f"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import time
 from types import TracebackType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -14,7 +15,9 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
-from tests.conftest import API_KEY, APP_ID
+from tambur import Tambur
+
+from .app import API_KEY, APP_ID, SECRET
 
 TIMEOUT_S = 60.0
 """How long a socket waits, in seconds: only a server that hangs lets it pass."""
@@ -116,6 +119,26 @@ def handshake(path: str = SUBSCRIBE_PATH, *headers: str, method: str = "GET", ho
         *headers,
     ]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def signed(server: Listening, stream: str, message: str, **changes: Any) -> bytes:
+    """A whole signed request to publish a message.
+
+    Parameters:
+        changes: ``headers`` to add, or to leave out where the value is ``None``; ``line``, the request line.
+    """
+    with Tambur(API_KEY, APP_ID, SECRET, server.url) as tambur:
+        prepared = tambur.build_request(stream, message, int(time.time()), str(time.monotonic_ns()))
+    assert isinstance(prepared.body, str)
+    headers = {
+        "Host": server.url.removeprefix("http://"),
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Content-Length": str(len(prepared.body)),
+    } | changes.pop("headers", {})
+    line = changes.pop("line", f"POST {prepared.path_url} HTTP/1.1")
+    assert not changes
+    lines = [line, *(f"{name}: {value}" for name, value in headers.items() if value is not None), "", ""]
+    return "\r\n".join(lines).encode() + prepared.body.encode()
 
 
 class Socket:

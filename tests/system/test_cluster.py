@@ -19,11 +19,10 @@ from tambur.server import App, Config, Server, in_background
 from tambur.subscriber import Subscriber
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 from tests.support.node_process import NodeProcess
+from tests.support.polling import Poller, request, value
 from tests.support.redis_server import RedisServer
 
-from ..server.api.test_http import signed
-from ..server.transports.test_longpoll import Poller, request, value
-from ..support.wire import ask, connect, read_answer
+from ..support.wire import Listening, ask, connect, read_answer, signed
 
 SLOW = App(API_KEY, "slow", (SECRET,), max_publishes_per_s=3)
 
@@ -135,11 +134,11 @@ class Roamer(Poller):
         super().__init__(servers[0])
 
     @property
-    def server(self) -> Server:
+    def server(self) -> Listening:
         return next(self._next)
 
     @server.setter
-    def server(self, _: Server) -> None:
+    def server(self, _: Listening) -> None:
         pass
 
     def waiting_poll(self) -> socket.socket:

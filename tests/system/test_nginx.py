@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
-import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,46 +17,12 @@ from tambur.subscriber import Subscriber
 from tests.conftest import API_KEY, APP, APP_ID, SECRET
 from tests.support.browser import page, wait_for_script
 
-from ..server.transports.test_tls import Files
 from ..support import documentation
+from ..support.certificate import Certificate
+from ..support.nginx import nginx
 from ..support.wire import free_port
 
 UPGRADE_LINES = re.compile(r"^ +proxy_set_header (Upgrade|Connection) .*\n", re.MULTILINE)
-
-
-@contextlib.contextmanager
-def nginx(directory: Path, site: str) -> Iterator[None]:
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    assert program is not None, "there is no nginx"
-    temporary = "".join(
-        f"{kind}_temp_path {directory}/{kind};\n"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    configuration = directory / "nginx.conf"
-    configuration.write_text(
-        f"daemon off; pid {directory}/pid; error_log stderr notice; worker_processes 1;\n"
-        f"events {{}}\nhttp {{\n{temporary}{site}\n}}\n"
-    )
-    with subprocess.Popen(
-        [program, "-p", str(directory), "-e", "stderr", "-c", str(configuration)],
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if "start worker process" in line:
-                break
-        else:
-            pytest.fail("".join(said))
-        reader = threading.Thread(target=process.stderr.read)  # so that it can always write
-        reader.start()
-        try:
-            yield
-        finally:
-            process.terminate()
-            reader.join()
 
 
 class Proxied:
@@ -79,7 +41,7 @@ class Proxied:
 
 @contextlib.contextmanager
 def proxied(directory: Path, *, lets_websockets_pass: bool = True) -> Iterator[Proxied]:
-    files = Files(directory)
+    files = Certificate(directory)
     port = free_port()
     written = re.search(r"```nginx\n(.*?)```", documentation.text("nginx.md"), re.DOTALL)
     assert written is not None

@@ -17,11 +17,10 @@ from tambur.server import Config, Server, in_background
 from tambur.server.broker.redis.link import CALL_TIMEOUT_S
 from tambur.subscriber import Message, Subscriber
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, subscriber
+from tests.support.polling import Poller
 from tests.support.redis_server import RedisServer
 
-from ..server.api.test_http import signed
-from ..server.transports.test_longpoll import Poller
-from ..support.wire import Answer, ask
+from ..support.wire import Answer, ask, signed
 
 TOKENS = Tambur(API_KEY, APP_ID, SECRET, "localhost")
 NODE_TIMEOUT_S = 3.0

@@ -22,8 +22,8 @@ from tests.support.node_process import NodeProcess
 from tests.support.redis_server import RedisServer
 
 from ..support import documentation
+from ..support.nginx import nginx
 from ..support.wire import free_port
-from .test_nginx import nginx
 
 COMPOSE = yaml.safe_load(documentation.text("compose.yaml"))
 SERVICES = COMPOSE["services"]

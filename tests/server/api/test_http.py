@@ -6,7 +6,6 @@ import re
 import socket
 import threading
 import time
-from typing import Any
 
 import pytest
 
@@ -14,23 +13,7 @@ from tambur import MessageTooLargeError, RateLimitedError, RejectedError, Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, subscriber
 
-from ...support.wire import SUBSCRIBE_PATH, Answer, ask, connect, handshake, read_all, read_answer
-
-
-def signed(server: Server, stream: str, message: str, **changes: Any) -> bytes:
-    """A whole signed request."""
-    with Tambur(API_KEY, APP_ID, SECRET, server.url) as tambur:
-        prepared = tambur.build_request(stream, message, int(time.time()), str(time.monotonic_ns()))
-    assert isinstance(prepared.body, str)
-    headers = {
-        "Host": server.url.removeprefix("http://"),
-        "Content-Type": "application/x-www-form-urlencoded",
-        "Content-Length": str(len(prepared.body)),
-    } | changes.pop("headers", {})
-    line = changes.pop("line", f"POST {prepared.path_url} HTTP/1.1")
-    assert not changes
-    lines = [line, *(f"{name}: {value}" for name, value in headers.items() if value is not None), "", ""]
-    return "\r\n".join(lines).encode() + prepared.body.encode()
+from ...support.wire import SUBSCRIBE_PATH, Answer, ask, connect, handshake, read_all, read_answer, signed
 
 
 def test_success_is_204_and_empty(server: Server, stream: str) -> None:

@@ -8,8 +8,7 @@ from tambur.server import Server
 from tambur.server.transports.reading import SharedBufferProtocol, make_read_buffer
 from tests.conftest import subscriber
 
-from ...support.wire import ask, connect, read_answer
-from ..api.test_http import signed
+from ...support.wire import ask, connect, read_answer, signed
 
 
 def test_asyncio_reads_into_the_shared_buffer() -> None:

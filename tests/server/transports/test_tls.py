@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trustme
 from websockets.frames import Opcode
 
 from tambur import ConfigurationError, ConnectionFailedError, Tambur
@@ -20,40 +19,25 @@ from tambur.server import Config, Limits, Server, in_background
 from tambur.subscriber import Message
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
+from ...support.certificate import Certificate
 from ...support.clock import clocked
 from ...support.wire import TIMEOUT_S, Socket
 
 
-class Files:
-    """A certificate for 127.0.0.1, its key, and both in one file."""
-
-    def __init__(self, directory: Path) -> None:
-        authority = trustme.CA()
-        issued = authority.issue_cert("127.0.0.1")
-        self.authority = str(directory / "authority.pem")
-        self.cert = str(directory / "cert.pem")
-        self.key = str(directory / "key.pem")
-        self.both = str(directory / "both.pem")
-        authority.cert_pem.write_to_path(self.authority)
-        issued.cert_chain_pems[0].write_to_path(self.cert)
-        issued.private_key_pem.write_to_path(self.key)
-        issued.private_key_and_cert_chain_pem.write_to_path(self.both)
-
-
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return Files(tmp_path_factory.mktemp("tls"))
+def files(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return Certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(autouse=True)
-def trusted(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def trusted(files: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     """What users set so that requests and websockets trust a certificate authority of their own."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", files.authority)
     monkeypatch.setenv("SSL_CERT_FILE", files.authority)
 
 
 @pytest.fixture(scope="module")
-def secure(files: Files) -> Iterator[Server]:
+def secure(files: Certificate) -> Iterator[Server]:
     config = Config(
         apps=(APP,),
         port=0,
@@ -127,7 +111,7 @@ def test_a_handshake_that_does_not_end_keeps_nobody_up(secure: Server, stream: s
         assert receiver.receive(10).text == "x"
 
 
-def test_a_handshake_that_does_not_end_is_given_up(files: Files) -> None:
+def test_a_handshake_that_does_not_end_is_given_up(files: Certificate) -> None:
     limits = Limits(request_timeout_s=1000)
     config = Config(apps=(APP,), port=0, tls_cert=files.cert, tls_key=files.key, limits=limits)
     with clocked(config) as running:
@@ -138,7 +122,7 @@ def test_a_handshake_that_does_not_end_is_given_up(files: Files) -> None:
             assert silent.recv(1) == b""
 
 
-def test_the_command_line_takes_both_files_or_one_that_holds_both(files: Files, stream: str) -> None:
+def test_the_command_line_takes_both_files_or_one_that_holds_both(files: Certificate, stream: str) -> None:
     for words in (["--tls-cert", files.cert, "--tls-key", files.key], ["--tls-cert", files.both]):
         process = subprocess.Popen(
             [sys.executable, "-m", "tambur", "serve", "--port", "0", *words],
@@ -156,7 +140,7 @@ def test_the_command_line_takes_both_files_or_one_that_holds_both(files: Files, 
             assert process.wait(TIMEOUT_S) == 0
 
 
-def test_a_certificate_that_cannot_be_used_is_named(files: Files, tmp_path: Path) -> None:
+def test_a_certificate_that_cannot_be_used_is_named(files: Certificate, tmp_path: Path) -> None:
     def refusal(cert: str, key: str | None) -> str:
         with pytest.raises(ConfigurationError) as caught:
             Server(Config(apps=(APP,), port=0, tls_cert=cert, tls_key=key))
@@ -167,5 +151,5 @@ def test_a_certificate_that_cannot_be_used_is_named(files: Files, tmp_path: Path
     assert refusal(files.cert, files.cert).startswith(
         f"cannot use tls_cert {files.cert!r} and tls_key {files.cert!r}: "
     )
-    other = Files(tmp_path)
+    other = Certificate(tmp_path)
     assert "KEY_VALUES_MISMATCH" in refusal(files.cert, other.key).upper().replace(" ", "_")
