@@ -41,7 +41,7 @@ RECOVERY_TIMEOUT_S = 60.0
 STREAMS = tuple(f"stream-{i}" for i in range(4))
 
 
-class Node:
+class LinkedNode:
     """A process with a link of its own to Redis, and what it has open while nobody is connected."""
 
     def __init__(self, directory: Path, redis: RedisServer, stack: contextlib.ExitStack) -> None:
@@ -71,7 +71,7 @@ class Cluster:
         self._chance = chance
         self.redis = RedisServer(directory, "--appendonly", "yes", "--appendfsync", "always")
         stack.callback(lambda: self.redis.end(signal.SIGKILL))
-        self.nodes = [Node(directory / str(i), self.redis, stack) for i in range(NODES)]
+        self.nodes = [LinkedNode(directory / str(i), self.redis, stack) for i in range(NODES)]
         self.front = stack.enter_context(TcpProxy(*(node.process.port for node in self.nodes)))
         self.url = f"http://127.0.0.1:{self.front.port}"
 
@@ -127,7 +127,7 @@ class Cluster:
             "clients truncated": lambda: self._truncate(self.front),
         }
 
-    def _node(self) -> Node:
+    def _node(self) -> LinkedNode:
         return self._chance.choice(self.nodes)
 
     def _last(self, least_s: float, most_s: float) -> None:

@@ -13,8 +13,7 @@ from tambur.server import App, Config, Limits
 from tambur.server.api.publish import Publishing, RefusedError
 from tambur.server.broker import Publication
 from tambur.server.broker.memory import MemoryBroker
-
-from ..broker.contract import nobody_asks
+from tests.support.broker import nobody_asks
 
 NOW = 1_353_628_800
 FORM = "application/x-www-form-urlencoded"

@@ -12,56 +12,23 @@ import pytest
 from tambur.protocol.names import Kind
 from tambur.server.broker import (
     CLAIM_WINDOW_S,
-    AppKey,
     Broker,
     BrokerUnavailableError,
-    Claim,
     Outcome,
     Publication,
-    Published,
 )
-
-APP = AppKey("key", "app")
-OTHER_APP = AppKey("other", "app")
-NOW = 1_353_628_800
-DELIVERED = Published(Outcome.DELIVERED)
-REPLAYED = Published(Outcome.REPLAYED)
-NONCE_REUSED = Published(Outcome.NONCE_REUSED)
-
-
-def public(stream: str, text: str, app: AppKey = APP) -> Publication:
-    return Publication(app, Kind.PUBLIC, stream, text.encode())
-
-
-def claim(nonce: str, signature: str = "s", *, timestamp: int = NOW, app: AppKey = APP) -> Claim:
-    return Claim(app, timestamp, nonce.encode(), signature.encode())
-
-
-async def nobody_asks(question: bytes) -> bytes:
-    """What a broker answers that no other node is to ask."""
-    raise AssertionError(question)
-
-
-class Node:
-    """A broker, and what it delivered."""
-
-    def __init__(self, broker: Broker) -> None:
-        self.broker = broker
-        self.delivered: list[Publication] = []
-        self.joins = 0
-
-    async def publish(
-        self, publication: Publication, by: Claim, *, now: int = NOW, rate: float | None = None
-    ) -> Published:
-        return await self.broker.publish(publication, by, now=now, max_publishes_per_s=rate)
-
-    async def settle(self) -> None:
-        """Wait until all that has been done so far has been delivered: the answer to a join comes after it."""
-        self.joins += 1
-        await self.broker.join(APP, "settled", "user", str(self.joins))
-
-    def presence(self) -> list[tuple[str, bytes]]:
-        return [(p.user_id or "", p.event) for p in self.delivered if p.kind is Kind.PRESENCE]
+from tests.support.broker import (
+    APP,
+    DELIVERED,
+    NONCE_REUSED,
+    NOW,
+    OTHER_APP,
+    REPLAYED,
+    RecordingBroker,
+    claim,
+    nobody_asks,
+    public,
+)
 
 
 class BrokerContract(abc.ABC):
@@ -75,7 +42,7 @@ class BrokerContract(abc.ABC):
 
     def run(self, scenario: Any, **options: Any) -> None:
         async def whole() -> None:
-            node = Node(self.make(**options))
+            node = RecordingBroker(self.make(**options))
             await node.broker.start(node.delivered.append, nobody_asks)
             try:
                 await scenario(node)
@@ -86,7 +53,7 @@ class BrokerContract(abc.ABC):
         asyncio.run(coroutine)
 
     def test_what_is_published_to_a_subscribed_stream_is_delivered_in_order(self) -> None:
-        async def scenario(node: Node) -> None:
+        async def scenario(node: RecordingBroker) -> None:
             await node.broker.subscribe(APP, "s")
             publications = [public("s", str(i)) for i in range(10)]
             for i, publication in enumerate(publications):
@@ -97,7 +64,7 @@ class BrokerContract(abc.ABC):
         self.run(scenario)
 
     def test_nothing_else_is_delivered(self) -> None:
-        async def scenario(node: Node) -> None:
+        async def scenario(node: RecordingBroker) -> None:
             await node.broker.subscribe(APP, "s")
             await node.broker.subscribe(APP, "left")
             node.broker.unsubscribe(APP, "left")
@@ -110,7 +77,7 @@ class BrokerContract(abc.ABC):
         self.run(scenario)
 
     def test_a_private_message_is_delivered_whatever_is_subscribed(self) -> None:
-        async def scenario(node: Node) -> None:
+        async def scenario(node: RecordingBroker) -> None:
             publication = Publication(APP, Kind.PRIVATE, node.broker.new_subscriber_id(), b"x")
             assert await node.publish(publication, claim("1")) == DELIVERED
             await node.settle()
@@ -119,7 +86,7 @@ class BrokerContract(abc.ABC):
         self.run(scenario)
 
     def test_a_direct_message_is_delivered(self) -> None:
-        async def scenario(node: Node) -> None:
+        async def scenario(node: RecordingBroker) -> None:
             await node.broker.subscribe(APP, "s")
             publication = Publication(APP, Kind.DIRECT, "s", b"x", "bob")
             await node.broker.send(publication)
@@ -129,7 +96,7 @@ class BrokerContract(abc.ABC):
         self.run(scenario)
 
     def test_the_same_request_is_delivered_once(self) -> None:
-        async def scenario(node: Node) -> None:
+        async def scenario(node: RecordingBroker) -> None:
             await node.broker.subscribe(APP, "s")
             assert await node.broker.claimed(claim("n")) is None
             assert await node.publish(public("s", "x"), claim("n")) == DELIVERED
@@ -141,7 +108,7 @@ class BrokerContract(abc.ABC):
         self.run(scenario)
 
     def test_a_nonce_is_used_for_one_signature(self) -> None:
-        async def scenario(node: Node) -> None:
+        async def scenario(node: RecordingBroker) -> None:
             await node.broker.subscribe(APP, "s")
             await node.publish(public("s", "x"), claim("n", "one"))
             assert await node.publish(public("s", "y"), claim("n", "two")) == NONCE_REUSED
@@ -152,14 +119,14 @@ class BrokerContract(abc.ABC):
         self.run(scenario)
 
     def test_the_same_nonce_in_another_second_is_another(self) -> None:
-        async def scenario(node: Node) -> None:
+        async def scenario(node: RecordingBroker) -> None:
             await node.publish(public("s", "x"), claim("n", "one"))
             assert await node.publish(public("s", "y"), claim("n", "two", timestamp=NOW + 1)) == DELIVERED
 
         self.run(scenario)
 
     def test_a_claim_is_kept_as_long_as_its_timestamp_is_accepted(self) -> None:
-        async def scenario(node: Node) -> None:
+        async def scenario(node: RecordingBroker) -> None:
             await node.publish(public("s", "x"), claim("n"))
             last = NOW + CLAIM_WINDOW_S
             await node.publish(public("s", "x"), claim("other", timestamp=last), now=last)
@@ -168,7 +135,7 @@ class BrokerContract(abc.ABC):
         self.run(scenario)
 
     def test_more_claims_than_the_limit_are_refused_until_some_are_past(self) -> None:
-        async def scenario(node: Node) -> None:
+        async def scenario(node: RecordingBroker) -> None:
             await node.broker.subscribe(APP, "s")
             for nonce in "ab":
                 await node.publish(public("s", nonce), claim(nonce))
@@ -184,7 +151,7 @@ class BrokerContract(abc.ABC):
         self.run(scenario, max_claims=2)
 
     def test_a_publish_over_the_rate_has_claimed_nothing(self) -> None:
-        async def scenario(node: Node) -> None:
+        async def scenario(node: RecordingBroker) -> None:
             await node.broker.subscribe(APP, "s")
             outcomes = [await node.publish(public("s", str(i)), claim(str(i)), rate=3) for i in range(4)]
             assert outcomes[:3] == [DELIVERED] * 3
@@ -203,7 +170,7 @@ class BrokerContract(abc.ABC):
         self.run(scenario)
 
     def test_a_user_joins_with_the_first_connection_and_leaves_with_the_last(self) -> None:
-        async def scenario(node: Node) -> None:
+        async def scenario(node: RecordingBroker) -> None:
             broker = node.broker
             await broker.subscribe(APP, "s")
             assert (await broker.join(APP, "s", "alice", "a1")).user_ids == ("alice",)
@@ -227,7 +194,7 @@ class BrokerContract(abc.ABC):
         self.run(scenario)
 
     def test_versions_order_the_events_and_the_answer(self) -> None:
-        async def scenario(node: Node) -> None:
+        async def scenario(node: RecordingBroker) -> None:
             await node.broker.subscribe(APP, "s")
             answers = [await node.broker.join(APP, "s", user, user) for user in ("a", "b", "c")]
             await node.settle()
@@ -238,7 +205,7 @@ class BrokerContract(abc.ABC):
         self.run(scenario)
 
     def test_streams_and_apps_do_not_see_each_others_users(self) -> None:
-        async def scenario(node: Node) -> None:
+        async def scenario(node: RecordingBroker) -> None:
             await node.broker.join(APP, "s", "alice", "a1")
             assert (await node.broker.join(APP, "t", "bob", "b1")).user_ids == ("bob",)
             assert (await node.broker.join(OTHER_APP, "s", "carol", "c1")).user_ids == ("carol",)
@@ -246,14 +213,14 @@ class BrokerContract(abc.ABC):
         self.run(scenario)
 
     def test_no_other_node_made_what_this_one_made_or_nobody(self) -> None:
-        async def scenario(node: Node) -> None:
+        async def scenario(node: RecordingBroker) -> None:
             for subscriber_id in (node.broker.new_subscriber_id(), "0" * 36, "", "x\ny"):
                 assert await node.broker.ask(subscriber_id, b"?", timeout_s=10) is None
 
         self.run(scenario)
 
     def test_a_closed_broker_publishes_nothing(self) -> None:
-        async def scenario(node: Node) -> None:
+        async def scenario(node: RecordingBroker) -> None:
             await node.broker.subscribe(APP, "s")
             await node.broker.close()
             with pytest.raises(BrokerUnavailableError):

@@ -9,8 +9,9 @@ import pytest
 from tambur import ConfigurationError
 from tambur.server.broker import CLAIM_WINDOW_S, Broker, Outcome, from_url
 from tambur.server.broker.memory import MemoryBroker
+from tests.support.broker import APP, NOW, RecordingBroker, claim, nobody_asks, public
 
-from .contract import APP, NOW, BrokerContract, Node, claim, nobody_asks, public
+from .contract import BrokerContract
 
 
 class TestMemoryBroker(BrokerContract):
@@ -22,7 +23,7 @@ def test_tokens_come_back_at_the_rate() -> None:
     clock = [0.0]
 
     async def scenario() -> None:
-        node = Node(MemoryBroker(max_claims=100, monotonic=lambda: clock[0]))
+        node = RecordingBroker(MemoryBroker(max_claims=100, monotonic=lambda: clock[0]))
         await node.broker.start(node.delivered.append, nobody_asks)
 
         async def outcome(nonce: str) -> Outcome:
@@ -45,7 +46,7 @@ def test_tokens_come_back_at_the_rate() -> None:
 def test_claims_that_are_past_take_no_room() -> None:
     async def scenario() -> None:
         broker = MemoryBroker(max_claims=10**9)
-        node = Node(broker)
+        node = RecordingBroker(broker)
         await broker.start(node.delivered.append, nobody_asks)
         for second in range(2 * CLAIM_WINDOW_S):
             now = NOW + second

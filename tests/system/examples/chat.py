@@ -86,8 +86,8 @@ class Process:
         self._reader.join()
 
 
-class Client:
-    """Somebody without a browser, logged in or not."""
+class Visitor:
+    """A user without a browser, logged in or not."""
 
     def __init__(self, url: str, name: str | None) -> None:
         self.url = url
@@ -120,11 +120,11 @@ class Site:
         self.url = url
         self.tambur = tambur
         self.process = process
-        self._clients: dict[str | None, Client] = {}
+        self._clients: dict[str | None, Visitor] = {}
 
-    def client(self, name: str | None) -> Client:
+    def client(self, name: str | None) -> Visitor:
         if name not in self._clients:
-            self._clients[name] = Client(self.url, name)
+            self._clients[name] = Visitor(self.url, name)
         return self._clients[name]
 
     def token(self, name: str | None, **fields: str) -> requests.Response:

@@ -24,22 +24,22 @@ from tambur.server.broker import (
 from tambur.server.broker.redis import scripts
 from tambur.server.broker.redis.broker import MAX_CLOCK_SKEW_S, RedisBroker
 from tests.support import documentation
-from tests.support.redis_server import RedisServer
-from tests.support.tcp_proxy import TcpProxy
-
-from ..contract import (
+from tests.support.broker import (
     APP,
     DELIVERED,
     NONCE_REUSED,
     NOW,
     OTHER_APP,
     REPLAYED,
-    BrokerContract,
-    Node,
+    RecordingBroker,
     claim,
     nobody_asks,
     public,
 )
+from tests.support.redis_server import RedisServer
+from tests.support.tcp_proxy import TcpProxy
+
+from ..contract import BrokerContract
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def run(redis: RedisServer, count: int, scenario: Callable[..., Awaitable[None]]
     """Run a scenario of several nodes."""
 
     async def whole() -> None:
-        nodes = [Node(broker(redis, **options)) for _ in range(count)]
+        nodes = [RecordingBroker(broker(redis, **options)) for _ in range(count)]
         for node in nodes:
             await node.broker.start(node.delivered.append, nobody_asks)
         try:
@@ -80,7 +80,7 @@ def run(redis: RedisServer, count: int, scenario: Callable[..., Awaitable[None]]
     asyncio.run(whole())
 
 
-async def ready(node: Node) -> None:
+async def ready(node: RecordingBroker) -> None:
     """Wait until a node's broker works again."""
     while True:
         try:
@@ -92,7 +92,7 @@ async def ready(node: Node) -> None:
 
 
 def test_a_node_subscribes_to_what_its_own_subscribers_listen_to(redis_server: RedisServer) -> None:
-    async def scenario(one: Node, two: Node) -> None:
+    async def scenario(one: RecordingBroker, two: RecordingBroker) -> None:
         await one.broker.subscribe(APP, "s")
         await two.broker.subscribe(APP, "t")
         await two.broker.subscribe(OTHER_APP, "s")
@@ -109,7 +109,7 @@ def test_a_node_subscribes_to_what_its_own_subscribers_listen_to(redis_server: R
 
 
 def test_a_private_message_goes_to_the_node_that_the_id_names(redis_server: RedisServer) -> None:
-    async def scenario(one: Node, two: Node) -> None:
+    async def scenario(one: RecordingBroker, two: RecordingBroker) -> None:
         ids = [node.broker.new_subscriber_id() for node in (one, two) for _ in range(100)]
         assert len(set(ids)) == 200
         for subscriber_id in ids:
@@ -132,7 +132,7 @@ def test_a_private_message_goes_to_the_node_that_the_id_names(redis_server: Redi
 
 
 def test_claims_and_their_limit_are_the_clusters(redis_server: RedisServer) -> None:
-    async def scenario(one: Node, two: Node) -> None:
+    async def scenario(one: RecordingBroker, two: RecordingBroker) -> None:
         await two.broker.subscribe(APP, "s")
         assert await one.publish(public("s", "x"), claim("1")) == DELIVERED
         assert await two.publish(public("s", "x"), claim("1")) == REPLAYED
@@ -148,7 +148,7 @@ def test_claims_and_their_limit_are_the_clusters(redis_server: RedisServer) -> N
 
 
 def test_what_was_kept_is_forgotten_in_time(redis_server: RedisServer) -> None:
-    async def scenario(node: Node) -> None:
+    async def scenario(node: RecordingBroker) -> None:
         for timestamp in (NOW - CLAIM_WINDOW_S, NOW, NOW + CLAIM_WINDOW_S):
             await node.publish(public("s", "x"), claim("n", timestamp=timestamp), rate=0.5)
         await node.publish(public("s", "x"), claim("n", app=OTHER_APP), rate=0.5)
@@ -178,7 +178,7 @@ def test_the_documentation_lists_all_keys_and_channels(redis_server: RedisServer
         in text
     )
 
-    async def scenario(node: Node) -> None:
+    async def scenario(node: RecordingBroker) -> None:
         await node.broker.subscribe(APP, "s")
         await node.publish(public("s", "x"), claim("n"), rate=5)
         await node.broker.join(APP, "s", "alice", "a")
@@ -192,7 +192,7 @@ def test_the_documentation_lists_all_keys_and_channels(redis_server: RedisServer
 
 
 def test_nothing_is_left_of_a_stream_that_everybody_left(redis_server: RedisServer) -> None:
-    async def scenario(one: Node, two: Node) -> None:
+    async def scenario(one: RecordingBroker, two: RecordingBroker) -> None:
         for node, subscriber_id in ((one, "a1"), (two, "a2"), (one, "a3")):
             await node.broker.join(APP, "s", "alice", subscriber_id)
         two.broker.leave(APP, "s", "alice", "a2")
@@ -204,7 +204,7 @@ def test_nothing_is_left_of_a_stream_that_everybody_left(redis_server: RedisServ
 
 
 def test_a_dead_nodes_leavings_are_swept(redis_server: RedisServer) -> None:
-    async def scenario(node: Node, victim: Node) -> None:
+    async def scenario(node: RecordingBroker, victim: RecordingBroker) -> None:
         for i in range(3):
             await victim.broker.join(APP, "s", f"user {i}", str(i))
         assert isinstance(victim.broker, RedisBroker)
@@ -225,7 +225,7 @@ def test_a_dead_nodes_leavings_are_swept(redis_server: RedisServer) -> None:
 
 
 def test_a_link_that_was_given_up_can_change_nothing_any_more(redis_server: RedisServer) -> None:
-    async def scenario(node: Node, other: Node) -> None:
+    async def scenario(node: RecordingBroker, other: RecordingBroker) -> None:
         await node.broker.join(APP, "s", "alice", "a")
         first, second = node.broker, other.broker
         assert isinstance(first, RedisBroker)
@@ -253,12 +253,14 @@ def test_a_link_that_was_given_up_can_change_nothing_any_more(redis_server: Redi
 
 
 @contextlib.asynccontextmanager
-async def two_nodes(redis: RedisServer) -> AsyncIterator[tuple[Node, Node, TcpProxy, list[None]]]:
+async def two_nodes(
+    redis: RedisServer,
+) -> AsyncIterator[tuple[RecordingBroker, RecordingBroker, TcpProxy, list[None]]]:
     """Two nodes, a proxy before the Redis of the second, and how often that one was told that it missed something."""
     missed: list[None] = []
     with TcpProxy(redis.port) as link:
-        one = Node(broker(redis, max_claims=1000))
-        two = Node(from_url(f"redis://127.0.0.1:{link.port}", max_claims=100, node_timeout_s=30))
+        one = RecordingBroker(broker(redis, max_claims=1000))
+        two = RecordingBroker(from_url(f"redis://127.0.0.1:{link.port}", max_claims=100, node_timeout_s=30))
         await one.broker.start(one.delivered.append, nobody_asks)
         await two.broker.start(two.delivered.append, nobody_asks, lambda: missed.append(None))
         try:
@@ -269,7 +271,7 @@ async def two_nodes(redis: RedisServer) -> AsyncIterator[tuple[Node, Node, TcpPr
 
 
 @contextlib.asynccontextmanager
-async def cut(node: Node, link: TcpProxy) -> AsyncIterator[None]:
+async def cut(node: RecordingBroker, link: TcpProxy) -> AsyncIterator[None]:
     """A node has no link, until the end of this, and has found it again."""
     assert isinstance(node.broker, RedisBroker)
     assert node.broker._link is not None
@@ -373,7 +375,7 @@ def test_a_redis_that_forgot_has_places_above_those_it_gave(redis_server: RedisS
 def test_what_is_kept_for_others_is_bounded(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario(node: Node) -> None:
+    async def scenario(node: RecordingBroker) -> None:
         for i in range(1200):
             await node.publish(public("s", "x" * 64 * 1024), claim(str(i)))
         kept = int(redis_server.cli("XLEN", "tambur:0:recent"))
@@ -386,7 +388,7 @@ def test_what_is_kept_for_others_is_bounded(
 def test_messages_that_are_none_of_ours_are_passed_over(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def scenario(node: Node) -> None:
+    async def scenario(node: RecordingBroker) -> None:
         await node.broker.subscribe(APP, "s")
         assert isinstance(node.broker, RedisBroker)
         for channel in ("tambur:0:stream:key/app:s", node.broker._node_key.decode()):

@@ -14,9 +14,8 @@ import pytest
 import trustme
 
 from tambur.server.broker import BrokerUnavailableError, Published, from_url
+from tests.support.broker import APP, DELIVERED, REPLAYED, RecordingBroker, claim, nobody_asks, public
 from tests.support.redis_server import RedisServer
-
-from ..contract import APP, DELIVERED, REPLAYED, Node, claim, nobody_asks, public
 
 
 @contextmanager
@@ -29,7 +28,7 @@ def server(directory: Path, *options: str, **more: Any) -> Iterator[RedisServer]
         running.end()
 
 
-async def publish(node: Node, number: int) -> Published:
+async def publish(node: RecordingBroker, number: int) -> Published:
     """Publish as soon as the broker can."""
     while True:
         try:
@@ -42,7 +41,7 @@ def deliver(url: str) -> bool:
     """Whether a broker of that URL works."""
 
     async def whole() -> bool:
-        node = Node(from_url(url, max_claims=10, node_timeout_s=30))
+        node = RecordingBroker(from_url(url, max_claims=10, node_timeout_s=30))
         await node.broker.start(node.delivered.append, nobody_asks)
         try:
             await node.broker.subscribe(APP, "s")
@@ -100,7 +99,7 @@ def test_sentinels_say_where_redis_is(tmp_path: Path) -> None:
             while first.cli("WAIT", "1", "1000") != "1":
                 pass
 
-        async def scenario(node: Node, second: RedisServer) -> None:
+        async def scenario(node: RecordingBroker, second: RedisServer) -> None:
             await node.broker.start(node.delivered.append, nobody_asks)
             await node.broker.subscribe(APP, "s")
             assert await publish(node, 1) == DELIVERED
@@ -119,7 +118,9 @@ def test_sentinels_say_where_redis_is(tmp_path: Path) -> None:
             with server(tmp_path / "sentinel", "--sentinel", configuration=configuration) as sentinel:
                 # One of the Sentinels is not there, which is what there are several for.
                 url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel.port}/main"
-                asyncio.run(scenario(Node(from_url(url, max_claims=10, node_timeout_s=30)), second))
+                asyncio.run(
+                    scenario(RecordingBroker(from_url(url, max_claims=10, node_timeout_s=30)), second)
+                )
 
 
 def test_without_the_package_the_mistake_says_what_to_install() -> None:

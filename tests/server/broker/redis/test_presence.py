@@ -11,11 +11,10 @@ from tambur.protocol.tokens import Mode
 from tambur.server.broker import BrokerUnavailableError, from_url
 from tambur.server.broker.redis.broker import RedisBroker
 from tambur.server.hub import Hub
-from tests.server.test_hub import APP, Client
-from tests.server.test_hub import settle as turn
+from tests.support.broker import nobody_asks
+from tests.support.node import APP, Client
+from tests.support.node import settle as turn
 from tests.support.redis_server import RedisServer
-
-from ..contract import nobody_asks
 
 USERS = ["alice", "bob", "carol"]
 

@@ -1,0 +1,48 @@
+"""What tests publish to a broker, and a broker that keeps what it delivered."""
+
+from __future__ import annotations
+
+from tambur.protocol.names import Kind
+from tambur.server.broker import AppKey, Broker, Claim, Outcome, Publication, Published
+
+APP = AppKey("key", "app")
+OTHER_APP = AppKey("other", "app")
+NOW = 1_353_628_800
+DELIVERED = Published(Outcome.DELIVERED)
+REPLAYED = Published(Outcome.REPLAYED)
+NONCE_REUSED = Published(Outcome.NONCE_REUSED)
+
+
+def public(stream: str, text: str, app: AppKey = APP) -> Publication:
+    return Publication(app, Kind.PUBLIC, stream, text.encode())
+
+
+def claim(nonce: str, signature: str = "s", *, timestamp: int = NOW, app: AppKey = APP) -> Claim:
+    return Claim(app, timestamp, nonce.encode(), signature.encode())
+
+
+async def nobody_asks(question: bytes) -> bytes:
+    """What a broker answers that no other node is to ask."""
+    raise AssertionError(question)
+
+
+class RecordingBroker:
+    """A broker, and what it delivered."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.delivered: list[Publication] = []
+        self.joins = 0
+
+    async def publish(
+        self, publication: Publication, by: Claim, *, now: int = NOW, rate: float | None = None
+    ) -> Published:
+        return await self.broker.publish(publication, by, now=now, max_publishes_per_s=rate)
+
+    async def settle(self) -> None:
+        """Wait until all that has been done so far has been delivered: the answer to a join comes after it."""
+        self.joins += 1
+        await self.broker.join(APP, "settled", "user", str(self.joins))
+
+    def presence(self) -> list[tuple[str, bytes]]:
+        return [(p.user_id or "", p.event) for p in self.delivered if p.kind is Kind.PRESENCE]
