@@ -27,7 +27,7 @@ from .errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from .publisher.client import Tambur
+from .tambur import Tambur
 
 __all__ = [
     "AppNotFoundError",

@@ -8,7 +8,7 @@ from functools import lru_cache
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from .errors import ConfigurationError
-from .protocol.names import app_path, check_credential_name
+from .protocol.names import Name, app_path, check_credential_name, to_text
 
 ENVIRONMENT_VARIABLE = "TAMBUR_URL"
 URL_FORM = "http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID"
@@ -19,34 +19,49 @@ _INTERNATIONAL_HOST = re.compile(r"[\w.-]+")
 
 
 def check_secret(secret: object) -> str:
-    """Return a secret as it is.
+    """Return the text of a secret.
 
     Raises:
-        ConfigurationError: if it may not be one; the text doesn't show it.
+        ConfigurationError: if the secret is invalid; the message does not show it.
     """
-    if not isinstance(secret, str):
-        raise ConfigurationError(f"the secret must be a str, not {type(secret).__name__}")
-    if not secret:
+    try:
+        text = to_text(secret)
+    except ValueError as error:
+        raise ConfigurationError(f"the secret {error}") from None
+    if not text:
         raise ConfigurationError("the secret must not be empty")
     try:
-        secret.encode()
+        text.encode()
     except UnicodeEncodeError:
         raise ConfigurationError("the secret holds a lone surrogate, which has no UTF-8 form") from None
-    return secret
+    return text
+
+
+def check_host(api_host: object) -> str:
+    """Return the text of an ``api_host``.
+
+    Raises:
+        ConfigurationError: if it has no text, or is a number, which is more likely a port.
+    """
+    if isinstance(api_host, (int, float)):
+        raise ConfigurationError(f"api_host must be a host or host:port, not the number {api_host}")
+    try:
+        return to_text(api_host)
+    except ValueError as error:
+        raise ConfigurationError(f"api_host {error}") from None
 
 
 def base_url(api_host: object, *, ssl: bool = False) -> str:
     """Make ``scheme://host[:port]`` of what a user calls a host.
 
     Parameters:
-        api_host: ``host``, ``host:port`` or a base URL with ``http`` or ``https``.
+        api_host: ``host``, ``host:port`` or a base URL with ``http`` or ``https``; bytes count as UTF-8.
         ssl: use ``https`` where ``api_host`` names no scheme.
 
     Raises:
         ConfigurationError: if it is none of these, or an ``http`` URL although ``ssl`` is true.
     """
-    if not isinstance(api_host, str):
-        raise ConfigurationError(f"api_host must be a str, not {type(api_host).__name__}")
+    api_host = check_host(api_host)
     if "@" in api_host:
         # Not echoed: what stands before the "@" is a password.
         raise ConfigurationError(
@@ -104,7 +119,7 @@ class Credentials:
 
     # No dataclass: to import what makes one takes as long as to import all of the publisher.
 
-    def __init__(self, api_key: str, app_id: str, secret: str, base_url: str) -> None:
+    def __init__(self, api_key: Name, app_id: Name, secret: Name, base_url: str) -> None:
         self.api_key = check_credential_name("api_key", api_key)
         self.app_id = check_credential_name("app_id", app_id)
         self.secret = check_secret(secret)

@@ -78,7 +78,7 @@ class TimedOutError(PublishError, requests.Timeout):
 
 
 class RejectedError(PublishError, requests.HTTPError):
-    """The server answered something other than ``204 No Content``.
+    """The server answered with a status other than 2xx, or with an HTML page.
 
     Attributes:
         status: the HTTP status code.

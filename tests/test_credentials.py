@@ -135,7 +135,7 @@ def test_no_repr_shows_the_secret() -> None:
     assert "hunter2" not in repr(Credentials(api_key="k", app_id="a", secret="hunter2", base_url="http://h"))
 
 
-@pytest.mark.parametrize("bad", ["", None, b"hunter2", "hunter2\ud800"])
+@pytest.mark.parametrize("bad", ["", None, b"hunter2\xff", ["hunter2"], "hunter2\ud800"])
 def test_a_secret_that_cannot_be_is_not_shown(bad: Any) -> None:
     with pytest.raises(ConfigurationError, match="secret") as caught:
         check_secret(bad)

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "loopback": (),
     "publisher": ("", "credentials", "errors", "protocol", "publisher"),
     "tambur": ("publisher",),
-    "": ("errors", "publisher"),
+    "": ("errors", "tambur"),
     "subscriber": ("credentials", "errors", "protocol", "subscriber"),
     "server": ("", "credentials", "errors", "protocol", "server"),
     # What needs an extra, the command line imports inside its commands.

@@ -46,7 +46,10 @@ def publisher() -> None:
     published = tambur.publish("news", {"any": ["JSON", 1, None]}, timeout=(1, 2))
     outcomes: list[bool | TamburError] = tambur.publish_many([("news", "text")], timeout=3)
     outcomes = tambur.publish_many((("s", i) for i in range(3)), progress=show)
+    tambur = Tambur(b"key", 7, b"secret", b"host")
+    published = tambur.publish(b"news", "text") and tambur.publish(7, "text")
     token: str = tambur.generate_auth_token("news", "id")
+    token = tambur.generate_presence_token(b"news", 7, b"id")
     token = tambur.generate_presence_token("news", "alice", "id")
     token = tambur.generate_direct_token(stream="news", user_id="alice", subscriber_id="id")
     names: tuple[str, str, str, str, str] = (
@@ -54,7 +57,10 @@ def publisher() -> None:
     )  # fmt: skip
     with tambur as same:
         tambur = same
+    tambur.url = "https://host/app/app"
+    answer = requests.post(f"{tambur.url}/stream/news", data={"message": "x"}, auth=tambur.oauth, timeout=3)
     tambur.close()
+    del answer
     del published, outcomes, token, names
 
 

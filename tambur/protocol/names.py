@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
 from ..errors import ConfigurationError, InvalidNameError
+
+Name: TypeAlias = str | bytes | int
+"""How a caller may give a name or credential; :func:`to_text` has the rule."""
 
 MAX_NAME_CODE_POINTS = 200
 
@@ -42,9 +45,41 @@ class Destination(NamedTuple):
         return self.name if self.kind is Kind.PUBLIC else f"{self.kind.value}:{self.name}"
 
 
-def _check(what: str, name: object) -> str:
-    if not isinstance(name, str):
-        raise InvalidNameError(f"{what} must be a str, not {type(name).__name__}: {name!r:.100}")
+def to_text(value: object) -> str:
+    """Return the text of a name or credential, in every form that the 2012 package took.
+
+    Parameters:
+        value: a ``str``; bytes in UTF-8; a number or an object with a ``__str__`` of its own, which count as
+            ``str()`` gives them.
+
+    Raises:
+        ValueError: the rule that the value breaks, without the value, which may be a secret.
+    """
+    if isinstance(value, str):
+        # The text alone: Python versions disagree on what str() and f-strings make of an enum of strings.
+        return str.__str__(value)
+    if isinstance(value, (bytes, bytearray)):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise ValueError("must be UTF-8") from None
+    # None, lists and plain objects have no __str__ of their own, and are mistakes.
+    if isinstance(value, (int, float)) or type(value).__str__ is not object.__str__:
+        return str(value)
+    raise ValueError(f"must be a str, not {type(value).__name__}")
+
+
+def _check_text(what: str, value: object) -> str:
+    if type(value) is str:
+        return value
+    try:
+        return to_text(value)
+    except ValueError as error:
+        raise InvalidNameError(f"{what} {error}: {value!r:.100}") from None
+
+
+def _check(what: str, value: object) -> str:
+    name = _check_text(what, value)
     if not name:
         raise InvalidNameError(f"{what} must not be empty")
     if len(name) > MAX_NAME_CODE_POINTS:
@@ -61,7 +96,7 @@ def _check(what: str, name: object) -> str:
 
 
 def check_stream(stream: object) -> str:
-    """Return a stream name (without prefix) as it is.
+    """Return the text of a stream name (without prefix).
 
     Raises:
         InvalidNameError: if it may not be one.
@@ -80,7 +115,7 @@ def _holds_colon(what: str, name: str) -> InvalidNameError:
 
 
 def check_user_id(user_id: object) -> str:
-    """Return a user id as it is.
+    """Return the text of a user id.
 
     Raises:
         InvalidNameError: if it may not be one.
@@ -92,7 +127,7 @@ def check_user_id(user_id: object) -> str:
 
 
 def check_subscriber_id(subscriber_id: object) -> str:
-    """Return a subscriber id as it is.
+    """Return the text of a subscriber id.
 
     Raises:
         InvalidNameError: if it may not be one.
@@ -104,7 +139,7 @@ def check_subscriber_id(subscriber_id: object) -> str:
 
 
 def check_credential_name(what: str, name: object) -> str:
-    """Return an api_key or app_id as it is; ``what`` says which of them it is.
+    """Return the text of an api_key or app_id; ``what`` says which of them it is.
 
     Raises:
         ConfigurationError: if it may not be one.
@@ -121,22 +156,30 @@ def check_credential_name(what: str, name: object) -> str:
     return checked
 
 
+def check_destination(destination: object) -> str:
+    """Return the text of what a message is published to, prefix included.
+
+    Raises:
+        InvalidNameError: if it has none of the three forms of :func:`parse_destination`.
+    """
+    text = _check_text("a stream", destination)
+    parse_destination(text)
+    return text
+
+
 def parse_destination(destination: object) -> Destination:
     """Take apart what a message is published to.
 
     Raises:
-        InvalidNameError: if it is none of the three forms.
+        InvalidNameError: if it has none of the three forms.
     """
-    if not isinstance(destination, str):
-        raise InvalidNameError(
-            f"a stream must be a str, not {type(destination).__name__}: {destination!r:.100}"
-        )
-    prefix, colon, name = destination.partition(":")
+    text = _check_text("a stream", destination)
+    prefix, colon, name = text.partition(":")
     if colon and prefix == "auth":
         return Destination(Kind.AUTH, check_stream(name))
     if colon and prefix == "private":
         return Destination(Kind.PRIVATE, check_subscriber_id(name))
-    return Destination(Kind.PUBLIC, check_stream(destination))
+    return Destination(Kind.PUBLIC, check_stream(text))
 
 
 def app_path(app_id: str) -> str:

@@ -103,6 +103,39 @@ def sign_publish(url: str, message: str, *, api_key: str, secret: str, timestamp
         f"&oauth_nonce={percent_encode(nonce)}&oauth_signature_method=HMAC-SHA1&oauth_timestamp={timestamp}"
         "&oauth_version=1.0"
     )
+    return _signed(url, canonical, secret)
+
+
+def sign_form(
+    url: str,
+    parameters: Iterable[tuple[str | bytes, str | bytes]],
+    *,
+    api_key: str,
+    secret: str,
+    timestamp: int,
+    nonce: str,
+) -> str:
+    """The body of a signed form with any parameters.
+
+    Parameters:
+        url: a :func:`base_string_url`.
+        timestamp: seconds since 1970.
+        nonce: text that no other request of the same second has.
+    """
+    canonical = canonical_query_string(
+        [
+            *parameters,
+            ("oauth_consumer_key", api_key),
+            ("oauth_nonce", nonce),
+            ("oauth_signature_method", "HMAC-SHA1"),
+            ("oauth_timestamp", str(timestamp)),
+            ("oauth_version", "1.0"),
+        ]
+    )
+    return _signed(url, canonical, secret)
+
+
+def _signed(url: str, canonical: str, secret: str) -> str:
     signature = sign(signature_base_string(url, canonical), secret)
     return f"{canonical}&oauth_signature={percent_encode(signature)}"
 

@@ -6,7 +6,7 @@ import enum
 import hmac
 
 from .hmac_sha1 import HmacSha1
-from .names import check_stream, check_subscriber_id, check_user_id
+from .names import Name, check_stream, check_subscriber_id, check_user_id
 
 
 class Mode(enum.Enum):
@@ -29,7 +29,7 @@ class TokenSigner:
     def __init__(self, api_key: str, app_id: str, secret: str) -> None:
         self._hash = HmacSha1(secret.encode(), f"{api_key}:{app_id}:".encode()).hash
 
-    def auth(self, stream: str, subscriber_id: str) -> str:
+    def auth(self, stream: Name, subscriber_id: Name) -> str:
         """Make a token for the auth mode.
 
         Raises:
@@ -37,15 +37,15 @@ class TokenSigner:
         """
         return self._hash(f"auth:{check_stream(stream)}:{check_subscriber_id(subscriber_id)}").hexdigest()
 
-    def presence(self, stream: str, user_id: str, subscriber_id: str) -> str:
+    def presence(self, stream: Name, user_id: Name, subscriber_id: Name) -> str:
         """Make a token for the presence mode."""
         return self._sign_for_user("presence", stream, user_id, subscriber_id)
 
-    def direct(self, stream: str, user_id: str, subscriber_id: str) -> str:
+    def direct(self, stream: Name, user_id: Name, subscriber_id: Name) -> str:
         """Make a token for the direct mode."""
         return self._sign_for_user("direct", stream, user_id, subscriber_id)
 
-    def sign(self, mode: Mode, stream: str, subscriber_id: str, user_id: str | None = None) -> str:
+    def sign(self, mode: Mode, stream: Name, subscriber_id: Name, user_id: Name | None = None) -> str:
         """Make a token.
 
         Parameters:
@@ -59,9 +59,9 @@ class TokenSigner:
             return self.auth(stream, subscriber_id)
         return self._sign_for_user(mode.value, stream, user_id, subscriber_id)
 
-    def _sign_for_user(self, mode: str, stream: str, user_id: str | None, subscriber_id: str) -> str:
-        user_id = check_user_id(user_id)
-        text = f"{mode}:{check_stream(stream)}:{user_id}:{check_subscriber_id(subscriber_id)}"
+    def _sign_for_user(self, mode: str, stream: Name, user_id: Name | None, subscriber_id: Name) -> str:
+        user = check_user_id(user_id)
+        text = f"{mode}:{check_stream(stream)}:{user}:{check_subscriber_id(subscriber_id)}"
         return self._hash(text).hexdigest()
 
     def verify(

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import email.utils
 import http.client
+import logging
 import os
+import re
 import ssl
 import sys
 import time
@@ -15,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from http.cookiejar import DefaultCookiePolicy
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
@@ -37,6 +40,8 @@ MAX_RETRY_AFTER_S = 10.0
 """The longest wait that a server may ask for before a publish is given up instead, in seconds."""
 
 _MAX_REASON_BYTES = 2048
+
+logger = logging.getLogger("tambur")
 
 _REJECTIONS: dict[int, type[RejectedError]] = {
     401: UnauthorizedError,
@@ -146,6 +151,8 @@ class Sender:
         self._proxies, self._verify, self._cert = found["proxies"], found["verify"], found["cert"]
         self._pid = os.getpid()
         self._session = self._open()
+        self._has_warned = False
+        self.server = urlsplit(self.template.url or "").netloc
 
     def _open(self) -> requests.Session:
         session = _Session()
@@ -170,7 +177,7 @@ class Sender:
             timeouts: for connecting and for each wait for data, in seconds.
 
         Returns:
-            ``None`` if it was answered with 204.
+            ``None`` if the server accepted it.
         """
         if os.getpid() != self._pid:
             self._leave_parent()
@@ -187,8 +194,21 @@ class Sender:
             )
         except _ERRORS as error:
             return _translate(error, timeouts, handled)
-        _read_reason(response, give_up_at=time.monotonic() + timeouts[1])
-        return None if response.status_code == 204 else _judge(response)
+        is_whole = _read_body(response, give_up_at=time.monotonic() + timeouts[1])
+        if not 200 <= response.status_code < 300:
+            return _judge(response)
+        if not is_whole:
+            return _broken("the answer ended early", passing=True)
+        if _is_html(response):
+            return _judge(response)
+        if response.status_code != 204 and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "%s answers publishes with %d, a Tambur server with 204; is api_host correct?",
+                self.server,
+                response.status_code,
+            )
+        return None
 
     def _leave_parent(self) -> None:
         """After a fork, the connections are the parent's: both writing to one would garble it."""
@@ -199,9 +219,14 @@ class Sender:
         self._pid = os.getpid()
 
 
-def _read_reason(response: requests.Response, *, give_up_at: float) -> None:
-    """Read the beginning of an answer's body, as far as it comes, and let go of the connection."""
+def _read_body(response: requests.Response, *, give_up_at: float) -> bool:
+    """Read the beginning of an answer's body, as far as it comes, and let go of the connection.
+
+    Returns:
+        Whether the body did not break off before that.
+    """
     body = bytearray()
+    is_whole = True
     try:
         # Byte by byte, since what came before a break is lost with any larger piece.
         for byte in response.iter_content(1):
@@ -209,11 +234,25 @@ def _read_reason(response: requests.Response, *, give_up_at: float) -> None:
             if len(body) >= _MAX_REASON_BYTES or time.monotonic() > give_up_at:
                 break
     except _ERRORS:
+        is_whole = False
         body += b" (the answer breaks off here)"
     response.close()
     response._content = bytes(body)  # noqa: SLF001 - so that error.response.text works as it always did
     # Whatever charset it names: there are some for which decoding raises, or leaves nothing.
     response.encoding = "utf-8"
+    return is_whole
+
+
+_HTML_START = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype )?html\b", re.IGNORECASE)
+
+
+def _is_html(response: requests.Response) -> bool:
+    """Whether an answer is a page for a person, as a captive portal sends one."""
+    media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    is_declared = media_type in ("text/html", "application/xhtml+xml")
+    return bool(
+        _HTML_START.match(response.content) or (is_declared and re.search(rb"<[!?a-zA-Z]", response.content))
+    )
 
 
 def _judge(response: requests.Response) -> Failure:
@@ -224,7 +263,7 @@ def _judge(response: requests.Response) -> Failure:
     if 300 <= status < 400:
         reason = "a redirect, which is not followed; is the host right?"
     elif 200 <= status < 300:
-        reason = f"not the 204 of a Tambur server; is the host right? {reason[:200]}"
+        reason = f"not the 204 of a Tambur server, but an HTML page; is the host right? {reason[:200]}"
     return Failure(
         kind=_REJECTIONS.get(status, RejectedError),
         text=f"the server answered {status}: {reason}",
@@ -295,7 +334,12 @@ def _translate(
     broken = among(
         urllib3.exceptions.ProtocolError, requests.ConnectionError, http.client.HTTPException, OSError
     )
-    return lost(f"the connection broke before the answer: {because}", passing=broken, undelivered=False)
+    return _broken(because, passing=broken)
+
+
+def _broken(because: str, *, passing: bool) -> Failure:
+    summary = "the connection broke before the answer"
+    return Failure(ConnectionFailedError, f"{summary}: {because}", summary, passing, is_undelivered=False)
 
 
 def _causes(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:

@@ -13,14 +13,15 @@ import warnings
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import requests
 
 from .. import __version__
-from ..credentials import Credentials, base_url
+from ..credentials import Credentials, base_url, check_host
 from ..errors import ConfigurationError, InvalidMessageError, TamburError
 from ..protocol import oauth as signing
-from ..protocol.names import app_path, parse_destination, stream_path
+from ..protocol.names import Name, app_path, check_destination, stream_path
 from ..protocol.tokens import TokenSigner
 from .attempt import Failure, Sender
 from .many import publish_many
@@ -45,6 +46,8 @@ logger = logging.getLogger("tambur")
 class Tambur:
     """Publishes to the streams of one app, and makes its mode tokens. One instance serves many threads.
 
+    Credentials, streams and IDs may be ``str``, bytes in UTF-8, or numbers, used as ``str()`` gives them.
+
     Parameters:
         api_key: identifies the account.
         app_id: identifies the app.
@@ -66,10 +69,10 @@ class Tambur:
 
     def __init__(
         self,
-        api_key: str,
-        app_id: str,
-        secret: str,
-        api_host: str = DEFAULT_HOST,
+        api_key: Name,
+        app_id: Name,
+        secret: Name,
+        api_host: str | bytes = DEFAULT_HOST,
         *,
         ssl: bool = False,
         timeout: float | tuple[float, float] = (3.05, 10.0),
@@ -78,18 +81,39 @@ class Tambur:
         session: requests.Session | None = None,
     ) -> None:
         base = base_url(api_host, ssl=ssl)
-        Credentials(api_key=api_key, app_id=app_id, secret=secret, base_url=base)  # checks them
-        self.api_key = api_key
-        self.app_id = app_id
-        self.secret = secret
-        self.api_host = api_host
-        self.url = base + app_path(app_id)
+        credentials = Credentials(api_key, app_id, secret, base)
+        # Publishes and tokens read these when they are made, so an assignment takes effect at once.
+        self.api_key = credentials.api_key
+        self.app_id = credentials.app_id
+        self.secret = credentials.secret
+        self.api_host = check_host(api_host)
         self._timeouts = _check_timeout(timeout)
         self._max_retries = _check_count("max_retries", max_retries, at_least=0)
-        self._tokens = TokenSigner(api_key, app_id, secret)
         self._pool_maxsize = _check_count("pool_maxsize", pool_maxsize, at_least=1)
-        self._sender = Sender(self.url, _HEADERS, self._pool_maxsize, session)
-        self._warn_of_default_host = base.partition("://")[2] == DEFAULT_HOST
+        self._session = session
+        self._open(base + app_path(self.app_id))
+
+    def _open(self, url: str) -> None:
+        self._sender = Sender(url, _HEADERS, self._pool_maxsize, self._session)
+        self._url = url
+        self._warn_of_default_host = urlsplit(url).netloc == DEFAULT_HOST
+
+    @property
+    def url(self) -> str:
+        """The URL that every publish begins with: ``http://HOST/app/APP_ID``.
+
+        Assigning another one redirects what is published from then on.
+
+        Raises:
+            ConfigurationError: if the assigned URL is malformed.
+        """
+        return self._url
+
+    @url.setter
+    def url(self, url: str) -> None:
+        before = self._sender
+        self._open(url)
+        before.close()
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:
@@ -136,7 +160,7 @@ class Tambur:
 
     # Tokens: section 3 of the protocol.
 
-    def generate_auth_token(self, stream: str, subscriber_id: str) -> str:
+    def generate_auth_token(self, stream: Name, subscriber_id: Name) -> str:
         """Make the token that lets one subscriber receive ``auth:`` messages of a stream.
 
         Parameters:
@@ -149,9 +173,9 @@ class Tambur:
         Raises:
             InvalidNameError: if one of them may not be one; a subscriber id may not hold ``:``.
         """
-        return self._tokens.auth(stream, subscriber_id)
+        return self._signer().auth(stream, subscriber_id)
 
-    def generate_presence_token(self, stream: str, user_id: str, subscriber_id: str) -> str:
+    def generate_presence_token(self, stream: Name, user_id: Name, subscriber_id: Name) -> str:
         """Make the token that lets one subscriber be present on a stream as a user, and see who else is.
 
         Parameters:
@@ -165,19 +189,22 @@ class Tambur:
         Raises:
             InvalidNameError: if one of them may not be one; the two ids may not hold ``:``.
         """
-        return self._tokens.presence(stream, user_id, subscriber_id)
+        return self._signer().presence(stream, user_id, subscriber_id)
 
-    def generate_direct_token(self, stream: str, user_id: str, subscriber_id: str) -> str:
+    def generate_direct_token(self, stream: Name, user_id: Name, subscriber_id: Name) -> str:
         """Make the token that lets one subscriber send and receive direct messages on a stream as a user.
 
         Parameters, result and errors are those of :meth:`generate_presence_token`.
         """
-        return self._tokens.direct(stream, user_id, subscriber_id)
+        return self._signer().direct(stream, user_id, subscriber_id)
+
+    def _signer(self) -> TokenSigner:
+        return TokenSigner(self.api_key, self.app_id, self.secret)
 
     # Publishing: section 2 of the protocol.
 
     def publish(
-        self, stream: str, message: Any, *, timeout: float | tuple[float, float] | None = None
+        self, stream: Name, message: Any, *, timeout: float | tuple[float, float] | None = None
     ) -> bool:
         """Deliver a message to those who are subscribed at this moment.
 
@@ -194,7 +221,8 @@ class Tambur:
             InvalidMessageError: if the message has no form as text.
             ConnectionFailedError: if the server cannot be reached.
             TimedOutError: if it does not answer in time.
-            RejectedError: if it answers with anything but 204.
+            RejectedError: if it answers with a status other than 2xx, or with an HTML page. Any 2xx but 204
+                logs one warning.
         """
         if self._warn_of_default_host:
             self._warn_of_default_host = False
@@ -203,6 +231,7 @@ class Tambur:
                 "give api_host the server that you run",
                 stacklevel=2,
             )
+        stream = check_destination(stream)
         text = _encode_message(message)
         timeouts = self._timeouts if timeout is None else _check_timeout(timeout)
         request = self.build_request(stream, text, int(time.time()), secrets.token_hex(16))
@@ -235,7 +264,7 @@ class Tambur:
 
     def publish_many(
         self,
-        pairs: Iterable[tuple[str, Any]],
+        pairs: Iterable[tuple[Name, Any]],
         *,
         timeout: float | tuple[float, float] | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -256,15 +285,17 @@ class Tambur:
         Returns:
             For each pair, in their order, ``True`` or the error that :meth:`publish` raised for it.
         """
+        # A subclass written for the 2012 package may have a publish() without a timeout.
+        publish = self.publish if timeout is None else functools.partial(self.publish, timeout=timeout)
         return publish_many(
-            functools.partial(self.publish, timeout=timeout),
+            publish,
             pairs,
             max_workers=self._pool_maxsize,
             progress=progress,
         )
 
     def build_request(
-        self, stream: str, message: str, timestamp: int, nonce: str
+        self, stream: Name, message: str, timestamp: int, nonce: str
     ) -> requests.PreparedRequest:
         """Make the signed request of one publish, without sending it.
 
@@ -272,7 +303,7 @@ class Tambur:
             timestamp: seconds since 1970.
             nonce: text that no other request of the same second has.
         """
-        parse_destination(stream)
+        stream = check_destination(stream)
         request = self._sender.template.copy()
         request.url = f"{request.url}{stream_path(stream)}"
         request.body = signing.sign_publish(
@@ -284,6 +315,23 @@ class Tambur:
             nonce=nonce,
         )
         request.headers["Content-Length"] = str(len(request.body))  # all of it is ASCII
+        return request
+
+    def oauth(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Sign a form that the caller posts: ``requests.post(url, data=fields, auth=client.oauth)``.
+
+        It is the 2012 package's attribute of that name. :meth:`publish` does not need it.
+        """
+        body = request.body or b""
+        request.body = signing.sign_form(
+            signing.base_string_url(request.url or ""),
+            signing.parse_form(body.encode() if isinstance(body, str) else body),
+            api_key=self.api_key,
+            secret=self.secret,
+            timestamp=int(time.time()),
+            nonce=secrets.token_hex(16),
+        )
+        request.headers["Content-Type"] = _HEADERS["Content-Type"]
         return request
 
 

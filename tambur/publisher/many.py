@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ..errors import TamburError
+from ..errors import InvalidNameError, TamburError
+from ..protocol.names import Name, check_destination
 
 
 def publish_many(
-    publish: Callable[[str, Any], bool],
-    pairs: Iterable[tuple[str, Any]],
+    publish: Callable[[Name, Any], bool],
+    pairs: Iterable[tuple[Name, Any]],
     *,
     max_workers: int,
     progress: Callable[[int, int], None] | None,
@@ -24,10 +25,10 @@ def publish_many(
         publish: publishes one message; called in several threads.
         max_workers: how many threads at most.
     """
-    streams: dict[str, list[tuple[int, Any]]] = {}
+    streams: dict[str, list[tuple[int, Name, Any]]] = {}
     total = 0
     for index, (stream, message) in enumerate(pairs):
-        streams.setdefault(stream, []).append((index, message))
+        streams.setdefault(_key(stream), []).append((index, stream, message))
         total += 1
     if not total:
         return []
@@ -35,8 +36,8 @@ def publish_many(
     finished: queue.SimpleQueue[tuple[int, bool | BaseException]] = queue.SimpleQueue()
     stopped = threading.Event()
 
-    def work(stream: str) -> None:
-        for index, message in streams[stream]:
+    def work(key: str) -> None:
+        for index, stream, message in streams[key]:
             if stopped.is_set():
                 return
             try:
@@ -46,8 +47,8 @@ def publish_many(
 
     with ThreadPoolExecutor(min(max_workers, len(streams)), "tambur-publish") as executor:
         try:
-            for stream in streams:
-                executor.submit(work, stream)
+            for key in streams:
+                executor.submit(work, key)
             for done in range(1, total + 1):
                 index, outcome = finished.get()
                 if not isinstance(outcome, (bool, TamburError)):
@@ -60,3 +61,11 @@ def publish_many(
             executor.shutdown(cancel_futures=True)
             raise
     return outcomes
+
+
+def _key(stream: object) -> str:
+    """What the names of one stream have in common; publishing to an invalid one says what is wrong."""
+    try:
+        return check_destination(stream)
+    except InvalidNameError:
+        return ""

@@ -126,15 +126,15 @@ class App:
     def __post_init__(self) -> None:
         for name in ("api_key", "app_id"):
             try:
-                check_credential_name(name, getattr(self, name))
+                object.__setattr__(self, name, check_credential_name(name, getattr(self, name)))
             except ConfigurationError as error:
                 raise _SettingError(name, str(error).removeprefix(name).lstrip()) from None
+        _require(not isinstance(self.secrets, (str, bytes)), "secrets", "must be a tuple of secrets")
         _require(self.secrets, "secrets", "must hold at least one secret")
-        for secret in self.secrets:
-            try:
-                check_secret(secret)
-            except ConfigurationError as error:
-                raise _SettingError("secrets", f"holds one that cannot be: {error}") from None
+        try:
+            object.__setattr__(self, "secrets", tuple(check_secret(secret) for secret in self.secrets))
+        except ConfigurationError as error:
+            raise _SettingError("secrets", f"holds one that cannot be: {error}") from None
         for origin in self.allowed_origins or ():
             _require(
                 _ORIGIN.fullmatch(origin),

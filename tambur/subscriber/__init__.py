@@ -163,12 +163,14 @@ class Subscriber:
             SubscriberClosedError: if the connection is lost; so do all the commands.
             SubscriberTimeoutError: if the answer takes too long; so do all the commands.
         """
-        self._command("subscribe", check_stream(stream))
+        stream = check_stream(stream)
+        self._command("subscribe", stream)
         self._streams[stream] = {}
 
     def unsubscribe(self, stream: str) -> None:
         """Receive nothing more of a stream. Its modes are disabled, too."""
-        self._command("unsubscribe", check_stream(stream))
+        stream = check_stream(stream)
+        self._command("unsubscribe", stream)
         self._streams.pop(stream, None)
 
     def enable_auth(self, stream: str, token: AuthToken) -> None:
@@ -210,13 +212,15 @@ class Subscriber:
         self._command("direct", check_stream(stream), check_user_id(to_user_id), message)
 
     def _enable(self, mode: Mode, stream: str, user_id: str | None, token: str | Callable[..., str]) -> None:
+        stream = check_stream(stream)
         users = () if user_id is None else (user_id,)
-        signed = token if isinstance(token, str) else token(check_stream(stream), *users, self.subscriber_id)
-        self._command("set_mode", mode.value, check_stream(stream), *users, signed)
+        signed = token if isinstance(token, str) else token(stream, *users, self.subscriber_id)
+        self._command("set_mode", mode.value, stream, *users, signed)
         self._streams[stream][mode] = _Mode(user_id, token)
 
     def _disable(self, mode: Mode, stream: str) -> None:
-        self._command("unset_mode", mode.value, check_stream(stream))
+        stream = check_stream(stream)
+        self._command("unset_mode", mode.value, stream)
         self._streams[stream].pop(mode, None)
 
     def _command(self, word: str, *arguments: str) -> None:

@@ -49,7 +49,8 @@ def test_a_stream_may_be_called_almost_anything(stream: str) -> None:
         ("a\x7f", r"'\\x7f' at position 1"),
         ("\x85", "control"),
         ("\ud800", "surrogate"),
-        (b"bytes", "must be a str, not bytes"),
+        (b"\xff", "must be UTF-8: b'\\\\xff'"),
+        (["s"], r"must be a str, not list: \['s'\]"),
         (None, "must be a str, not NoneType"),
     ],
 )
@@ -59,7 +60,7 @@ def test_what_no_stream_may_be_called_is_refused_with_the_rule(stream: Any, rule
 
 
 @pytest.mark.parametrize("check", [check_user_id, check_subscriber_id])
-@pytest.mark.parametrize("bad", ["", "a:b", ":", "x" * 201, "\n", 7])
+@pytest.mark.parametrize("bad", ["", "a:b", ":", "x" * 201, "\n", b"a:b", b"", None, ["7"]])
 def test_an_id_may_not_hold_a_colon(check: Any, bad: Any) -> None:
     assert check("x" * 200) == "x" * 200
     assert check("private") == "private"

@@ -127,7 +127,6 @@ REJECTED = [
     ("400 Bad Request", RejectedError, False),
     ("421 Misdirected", RejectedError, False),
     ("500 Oops", RejectedError, True),
-    ("201 Created", RejectedError, True),
     ("302 Found", RejectedError, False),
     ("304 Not Modified", RejectedError, False),
 ]

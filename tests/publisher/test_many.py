@@ -42,7 +42,7 @@ def test_streams_are_published_to_at_once() -> None:
     everybody = threading.Barrier(5)
 
     class Waiting(RecordingTambur):
-        def publish(self, stream: str, message: Any, **_: Any) -> bool:
+        def publish(self, stream: Any, message: Any, **_: Any) -> bool:
             everybody.wait(10)
             return super().publish(stream, message)
 
@@ -64,7 +64,7 @@ def test_what_progress_raises_ends_it_and_nothing_more_is_begun(error: type[Base
 
 def test_an_error_that_is_not_ours_is_raised() -> None:
     class Broken(RecordingTambur):
-        def publish(self, stream: str, message: Any, **_: Any) -> bool:
+        def publish(self, stream: Any, message: Any, **_: Any) -> bool:
             raise ZeroDivisionError
 
     with Broken() as broken, pytest.raises(ZeroDivisionError):

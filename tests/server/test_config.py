@@ -129,6 +129,17 @@ def test_a_mistake_is_answered_with_file_line_and_rule(tmp_path: Path, text: str
     assert "hunter2" not in str(caught.value)
 
 
+def test_an_app_made_in_python_takes_the_credentials_of_a_publisher() -> None:
+    app = App(b"k", 7, (b"hunter2", 12345))  # type: ignore[arg-type]
+    assert (app.api_key, app.app_id, app.secrets) == ("k", "7", ("hunter2", "12345"))
+
+
+def test_one_secret_that_is_not_in_a_tuple_is_refused() -> None:
+    """Each of its characters would be a secret."""
+    with pytest.raises(ConfigurationError, match="must be a tuple of secrets"):
+        App("k", "a", "hunter2")  # type: ignore[arg-type]
+
+
 def test_a_mistake_in_a_long_file_is_found_in_time(tmp_path: Path) -> None:
     apps = "".join(APP.replace('"a"', f'"a{i}"') for i in range(1000))
     with pytest.raises(ConfigurationError, match="line 4005: unknown setting 'x'"):
