@@ -1,0 +1,40 @@
+"""How the tests are laid out: what several modules share is in tests/support."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+
+def imported_test_modules(source: str) -> list[str]:
+    """Find what a module imports that only pytest may import."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(alias.name for alias in node.names)]
+        else:
+            continue
+        found += [name for name in names if name.rpartition(".")[2].startswith("test_")]
+    return found
+
+
+def test_no_test_module_imports_another() -> None:
+    found = {
+        str(path.relative_to(TESTS)): names
+        for path in TESTS.rglob("*.py")
+        if (names := imported_test_modules(path.read_text("utf-8")))
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "line", ["from .test_hub import Client", "from . import test_hub", "import tests.server.test_hub as hub"]
+)
+def test_an_import_of_a_test_module_is_found(line: str) -> None:
+    assert len(imported_test_modules(line)) == 1
