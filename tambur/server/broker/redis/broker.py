@@ -373,8 +373,10 @@ class _Server:
             "password": url.password,
             "protocol": 2,
             **patient,
-            **(url.tls or {}),
         }
+        if url.tls is not None:
+            # Not every release of redis-py checks these by itself.
+            settings |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True, **url.tls}
         self._sentinels: list[Any] = []
         if url.service is None:
             host, port = url.hosts[0]

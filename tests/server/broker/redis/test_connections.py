@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +89,55 @@ def test_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         assert not deliver(f"rediss://{host}?ssl_ca_certs={authority}")  # Redis asks for a certificate, too
         assert not deliver(f"rediss://{host}")
         assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
+
+
+class TlsRecorder:
+    """A server with a certificate for one host that keeps what clients send once they trust it."""
+
+    def __init__(self, authority: trustme.CA, host: str) -> None:
+        self.received = b""
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert(host).configure_cert(self._context)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                try:
+                    with self._context.wrap_socket(connection, server_side=True) as secure:
+                        self.received += secure.recv(65536)
+                except OSError:
+                    continue  # the client refused the certificate
+
+    def end(self) -> bytes:
+        """Stop, and return all that was received."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+        return self.received
+
+
+@pytest.mark.parametrize(("host", "is_trusted"), [("127.0.0.1", True), ("redis.example", False)])
+def test_the_password_goes_to_a_server_with_a_certificate_for_its_host_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, host: str, is_trusted: bool
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    redis = TlsRecorder(authority, host)
+    try:
+        assert not deliver(f"rediss://:hunter2@127.0.0.1:{redis.port}?ssl_ca_certs={tmp_path / 'ca.pem'}")
+    finally:
+        received = redis.end()
+    assert (b"hunter2" in received) is is_trusted
+    assert (received == b"") is not is_trusted
+    assert ("CERTIFICATE_VERIFY_FAILED" in caplog.text) is not is_trusted
 
 
 def test_sentinels_say_where_redis_is(tmp_path: Path) -> None:
