@@ -13,6 +13,9 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import tambur
 
@@ -106,6 +109,23 @@ def test_requests_is_the_only_dependency_without_extras(wheel: Path) -> None:
         "metrics",
         "subscriber",
     }
+
+
+def test_ci_has_the_oldest_version_of_each_dependency(wheel: Path) -> None:
+    requirements = map(Requirement, metadata(wheel).get_all("Requires-Dist") or [])
+    oldest = {
+        canonicalize_name(requirement.name): Version(specifier.version)
+        for requirement in requirements
+        for specifier in requirement.specifier
+        if specifier.operator == ">="
+    }
+    lines = (ROOT / ".ci/oldest.txt").read_text("utf-8").splitlines()
+    pinned = {
+        canonicalize_name(name): Version(version)
+        for name, equals, version in (line.partition("==") for line in lines)
+        if equals
+    }
+    assert oldest.items() <= pinned.items()
 
 
 def test_the_metadata_say_what_it_is(wheel: Path) -> None:
