@@ -24,6 +24,10 @@ written for it still catch. No text of an exception holds a secret or a signatur
 
 from __future__ import annotations
 
+import errno
+import socket
+import ssl
+
 import requests
 
 
@@ -165,3 +169,43 @@ class SubscriberClosedError(SubscriberError, ConnectionError):
 
 class SubscriberTimeoutError(SubscriberError, TimeoutError):
     """Nothing arrived within the timeout."""
+
+
+_UNKNOWN_ISSUER = (18, 19, 20, 21)
+"""OpenSSL's codes for a certificate that no known authority has issued."""
+
+
+def explain_connection_error(error: BaseException, *, ca_variable: str = "") -> str:
+    """Say why a connection could not be made or broke, and what to check.
+
+    Parameters:
+        error: the exception of the socket or of TLS.
+        ca_variable: the environment variable that names a file of trusted certificate authorities.
+    """
+    match error:
+        case ConnectionRefusedError():
+            return "connection refused; is `tambur serve` running there?"
+        case socket.gaierror():
+            return f"cannot resolve the host name ({_reason(error)}); is it spelled correctly?"
+        case ssl.SSLCertVerificationError():
+            why = getattr(error, "verify_message", None) or _reason(error)
+            is_own = ca_variable and getattr(error, "verify_code", None) in _UNKNOWN_ISSUER
+            hint = f"; if you issued it, name your authority's file in {ca_variable}" if is_own else ""
+            return f"TLS failed: certificate verify failed: {why}{hint}"
+        case ssl.SSLError():
+            return f"TLS failed: {_reason(error)}; does the server use TLS on this port?"
+        case ConnectionResetError() if not error.strerror:
+            return "the server closed it"
+        case OSError() if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT):
+            return f"{_reason(error)}; is the host reachable from here?"
+        case _:
+            return _reason(error)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLError) and getattr(error, "reason", None):
+        return str(error.reason).replace("_", " ").lower()
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[:1].lower() + error.strerror[1:]
+    # Not its text, which may quote a proxy's URL and with it a password.
+    return type(error).__name__

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+import errno
 import inspect
+import os
 import pickle
+import socket
+import ssl
+from http.client import RemoteDisconnected
 
 import pytest
 import requests
@@ -73,3 +78,36 @@ def test_an_error_survives_a_job_queue(error: TamburError) -> None:
         assert type(other) is type(error)
         assert str(other) == "text"
         assert vars(other) == vars(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            OSError(errno.ECONNREFUSED, "Connection refused"),
+            "connection refused; is `tambur serve` running there?",
+        ),
+        (
+            socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+            "cannot resolve the host name (name or service not known); is it spelled correctly?",
+        ),
+        (
+            OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH)),
+            "no route to host; is the host reachable from here?",
+        ),
+        (
+            OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH)),
+            "network is unreachable; is the host reachable from here?",
+        ),
+        (
+            OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)),
+            "connection timed out; is the host reachable from here?",
+        ),
+        (OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)), "connection reset by peer"),
+        (RemoteDisconnected("Remote end closed connection without response"), "the server closed it"),
+        (ssl.SSLError(1, "[SSL] record layer failure"), "TLS failed: [SSL] record layer failure; does the server use TLS on this port?"),
+        (ValueError("http://user:password@proxy"), "ValueError"),
+    ],
+)  # fmt: skip
+def test_a_connection_error_says_why_and_what_to_check(error: Exception, text: str) -> None:
+    assert errors.explain_connection_error(error) == text

@@ -1,107 +1,27 @@
-"""One attempt to send a request: the pool of connections, and what may come instead of a 204.
-
-With :mod:`tambur.errors` the only place that knows what requests and urllib3 raise.
-"""
+"""One attempt to send a request, over a pool of connections."""
 
 from __future__ import annotations
 
-import email.utils
-import http.client
 import logging
 import os
 import re
-import ssl
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
 from http.cookiejar import DefaultCookiePolicy
-from typing import NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
 import requests
-import urllib3.exceptions
+import urllib3
+from requests.utils import select_proxy
 
-from ..errors import (
-    AppNotFoundError,
-    ConfigurationError,
-    ConnectionFailedError,
-    MessageTooLargeError,
-    PublishError,
-    RateLimitedError,
-    RejectedError,
-    TimedOutError,
-    UnauthorizedError,
-    UnavailableError,
-)
+from ..errors import ConfigurationError
 from .adapter import Adapter
-
-MAX_RETRY_AFTER_S = 10.0
-"""The longest wait that a server may ask for before a publish is given up instead, in seconds."""
+from .retries import FOREIGN_ERRORS, Failure, Route, broken, of_exception, of_response
 
 _MAX_REASON_BYTES = 2048
 
 logger = logging.getLogger("tambur")
-
-_REJECTIONS: dict[int, type[RejectedError]] = {
-    401: UnauthorizedError,
-    404: AppNotFoundError,
-    413: MessageTooLargeError,
-    429: RateLimitedError,
-    502: UnavailableError,
-    503: UnavailableError,
-    504: UnavailableError,
-}
-
-# What requests lets through: its own exceptions and, from a hostile answer, those of the layers below.
-_ERRORS = (
-    requests.RequestException,
-    urllib3.exceptions.HTTPError,
-    http.client.HTTPException,
-    OSError,
-    ValueError,
-)
-
-
-class Failure(NamedTuple):
-    """Why an attempt did not end with 204.
-
-    Attributes:
-        kind: the error that it becomes, if no other attempt follows.
-        text: for a person, without what :class:`RejectedError` adds.
-        summary: for a log line: the status, or what happened instead.
-        is_passing: whether sending the same request again may help.
-        is_undelivered: whether the server has certainly delivered nothing.
-        response: the answer, ``None`` if there was none.
-        retry_after: seconds, ``None`` if the server named none.
-    """
-
-    kind: type[PublishError]
-    text: str
-    summary: str
-    is_passing: bool
-    is_undelivered: bool
-    response: requests.Response | None = None
-    retry_after: float | None = None
-
-    def to_error(self, stream: str, attempts: int, *, may_have_been_delivered: bool) -> PublishError:
-        """Make what a publish raises."""
-        times = f" ({attempts} attempts)" if attempts > 1 else ""
-        text = f"publishing to {stream!r} failed: {self.text}{times}"
-        if self.response is None or not issubclass(self.kind, RejectedError):
-            return self.kind(
-                text, stream=stream, attempts=attempts, may_have_been_delivered=may_have_been_delivered
-            )
-        return self.kind(
-            text,
-            stream=stream,
-            attempts=attempts,
-            may_have_been_delivered=may_have_been_delivered,
-            response=self.response,
-            status=self.response.status_code,
-            reason=self.response.text.strip(),
-            retry_after=self.retry_after,
-        )
 
 
 class _Session(requests.Session):
@@ -132,7 +52,7 @@ class Sender:
             signed. Preparing each anew would cost more than signing it.
 
     Raises:
-        ConfigurationError: if requests cannot send to such a URL.
+        ConfigurationError: if requests cannot send to such a URL, or the proxy's URL is invalid.
     """
 
     def __init__(
@@ -149,10 +69,10 @@ class Sender:
         verify = None if settings.verify is True else settings.verify
         found = settings.merge_environment_settings(self.template.url, {}, None, verify, None)
         self._proxies, self._verify, self._cert = found["proxies"], found["verify"], found["cert"]
+        self._route = _route(self.template.url or "", self._proxies)
         self._pid = os.getpid()
         self._session = self._open()
         self._has_warned = False
-        self.server = urlsplit(self.template.url or "").netloc
 
     def _open(self) -> requests.Session:
         session = _Session()
@@ -192,20 +112,20 @@ class Sender:
                 proxies=self._proxies,
                 allow_redirects=False,
             )
-        except _ERRORS as error:
-            return _translate(error, timeouts, handled)
+        except FOREIGN_ERRORS as error:
+            return of_exception(error, self._route, timeouts, handled=handled)
         is_whole = _read_body(response, give_up_at=time.monotonic() + timeouts[1])
         if not 200 <= response.status_code < 300:
-            return _judge(response)
+            return of_response(response, self._route)
         if not is_whole:
-            return _broken("the answer ended early", passing=True)
+            return broken(self._route, "the answer ended early")
         if _is_html(response):
-            return _judge(response)
+            return of_response(response, self._route)
         if response.status_code != 204 and not self._has_warned:
             self._has_warned = True
             logger.warning(
                 "%s answers publishes with %d, a Tambur server with 204; is api_host correct?",
-                self.server,
+                self._route,
                 response.status_code,
             )
         return None
@@ -217,6 +137,32 @@ class Sender:
                 adapter.close()  # this process's copies of them; the parent's stay open
         self._session = self._open()
         self._pid = os.getpid()
+
+
+def _route(url: str, proxies: Any) -> Route:
+    server = urllib3.util.parse_url(url)
+    is_tls = server.scheme == "https"
+    proxy = select_proxy(url, proxies)
+    return Route(
+        server=f"{server.host}:{server.port or (443 if is_tls else 80)}",
+        is_tls=is_tls,
+        proxy=_proxy_address(proxy) if proxy else None,
+    )
+
+
+def _proxy_address(url: str) -> str:
+    """``host:port`` of a proxy, without user and password."""
+    try:
+        proxy = urllib3.util.parse_url(url if "://" in url else f"http://{url}")
+    except (ValueError, urllib3.exceptions.HTTPError):
+        proxy = urllib3.util.Url()
+    if not proxy.host:
+        # Nor does the text show it: what was meant for the password may stand anywhere in it.
+        raise ConfigurationError(
+            "the proxy's URL, in the environment or of the session, is invalid; it must be "
+            "http://[USER:PASSWORD@]HOST:PORT, reserved characters percent-encoded"
+        )
+    return proxy.host if proxy.port is None else f"{proxy.host}:{proxy.port}"
 
 
 def _read_body(response: requests.Response, *, give_up_at: float) -> bool:
@@ -233,7 +179,7 @@ def _read_body(response: requests.Response, *, give_up_at: float) -> bool:
             body += byte
             if len(body) >= _MAX_REASON_BYTES or time.monotonic() > give_up_at:
                 break
-    except _ERRORS:
+    except FOREIGN_ERRORS:
         is_whole = False
         body += b" (the answer breaks off here)"
     response.close()
@@ -253,102 +199,3 @@ def _is_html(response: requests.Response) -> bool:
     return bool(
         _HTML_START.match(response.content) or (is_declared and re.search(rb"<[!?a-zA-Z]", response.content))
     )
-
-
-def _judge(response: requests.Response) -> Failure:
-    status = response.status_code
-    retry_after = _parse_retry_after(response.headers.get("Retry-After"))
-    passing = status in (502, 503, 504) and (retry_after is None or retry_after <= MAX_RETRY_AFTER_S)
-    reason = response.text.strip()
-    if 300 <= status < 400:
-        reason = "a redirect, which is not followed; is the host right?"
-    elif 200 <= status < 300:
-        reason = f"not the 204 of a Tambur server, but an HTML page; is the host right? {reason[:200]}"
-    return Failure(
-        kind=_REJECTIONS.get(status, RejectedError),
-        text=f"the server answered {status}: {reason}",
-        summary=str(status),
-        is_passing=passing,
-        # 502 and 504 come from a proxy that does not know how far the request got, 503 also from a server
-        # that lost its broker before it had an answer; 500 and 2xx can be anything.
-        is_undelivered=300 <= status < 500,
-        response=response,
-        retry_after=retry_after,
-    )
-
-
-def _parse_retry_after(value: str | None) -> float | None:
-    """Seconds, of either form of RFC 9110 section 10.2.3; ``None`` if it has neither."""
-    if value is None:
-        return None
-    if value.strip().isascii() and value.strip().isdigit():
-        return float(value)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _translate(
-    error: Exception, timeouts: tuple[float, float], handled: BaseException | None = None
-) -> Failure:
-    """What an exception means. ``handled`` is the one that the caller is handling; it has no part in this."""
-    causes = list(_causes(error, handled))
-
-    def among(*types: type[BaseException]) -> bool:
-        return any(isinstance(cause, types) for cause in causes)
-
-    root = next((c for c in reversed(causes) if isinstance(c, OSError) and c.strerror), causes[-1])
-    because = root.strerror if isinstance(root, OSError) and root.strerror else type(root).__name__
-
-    def lost(text: str, *, passing: bool, undelivered: bool) -> Failure:
-        return Failure(ConnectionFailedError, text, text.partition(":")[0], passing, undelivered)
-
-    def late(text: str, *, passing: bool, undelivered: bool) -> Failure:
-        return Failure(TimedOutError, text, text, passing, undelivered)
-
-    if type(error) is OSError and error.errno is None:
-        # How requests says that there is no file at the path of the CA bundle or the certificate.
-        return lost(str(error), passing=False, undelivered=True)
-    if among(ssl.SSLError, urllib3.exceptions.SSLError, requests.exceptions.SSLError):
-        # A certificate or a protocol version will be no better the next time.
-        never_sent = among(ssl.SSLCertVerificationError)
-        return lost(f"TLS failed: {root}", passing=False, undelivered=never_sent)
-    by_proxy = among(urllib3.exceptions.ProxyError, requests.exceptions.ProxyError)
-    if by_proxy and (
-        among(urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
-        or any("Tunnel connection failed" in str(cause) for cause in causes)
-    ):
-        return lost(f"the proxy does not connect: {because}", passing=True, undelivered=True)
-    if among(urllib3.exceptions.ClosedPoolError):
-        return lost("the publisher was closed meanwhile", passing=True, undelivered=True)
-    if among(urllib3.exceptions.NewConnectionError):
-        text = f"no connection to the server: {because}; is it running, at this host and port?"
-        return lost(text, passing=True, undelivered=True)
-    # Behind NewConnectionError, which some versions of urllib3 derive from ConnectTimeoutError.
-    if among(requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError):
-        return late(f"no connection within {timeouts[0]:g} s", passing=True, undelivered=True)
-    if among(TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
-        # The caller's time is spent, so there is no second attempt.
-        return late(f"no answer within {timeouts[1]:g} s", passing=False, undelivered=False)
-    broken = among(
-        urllib3.exceptions.ProtocolError, requests.ConnectionError, http.client.HTTPException, OSError
-    )
-    return _broken(because, passing=broken)
-
-
-def _broken(because: str, *, passing: bool) -> Failure:
-    summary = "the connection broke before the answer"
-    return Failure(ConnectionFailedError, f"{summary}: {because}", summary, passing, is_undelivered=False)
-
-
-def _causes(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:
-    """An exception and what it wraps, from the outside in, but nothing that was there before."""
-    seen = {id(handled)}
-    waiting: list[object] = [error]
-    while waiting:
-        cause = waiting.pop(0)
-        if isinstance(cause, BaseException) and id(cause) not in seen:
-            seen.add(id(cause))
-            yield cause
-            waiting += [getattr(cause, "reason", None), *cause.args, cause.__cause__, cause.__context__]

@@ -6,7 +6,6 @@ import functools
 import json
 import logging
 import math
-import random
 import secrets
 import time
 import warnings
@@ -23,18 +22,15 @@ from ..errors import ConfigurationError, InvalidMessageError, TamburError
 from ..protocol import oauth as signing
 from ..protocol.names import Name, app_path, check_destination, stream_path
 from ..protocol.tokens import TokenSigner
-from .attempt import Failure, Sender
+from .attempt import Sender
 from .many import publish_many
+from .retries import with_retries
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 DEFAULT_HOST = "api.tambur.io"
 
-MAX_TOTAL_WAIT_S = 29.0
-"""How long a publish may wait between its attempts, all together, in seconds."""
-
-_FIRST_WAIT_S = 0.1
 _HEADERS = {
     "Content-Type": "application/x-www-form-urlencoded",
     "User-Agent": f"tambur-python/{__version__}",
@@ -236,18 +232,7 @@ class Tambur:
         timeouts = self._timeouts if timeout is None else _check_timeout(timeout)
         request = self.build_request(stream, text, int(time.time()), secrets.token_hex(16))
         started_at = time.monotonic()
-        waited_s = 0.0
-        failures: list[Failure] = []
-        while (failure := self._sender.send(request, timeouts)) is not None:
-            failures.append(failure)
-            # Doubled each time, and random so that clients that failed together don't return together.
-            wait_s = _FIRST_WAIT_S * 2 ** len(failures) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-            wait_s = max(wait_s, failure.retry_after or 0.0)
-            waited_s += wait_s
-            if not failure.is_passing or len(failures) > self._max_retries or waited_s > MAX_TOTAL_WAIT_S:
-                break
-            time.sleep(wait_s)
-        attempts = len(failures) + (failure is None)
+        attempts, failure = with_retries(lambda: self._sender.send(request, timeouts), self._max_retries)
         logger.debug(
             "publish to %r: %d bytes, %s, %.1f ms, attempts: %d",
             stream,
@@ -256,11 +241,9 @@ class Tambur:
             1000 * (time.monotonic() - started_at),
             attempts,
         )
-        if failure is None:
-            return True
-        raise failure.to_error(
-            stream, attempts, may_have_been_delivered=not all(f.is_undelivered for f in failures)
-        )
+        if failure is not None:
+            raise failure.to_error(stream, attempts)
+        return True
 
     def publish_many(
         self,

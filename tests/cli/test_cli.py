@@ -194,7 +194,9 @@ def test_publish_and_what_it_cannot_do(server: Server, url: str, stream: str) ->
     assert failed(run("publish", "s", "x", url=url.replace(APP_ID, "other")), "404: there is no app 'other'")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         nobody = f"http://k:s@127.0.0.1:{listener.getsockname()[1]}/app/a"
-    assert failed(run("publish", "s", "x", url=nobody), "Connection refused; is it running")
+    assert failed(
+        run("publish", "s", "x", url=nobody), "connection refused; is `tambur serve` running there?"
+    )
 
 
 def test_publish_takes_lines_from_stdin(server: Server, url: str, stream: str) -> None:
@@ -350,7 +352,9 @@ def test_doctor_says_what_is_wrong(url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     nobody = findings(f"http://{API_KEY}:{SECRET}@127.0.0.1:{port}/app/{APP_ID}")
-    assert "Connection refused; is it running, at this host and port?" in nobody
+    assert (
+        f"cannot connect to 127.0.0.1:{port}: connection refused; is `tambur serve` running there?" in nobody
+    )
     assert nobody.count("\n") == 1
     assert "TLS failed" in findings(url.replace("http:", "https:"))
     assert "FAILED  WebSocket: " in findings(url.replace(f"/app/{APP_ID}", "/app/other"))

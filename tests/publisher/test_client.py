@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import re
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 import requests_mock
 import responses
-from requests.adapters import HTTPAdapter
 
 import tambur as package
 from tambur import (
@@ -224,36 +219,6 @@ def test_a_publish_logs_one_line(caplog: pytest.LogCaptureFixture) -> None:
     assert re.fullmatch(r"publish to 'test': 2 bytes, 204, [\d.]+ ms, attempts: 2", line)
 
 
-def test_connections_are_kept() -> None:
-    with FaultyServer() as server, publisher(server) as tambur:
-        for _ in range(5):
-            tambur.publish("test", "x")
-        assert {request.connection for request in server.received} == {1}
-
-
-def test_close_closes_connections_though_an_error_of_theirs_is_kept() -> None:
-    with FaultyServer(faults.response("401 No")) as server:
-        tambur = publisher(server)
-        with pytest.raises(UnauthorizedError) as kept:
-            tambur.publish("test", "x")
-        tambur.publish("test", "y")
-        assert server.connections == 1
-        tambur.close()
-        assert server.closed.get(timeout=faults.TIMEOUT_S) == 1
-        assert kept.value.response is not None
-
-
-def test_publishing_after_close_opens_a_new_connection() -> None:
-    with FaultyServer() as server:
-        tambur = publisher(server)
-        tambur.publish("test", "x")
-        tambur.close()
-        assert server.closed.get(timeout=faults.TIMEOUT_S) == 1
-        tambur.publish("test", "x")
-        assert [request.connection for request in server.received] == [1, 2]
-        tambur.close()
-
-
 def test_32_threads_share_one_instance() -> None:
     with FaultyServer() as server, publisher(server) as tambur:
         start = threading.Barrier(32)
@@ -273,127 +238,6 @@ def test_32_threads_share_one_instance() -> None:
         assert server.connections <= 32
         nonces = {dict(parse_form(body))[b"oauth_nonce"] for body in server.bodies}
         assert len(nonces) == 32 * 20
-
-
-FORK = """
-import os, sys, requests
-from tambur import Tambur
-session = requests.Session() if sys.argv[2] == "lent" else None
-tambur = Tambur("key", "app", "s", sys.argv[1], session=session)
-tambur.publish("test", "before")
-child = os.fork()
-for i in range(20):
-    tambur.publish("test", "child" if child == 0 else "parent")
-if child == 0:
-    os._exit(0)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-@pytest.mark.parametrize("session", ["own", "lent"])
-def test_a_forked_child_publishes_while_its_parent_does(session: str) -> None:
-    with FaultyServer() as server:
-        subprocess.run([sys.executable, "-c", FORK, server.host, session], check=True, timeout=60)
-        by_connection: dict[int, set[bytes]] = {}
-        for request in server.received:
-            message = dict(parse_form(request.body))[b"message"]
-            by_connection.setdefault(request.connection, set()).add(message)
-        assert sorted(by_connection.values(), key=len) == [{b"child"}, {b"before", b"parent"}]
-        assert len(server.received) == 41
-
-
-def test_netrc_is_never_consulted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    netrc = tmp_path / "netrc"
-    netrc.write_text("default login someone password netrc-password\n")
-    monkeypatch.setenv("NETRC", str(netrc))
-    redirect = faults.response("301 Moved", "Location: http://127.0.0.1:1/elsewhere")
-    with FaultyServer(faults.ok, faults.response("401 No"), redirect) as server, publisher(server) as tambur:
-        tambur.publish("test", "x")
-        for status in (401, 301):
-            with pytest.raises(RejectedError) as caught:
-                tambur.publish("test", "x")
-            assert caught.value.status == status
-        assert all(b"authorization" not in request.head.lower() for request in server.received)
-        assert len(server.received) == 3
-
-
-def test_proxies_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    with FaultyServer() as proxy:
-        monkeypatch.setenv("http_proxy", f"http://{proxy.host}")
-        with Tambur("k", "a", "s", "tambur.example") as tambur:
-            tambur.publish("test", "x")
-        assert proxy.received[0].head.startswith(b"POST http://tambur.example/app/a/stream/test HTTP/1.1\r\n")
-        with FaultyServer() as server:
-            monkeypatch.setenv("no_proxy", "127.0.0.1")
-            with publisher(server) as tambur:
-                tambur.publish("test", "x")
-            assert len(server.received) == 1
-        assert len(proxy.received) == 1
-
-
-def test_a_lent_session_gives_its_proxies() -> None:
-    with FaultyServer() as proxy, requests.Session() as session:
-        session.proxies = {"http": f"http://{proxy.host}"}
-        Tambur("k", "a", "s", "tambur.example", session=session).publish("test", "x")
-        assert proxy.received[0].head.startswith(b"POST http://tambur.example/")
-
-
-class NotingAdapter(HTTPAdapter):
-    """Notes what it is told to verify, and whether it was closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sent_with: list[tuple[Any, Any]] = []
-        self.closed = False
-
-    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
-        self.sent_with.append((kwargs["verify"], kwargs["cert"]))
-        return super().send(*args, **kwargs)
-
-    def close(self) -> None:
-        self.closed = True
-        super().close()
-
-
-@pytest.mark.parametrize("verify", [True, False, "/a/ca-bundle"])
-def test_a_lent_session_is_used_and_left_as_it_was(
-    verify: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    certificate = tmp_path / "client.pem"
-    certificate.touch()
-    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
-    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
-    adapter = NotingAdapter()
-    with requests.Session() as session:
-        session.mount("http://", adapter)
-        session.headers["X-Own"] = "1"
-        session.verify = verify
-        session.cert = str(certificate)
-        session.auth = ("user", "password")
-        before = pickle.dumps(session)
-        with FaultyServer(faults.response("204 No Content", "Set-Cookie: a=b; Path=/")) as server:
-            with publisher(server, session=session) as tambur:
-                tambur.publish("test", "x")
-                tambur.publish("test", "x")
-            assert adapter.sent_with == [(verify, str(certificate))] * 2
-            assert not adapter.closed
-            assert pickle.dumps(session) == before
-            assert len(session.cookies) == 0
-            assert b"X-Own" not in server.received[0].head
-            assert b"Authorization" not in server.received[0].head
-            assert b"Cookie" not in server.received[1].head
-
-
-def test_a_ca_bundle_of_the_environment_does_not_overrule_a_lent_session(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/env/bundle")
-    adapter = NotingAdapter()
-    with FaultyServer() as server, requests.Session() as session:
-        session.mount("http://", adapter)
-        session.verify = False
-        publisher(server, session=session).publish("test", "x")
-    assert adapter.sent_with == [(False, None)]
 
 
 def test_the_request_is_built_without_sending_it() -> None:

@@ -1,14 +1,17 @@
-"""A server on a real socket that misbehaves as it is told, and remembers every byte that it was sent."""
+"""A server on a real socket that misbehaves on command, and keeps every request that it receives."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, TypeAlias
+
+from .certificate import Certificate
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 TIMEOUT_S = 10.0
@@ -69,10 +72,29 @@ drop = answer_and_close(b"")
 ok_then_close = answer_and_close(NO_CONTENT)
 
 
-class FaultyServer:
-    """Behaves once for each request, in the given order, then answers 204 for good."""
+def tls_context(certificate: Certificate) -> ssl.SSLContext:
+    """What a server with this certificate needs."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.both)
+    return context
 
-    def __init__(self, *behaviours: Behaviour) -> None:
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class FaultyServer:
+    """Behaves once for each request, in the given order, and then answers every request with 204.
+
+    Parameters:
+        tls: for a server with TLS; ``None`` for plain HTTP.
+    """
+
+    def __init__(self, *behaviours: Behaviour, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._behaviours: queue.SimpleQueue[Behaviour] = queue.SimpleQueue()
         for behaviour in behaviours:
             self._behaviours.put(behaviour)
@@ -120,6 +142,13 @@ class FaultyServer:
             thread.start()
 
     def _serve(self, connection: socket.socket, number: int) -> None:
+        if self._tls is not None:
+            self._open.discard(connection)
+            try:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            except OSError:  # it has closed the connection
+                return
+            self._open.add(connection)
         with connection, connection.makefile("rb") as reader:
             try:
                 while (request := _read_request(reader, number)) is not None:
