@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "testing": ("credentials", "loopback", "protocol", "publisher"),
 }
 PURE = (
-    "credentials", "protocol", "server.session", "server.broker.redis.presence", "server.broker.redis.scripts",
+    "credentials", "protocol", "server.history", "server.session", "server.broker.redis.presence", "server.broker.redis.scripts",
     "server.broker.redis.urls",
 )  # fmt: skip
 IMPURE = {

@@ -1,0 +1,93 @@
+"""Session keys: what lets a client continue the session of a lost connection. Section 7 of the protocol.
+
+A key is signed, not stored: any node that has the app's secrets can check it. What a signature cannot show,
+such as that a newer key was used, is the broker's to know.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import struct
+import uuid
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_FORM = struct.Struct(">16sIQQ")
+_TAG_BYTES = 16
+_KEY_LENGTH = -(-(_FORM.size + _TAG_BYTES) * 4 // 3)
+
+
+class SessionKey(NamedTuple):
+    """What a session key says.
+
+    Attributes:
+        subscriber_id: the identity that the session keeps, a UUID in lower case.
+        number: that of the key among those of its session, from 1; the server counts up. Below 2^32.
+        begun_ms: when the session began, in milliseconds since 1970.
+        issued_ms: when the key was issued, in milliseconds since 1970.
+    """
+
+    subscriber_id: str
+    number: int
+    begun_ms: int
+    issued_ms: int
+
+
+class SessionKeys:
+    """Signs and checks the session keys of one app.
+
+    Parameters:
+        api_key: of the app.
+        app_id: of the app.
+        secrets: those of the app, at least one. The first signs; a signature of any of them is right.
+        realm: where keys are valid, such as the epoch of one process. Keys of another realm are wrong.
+    """
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, api_key: str, app_id: str, secrets: Sequence[str], *, realm: bytes = b"") -> None:
+        # No name holds a NUL, so the fields cannot run into each other.
+        purpose = f"tambur session key\0{api_key}\0{app_id}\0".encode() + realm
+        self._keys = [hmac.digest(secret.encode(), purpose, "sha256") for secret in secrets]
+
+    def sign(self, key: SessionKey) -> str:
+        """Write a key as the text that the client keeps: characters of ``[A-Za-z0-9_-]``.
+
+        Raises:
+            ValueError: if the subscriber ID is no UUID in lower case.
+            struct.error: if a number is out of range.
+        """
+        identity = uuid.UUID(key.subscriber_id)
+        if str(identity) != key.subscriber_id:
+            raise ValueError(f"a subscriber ID must be a UUID in lower case, not {key.subscriber_id!r}")
+        data = _FORM.pack(identity.bytes, key.number, key.begun_ms, key.issued_ms)
+        tag = hmac.digest(self._keys[0], data, "sha256")[:_TAG_BYTES]
+        return base64.urlsafe_b64encode(data + tag).rstrip(b"=").decode("ascii")
+
+    def verify(self, text: str) -> SessionKey | None:
+        """Read a key.
+
+        Returns:
+            What it says, or ``None`` if :meth:`sign` has not made it for this app and realm. The
+            time taken does not tell how near it is. Whether the key is still valid is another question.
+        """
+        if len(text) != _KEY_LENGTH:
+            return None
+        try:
+            padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+            data = base64.b64decode(padded, b"-_", validate=True)
+        except (UnicodeEncodeError, binascii.Error):
+            return None
+        if base64.urlsafe_b64encode(data) != padded:
+            return None  # another spelling of the same bytes
+        content, tag = data[: _FORM.size], data[_FORM.size :]
+        # Every secret is tried, so that the time taken does not tell which of them was right.
+        right = [
+            hmac.compare_digest(hmac.digest(key, content, "sha256")[:_TAG_BYTES], tag) for key in self._keys
+        ]
+        if not any(right):
+            return None
+        identity, number, begun_ms, issued_ms = _FORM.unpack(content)
+        return SessionKey(str(uuid.UUID(bytes=identity)), number, begun_ms, issued_ms)

@@ -1,0 +1,215 @@
+"""Kept messages in the memory of a process: logs, what they have lost, and what may be claimed of them.
+
+docs/explanation/recovery.md explains the terms. Nothing here reads a clock: a place is a number that grows
+with every publication, and tells the time in microseconds since 1970.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect
+from collections.abc import Iterator
+
+from .broker import Publication
+
+ENTRY_BYTES = 192
+"""What an entry takes besides its event, in bytes."""
+
+LOG_BYTES = 400
+"""What a log takes besides its entries and twice its name, in bytes."""
+
+QUIET_SHARE = 4
+"""Logs that are known for their floor alone take at most this part of the bytes: a quarter.
+
+Subscribing to any name makes a log known, so without a limit of their own they could push out messages.
+"""
+
+
+class _Log:
+    """One log.
+
+    Attributes:
+        entries: oldest first.
+        floor: the highest place that the log may have lost.
+        needs: how many times :meth:`History.need` was called, and :meth:`History.release` was not.
+    """
+
+    __slots__ = ("entries", "floor", "needs")
+
+    def __init__(self, floor: int) -> None:
+        self.entries: list[Publication] = []
+        self.floor = floor
+        self.needs = 0
+
+
+class History:
+    """The logs of one budget, by name.
+
+    A log is *known* while it has messages, while it is needed, and for ``position_ttl`` after both ended.
+    In that time it is *quiet*. All logs that are not known share one floor.
+
+    Parameters:
+        max_messages: of one log; 0 keeps none.
+        ttl: for how long a message is kept, in microseconds.
+        max_bytes: of all logs with messages and all quiet ones together. Others belong to their subscribers.
+        position_ttl: for how long a log is quiet before it is forgotten, in microseconds.
+        floor: that of all logs at the beginning.
+    """
+
+    def __init__(
+        self, *, max_messages: int, ttl: int, max_bytes: int, position_ttl: int, floor: int = 0
+    ) -> None:
+        self._max_messages = max_messages
+        self._ttl = ttl
+        self._max_bytes = max_bytes
+        self._position_ttl = position_ttl
+        self._floor = floor
+        self._logs: dict[str, _Log] = {}
+        # Each log with messages once, with the place of its first message or of an earlier one.
+        self._oldest: list[tuple[int, str]] = []
+        self._kept_bytes = 0
+        # Each quiet log, with the time of its last change: the first one is forgotten first.
+        self._quiet: dict[str, int] = {}
+        self._quiet_bytes = 0
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes count towards the limit, by estimate."""
+        return self._kept_bytes + self._quiet_bytes
+
+    def __len__(self) -> int:
+        """How many logs are known."""
+        return len(self._logs)
+
+    def append(self, name: str, publication: Publication) -> None:
+        """Keep a message, whose place is above all that were given before."""
+        now = publication.place
+        self.tidy(now)
+        log = self._known(name)
+        if self._max_messages:
+            if not log.entries:
+                self._wake(name)
+                heapq.heappush(self._oldest, (now, name))
+                self._kept_bytes += _log_size(name)
+            log.entries.append(publication)
+            self._kept_bytes += _size(publication)
+            if len(log.entries) > self._max_messages:
+                self._lose(log, 1)
+        else:
+            log.floor = now
+            self._wake(name)
+            self._rest(name, log, now)
+        self._evict(now)
+
+    def since(self, name: str, place: int, now: int) -> list[Publication] | None:
+        """What was published to a log after a place, oldest first.
+
+        Returns:
+            ``None`` if something that came after the place may be lost.
+        """
+        self.tidy(now)
+        log = self._logs.get(name)
+        if place < (self._floor if log is None else log.floor):
+            return None
+        return [] if log is None else log.entries[bisect(log.entries, place, key=_place) :]
+
+    def newest_first(self, name: str, now: int) -> Iterator[Publication]:
+        """All kept messages of a log, from the newest to the oldest."""
+        self.tidy(now)
+        log = self._logs.get(name)
+        return iter(()) if log is None else reversed(log.entries)
+
+    def need(self, name: str, now: int) -> None:
+        """Have the log known from now on, whatever happens: it has a subscriber."""
+        self.tidy(now)
+        self._known(name).needs += 1
+        self._wake(name)
+
+    def release(self, name: str, now: int) -> None:
+        """Undo :meth:`need`."""
+        log = self._logs[name]
+        log.needs -= 1
+        self._rest(name, log, now)
+        self._evict(now)
+
+    def tidy(self, now: int) -> None:
+        """Drop the messages that have expired, and forget what has been quiet for long enough."""
+        expired = now - self._ttl
+        while (oldest := self._oldest_log()) is not None and self._oldest[0][0] <= expired:
+            self._lose_oldest(oldest, bisect(oldest.entries, expired, key=_place), now)
+        forgotten = now - self._position_ttl
+        while self._quiet and next(iter(self._quiet.values())) <= forgotten:
+            self._forget()
+
+    # Which logs are known, and as what.
+
+    def _known(self, name: str) -> _Log:
+        log = self._logs.get(name)
+        if log is None:
+            log = self._logs[name] = _Log(self._floor)
+        return log
+
+    def _wake(self, name: str) -> None:
+        """The log is quiet no more."""
+        if self._quiet.pop(name, None) is not None:
+            self._quiet_bytes -= _log_size(name)
+
+    def _rest(self, name: str, log: _Log, now: int) -> None:
+        """The log is quiet, if it has neither messages nor subscribers."""
+        if not log.entries and not log.needs:
+            self._quiet[name] = now
+            self._quiet_bytes += _log_size(name)
+
+    def _forget(self) -> None:
+        """Forget the log that has been quiet for the longest time."""
+        name = next(iter(self._quiet))
+        self._wake(name)
+        self._floor = max(self._floor, self._logs.pop(name).floor)
+
+    # What is lost.
+
+    def _oldest_log(self) -> _Log | None:
+        """The log that has the oldest message of all."""
+        while self._oldest:
+            place, name = self._oldest[0]
+            log = self._logs[name]
+            if log.entries[0].place == place:
+                return log
+            heapq.heapreplace(self._oldest, (log.entries[0].place, name))
+        return None
+
+    def _lose_oldest(self, log: _Log, count: int, now: int) -> None:
+        """Lose messages of the log that has the oldest one."""
+        self._lose(log, count)
+        if not log.entries:
+            _, name = heapq.heappop(self._oldest)
+            self._kept_bytes -= _log_size(name)
+            self._rest(name, log, now)
+
+    def _lose(self, log: _Log, count: int) -> None:
+        lost = log.entries[:count]
+        del log.entries[:count]
+        log.floor = lost[-1].place
+        self._kept_bytes -= sum(map(_size, lost))
+
+    def _evict(self, now: int) -> None:
+        """Lose the oldest of what there is too much of."""
+        while True:
+            if self._quiet_bytes * QUIET_SHARE > self._max_bytes:
+                self._forget()
+            elif self.bytes > self._max_bytes and (oldest := self._oldest_log()) is not None:
+                self._lose_oldest(oldest, 1, now)
+            else:
+                break
+
+
+def _place(publication: Publication) -> int:
+    return publication.place
+
+
+def _size(publication: Publication) -> int:
+    return len(publication.event) + ENTRY_BYTES
+
+
+def _log_size(name: str) -> int:
+    return LOG_BYTES + 2 * len(name)
