@@ -1,17 +1,10 @@
-"""What a server is told: dataclasses, and how a TOML file or the environment becomes them.
-
-The file is documented in docs/reference/configuration.md.
-"""
+"""The settings of a server, and their rules. docs/reference/configuration.md describes them."""
 
 from __future__ import annotations
 
 import dataclasses
 import ipaddress
 import re
-import sys
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,17 +17,12 @@ from ..protocol.tokens import TokenSigner
 from .broker import AppKey
 from .broker.redis.urls import parse_url
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 MAX_WORKERS = 1000
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
-class _SettingError(ConfigurationError):
+class SettingError(ConfigurationError):
     """One setting breaks a rule; ``key`` is its name in the table."""
 
     def __init__(self, key: str, rule: str) -> None:
@@ -42,9 +30,9 @@ class _SettingError(ConfigurationError):
         self.key = key
 
 
-def _require(condition: object, key: str, rule: str) -> None:
+def require(condition: object, key: str, rule: str) -> None:
     if not condition:
-        raise _SettingError(key, rule)
+        raise SettingError(key, rule)
 
 
 @dataclass(frozen=True)
@@ -63,6 +51,15 @@ class Limits:
             and other frames that are no whole command count, too.
         max_long_polling_subscribers: how many subscribers may poll at once.
         max_claims: how many publishes are remembered, to deliver each once.
+        heartbeat_s: how long an extended connection may be silent before it is sent a heartbeat.
+        session_ttl_s: for how long a session key is valid after it was issued.
+        session_max_s: how long after its beginning a session can be resumed at most.
+        position_ttl_s: for how long the position of a quiet stream is remembered, after its last message
+            and after its last subscriber left.
+        history_messages: how many messages of a stream are kept; 0 keeps none.
+        history_ttl_s: for how long a message is kept.
+        max_history_bytes: of the kept messages of an app, in one process or one Redis.
+        max_replay_bytes: of the messages that a client gets by asking for the newest ones.
         ping_interval_s: how often a connection is asked for a sign of life, and how long a poll waits.
         ping_timeout_s: after how long without a sign of life or a poll it is dropped.
         shutdown_timeout_s: how long a shutdown waits for connections to close.
@@ -77,6 +74,14 @@ class Limits:
     max_commands_per_s: float = 1000.0
     max_long_polling_subscribers: int = 10_000
     max_claims: int = 1_000_000
+    heartbeat_s: float = 15.0
+    session_ttl_s: float = 900.0
+    session_max_s: float = 86_400.0
+    position_ttl_s: float = 3600.0
+    history_messages: int = 1000
+    history_ttl_s: float = 120.0
+    max_history_bytes: int = 64 * 1024 * 1024
+    max_replay_bytes: int = 1024 * 1024
     ping_interval_s: float = 25.0
     ping_timeout_s: float = 60.0
     shutdown_timeout_s: int = 3
@@ -84,11 +89,20 @@ class Limits:
     def __post_init__(self) -> None:
         for limit in dataclasses.fields(self):
             value = getattr(self, limit.name)
-            _require(0 < value < float("inf"), limit.name, f"must be above 0 and finite, not {value!r}")
-        _require(
+            if limit.name == "history_messages":
+                require(value >= 0, limit.name, f"must be at least 0, not {value!r}")
+            else:
+                require(0 < value < float("inf"), limit.name, f"must be above 0 and finite, not {value!r}")
+        require(
             self.ping_timeout_s > self.ping_interval_s,
             "ping_timeout_s",
             f"must be above ping_interval_s ({self.ping_interval_s}), not {self.ping_timeout_s}",
+        )
+
+        require(
+            self.session_ttl_s <= self.session_max_s,
+            "session_ttl_s",
+            f"must be at most session_max_s ({self.session_max_s}), not {self.session_ttl_s}",
         )
 
     @property
@@ -100,6 +114,47 @@ class Limits:
     def max_frame_bytes(self) -> int:
         """Of a command: room for a message whose every byte is a JSON escape, and for its other fields."""
         return 6 * self.max_message_bytes + 8 * 1024
+
+
+@dataclass(frozen=True)
+class KeptStreams:
+    """What is kept of some streams of an app, in place of what the limits say: one ``[[apps.history]]``.
+
+    Attributes:
+        streams: a pattern for their names, in which ``*`` stands for any characters.
+        messages: how many messages of a stream are kept; 0 keeps none.
+        ttl_s: for how long a message is kept, in seconds.
+        max_bytes: of the kept messages of all these streams together.
+    """
+
+    streams: str
+    messages: int = Limits.history_messages
+    ttl_s: float = Limits.history_ttl_s
+    max_bytes: int = Limits.max_history_bytes
+
+    def __post_init__(self) -> None:
+        require(self.streams, "streams", "must not be empty")
+        require(self.messages >= 0, "messages", f"must be at least 0, not {self.messages!r}")
+        for name in ("ttl_s", "max_bytes"):
+            value = getattr(self, name)
+            require(0 < value < float("inf"), name, f"must be above 0 and finite, not {value!r}")
+
+    def matches(self, stream: str) -> bool:
+        """Whether a stream's name fits the pattern."""
+        # A regular expression with many stars could take very long for some names.
+        first, *others = self.streams.split("*")
+        if not others:
+            return stream == first
+        if not stream.startswith(first):
+            return False
+        position = len(first)
+        *middle, last = others
+        for part in middle:
+            found = stream.find(part, position)
+            if found < 0:
+                return False
+            position = found + len(part)
+        return len(stream) - position >= len(last) and stream.endswith(last)
 
 
 @dataclass(frozen=True)
@@ -122,27 +177,28 @@ class App:
     allowed_origins: tuple[str, ...] | None = None
     max_publishes_per_s: float | None = None
     long_polling: bool = True
+    history: tuple[KeptStreams, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("api_key", "app_id"):
             try:
                 object.__setattr__(self, name, check_credential_name(name, getattr(self, name)))
             except ConfigurationError as error:
-                raise _SettingError(name, str(error).removeprefix(name).lstrip()) from None
-        _require(not isinstance(self.secrets, (str, bytes)), "secrets", "must be a tuple of secrets")
-        _require(self.secrets, "secrets", "must hold at least one secret")
+                raise SettingError(name, str(error).removeprefix(name).lstrip()) from None
+        require(not isinstance(self.secrets, (str, bytes)), "secrets", "must be a tuple of secrets")
+        require(self.secrets, "secrets", "must hold at least one secret")
         try:
             object.__setattr__(self, "secrets", tuple(check_secret(secret) for secret in self.secrets))
         except ConfigurationError as error:
-            raise _SettingError("secrets", f"holds one that cannot be: {error}") from None
+            raise SettingError("secrets", f"holds one that cannot be: {error}") from None
         for origin in self.allowed_origins or ():
-            _require(
+            require(
                 _ORIGIN.fullmatch(origin),
                 "allowed_origins",
                 f"takes origins such as 'https://www.example.com', lower-case, not {origin!r}",
             )
         rate = self.max_publishes_per_s
-        _require(
+        require(
             rate is None or 0 < rate < float("inf"),
             "max_publishes_per_s",
             f"must be above 0 and finite, not {rate!r}",
@@ -197,50 +253,48 @@ class Config:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        _require(self.apps, "apps", "must hold at least one app")
+        require(self.apps, "apps", "must hold at least one app")
         keys = [app.key for app in self.apps]
         for key in keys:
-            _require(
-                keys.count(key) == 1, "apps", f"holds the app {key.app_id!r} twice with the same api_key"
-            )
-        _require(self.host, "host", "must not be empty")
-        _require(0 <= self.port <= 65535, "port", f"must be 0 to 65535, not {self.port}")
-        _require(
+            require(keys.count(key) == 1, "apps", f"holds the app {key.app_id!r} twice with the same api_key")
+        require(self.host, "host", "must not be empty")
+        require(0 <= self.port <= 65535, "port", f"must be 0 to 65535, not {self.port}")
+        require(
             self.metrics_port is None or 1 <= self.metrics_port <= 65535,
             "metrics_port",
             f"must be 1 to 65535, not {self.metrics_port}",
         )
-        _require(
+        require(
             self.metrics_port is None or self.metrics_port + self.workers - 1 <= 65535,
             "metrics_port",
             f"must leave a port for each of {self.workers} workers, from {self.metrics_port} up to 65535",
         )
-        _require(self.tls_key is None or self.tls_cert is not None, "tls_key", "needs a tls_cert")
+        require(self.tls_key is None or self.tls_cert is not None, "tls_key", "needs a tls_cert")
         try:
             broker = parse_url(self.broker)
         except ConfigurationError as error:
-            raise _SettingError("broker", str(error).removeprefix("the broker ")) from None
-        _require(
+            raise SettingError("broker", str(error).removeprefix("the broker ")) from None
+        require(
             1 <= self.workers <= MAX_WORKERS, "workers", f"must be 1 to {MAX_WORKERS}, not {self.workers}"
         )
-        _require(
+        require(
             self.workers == 1 or broker is not None,
             "workers",
             f"must be 1, not {self.workers}, with the broker 'memory://': that is the memory of one process, "
             "and subscribers of another would miss what is published to it; a 'redis://' connects many",
         )
-        _require(
+        require(
             1 <= self.node_timeout_s < float("inf"),
             "node_timeout_s",
             f"must be at least 1 and finite, not {self.node_timeout_s!r}",
         )
-        _require(
+        require(
             0 <= self.join_window_ms <= 1000,
             "join_window_ms",
             f"must be 0 to 1000, not {self.join_window_ms!r}",
         )
         for host in self.public_hosts:
-            _require(
+            require(
                 is_host(host) and host == host.lower(),
                 "public_hosts",
                 f"takes host or host:port, lower-case, not {host!r}",
@@ -269,119 +323,6 @@ class Config:
         Raises:
             ConfigurationError: naming the file, the line and the rule.
         """
-        path = Path(path)
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"cannot read {path}: {error}") from None
-        try:
-            tables = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigurationError(f"{path}: {error}") from None
-        return _Reader(path, text).config(tables)
+        from .config_file import read  # noqa: PLC0415 - it needs these classes
 
-
-class _Reader:
-    """Turns parsed tables into dataclasses; knows the text, to say in which line a mistake stands."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        self._path = path
-        self._lines = text.splitlines()
-
-    def config(self, tables: dict[str, Any]) -> Config:
-        allowed = {"server", "limits", "apps"}
-        for name in tables:
-            if name not in allowed:
-                raise self._mistake((name,), f"unknown table {name!r}; the tables are {_list(allowed)}")
-        apps = tables.get("apps", [])
-        if not isinstance(apps, list) or not all(isinstance(app, dict) for app in apps):
-            raise self._mistake(("apps",), "apps must be an array of tables, each headed [[apps]]")
-        settings = {
-            "apps": tuple(self._build(App, app, ("apps", i)) for i, app in enumerate(apps)),
-            "limits": self._build(Limits, tables.get("limits", {}), ("limits",)),
-        }
-        config: Config = self._build(Config, tables.get("server", {}), ("server",), settings)
-        return config
-
-    def _build(
-        self,
-        cls: type[Any],
-        table: object,
-        path: tuple[str | int, ...],
-        others: Mapping[str, Any] = types.MappingProxyType({}),
-    ) -> Any:
-        if not isinstance(table, dict):
-            raise self._mistake(path, f"{path[0]} must be a table, headed [{path[0]}]")
-        hints = typing.get_type_hints(cls)
-        fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in others}
-        values = dict(others)
-        for key, value in table.items():
-            if key not in fields:
-                raise self._mistake((*path, key), f"unknown setting {key!r}; known here are {_list(fields)}")
-            try:
-                values[key] = _convert(key, value, hints[key])
-            except _SettingError as error:
-                raise self._mistake((*path, key), str(error)) from None
-        for name, known in fields.items():
-            required = known.default is dataclasses.MISSING and known.default_factory is dataclasses.MISSING
-            if required and name not in values:
-                raise self._mistake(path, f"{name} is missing")
-        try:
-            return cls(**values)
-        except _SettingError as error:
-            inner = (error.key,) if error.key in others else (*path, error.key)
-            raise self._mistake(inner, str(error)) from None
-
-    def _mistake(self, path: tuple[str | int, ...], rule: str) -> ConfigurationError:
-        return ConfigurationError(f"{self._path}, line {self._line(path)}: {rule}")
-
-    def _line(self, path: tuple[str | int, ...]) -> int:
-        """The line where the statement begins that gives the value at ``path``.
-
-        Of what is not there at all, the line of the table that it should be in, or else the first.
-        """
-        while path and not self._holds(len(self._lines), path):
-            path = path[:-1]
-        low, high = 1, max(1, len(self._lines))
-        while path and low < high:
-            middle = (low + high) // 2
-            if self._holds(middle, path):
-                high = middle
-            else:
-                low = middle + 1
-        return low
-
-    def _holds(self, count: int, path: tuple[str | int, ...]) -> bool:
-        """Whether the first ``count`` lines, and the rest of a value that spans lines, give ``path`` one."""
-        for end in range(count, len(self._lines) + 1):
-            try:
-                value: Any = tomllib.loads("\n".join(self._lines[:end]) + "\n")
-            except tomllib.TOMLDecodeError:
-                continue
-            try:
-                for step in path:
-                    value = value[step]
-            except LookupError:
-                return False
-            return True
-        return False
-
-
-def _list(names: typing.Iterable[str]) -> str:
-    return ", ".join(sorted(names))
-
-
-def _convert(key: str, value: object, hint: Any) -> Any:
-    """Check a TOML value against the annotation of its field."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    # TOML has no null: a setting that may be None is None by being absent.
-    (wanted,) = (option for option in options if option is not type(None))
-    if wanted is float and type(value) in (int, float):
-        return float(typing.cast(float, value))
-    if wanted in (int, str, bool) and type(value) is wanted:
-        return value
-    if typing.get_origin(wanted) is tuple and isinstance(value, list) and all(type(v) is str for v in value):
-        return tuple(value)
-    names = {float: "a number", int: "an integer", str: "a string", bool: "true or false"}
-    found = f", not {value!r}" if key != "secrets" else ""
-    raise _SettingError(key, f"must be {names.get(wanted, 'an array of strings')}{found}")
+        return read(Path(path))

@@ -13,6 +13,7 @@ from tambur import ConfigurationError
 from tambur.credentials import Credentials
 from tambur.server import App, Config, Limits
 from tambur.server.broker.redis.urls import parse_url
+from tambur.server.config import KeptStreams
 
 from ..support import documentation
 
@@ -50,6 +51,37 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         node_timeout_s=5.0,
         limits=Limits(max_message_bytes=1, ping_interval_s=1.0, ping_timeout_s=1.5),
     )
+
+
+def test_what_is_kept_of_streams_can_be_given_for_each_app(tmp_path: Path) -> None:
+    text = APP + (
+        "[[apps.history]]\nstreams = 'room-*'\nmessages = 200\nttl_s = 86400\nmax_bytes = 1024\n"
+        "[[apps.history]]\nstreams = '*'\nmessages = 0\n"
+        "[[apps]]\napi_key = 'k'\napp_id = 'b'\nsecrets = ['s']\n"
+    )
+    first, second = load(tmp_path, text).apps
+    assert first.history == (KeptStreams("room-*", 200, 86400.0, 1024), KeptStreams("*", 0))
+    assert second.history == ()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fitting", "others"),
+    [
+        ("room-*", ["room-", "room-1", "room-*", "room-\n"], ["room", "a room-1", "Room-1"]),
+        ("*", ["", "x"], []),
+        ("room", ["room"], ["rooms", "a room", ""]),
+        ("*-eu", ["-eu", "a-eu", "-eu-eu"], ["-eu-", "eu"]),
+        ("a*b*c", ["abc", "a-b-b-c", "abcbc"], ["ab", "acb", "abcd"]),
+        ("aa*aa", ["aaaa", "aa-aa"], ["aaa", "aa"]),
+        ("**", ["", "x"], []),
+        ("r.[a-z]*", ["r.[a-z]1"], ["r.a", "rxa"]),
+    ],
+)
+def test_only_a_star_in_a_pattern_stands_for_something_else(
+    pattern: str, fitting: list[str], others: list[str]
+) -> None:
+    kept = KeptStreams(pattern)
+    assert [name for name in [*fitting, *others] if kept.matches(name)] == fitting
 
 
 MISTAKES = [
@@ -116,6 +148,28 @@ MISTAKES = [
     (APP + 'allowed_origins = ["www.example.com"]\n', "line 5: allowed_origins takes origins such as"),
     (APP + 'allowed_origins = ["https://h/path"]\n', "line 5: allowed_origins takes origins such as"),
     (APP + "max_publishes_per_s = 0\n", "line 5: max_publishes_per_s must be above 0 and finite, not 0.0"),
+    (APP + "[[apps.history]]\nmessages = 1\n", "line 5: streams is missing"),
+    (APP + "[[apps.history]]\nstreams = ''\n", "line 6: streams must not be empty"),
+    (APP + "[[apps.history]]\nstreams = '*'\nmessages = -1\n", "line 7: messages must be at least 0, not -1"),
+    (
+        APP + "[[apps.history]]\nstreams = '*'\nttl_s = 0\n",
+        "line 7: ttl_s must be above 0 and finite, not 0.0",
+    ),
+    (
+        APP + "[[apps.history]]\nstreams = '*'\nmax_bytes = 0\n",
+        "line 7: max_bytes must be above 0 and finite, not 0",
+    ),
+    (
+        APP + "[[apps.history]]\nstream = '*'\n",
+        "line 6: unknown setting 'stream'; known here are max_bytes, messages",
+    ),
+    (APP + "history = 3\n", "line 5: history must be an array of tables, each headed [[apps.history]]"),
+    (APP + "[apps.history]\nstreams = '*'\n", "line 5: history must be an array of tables"),
+    ("[limits]\nhistory_messages = -1\n" + APP, "line 2: history_messages must be at least 0, not -1"),
+    (
+        "[limits]\nsession_max_s = 60\n" + APP,
+        "line 1: session_ttl_s must be at most session_max_s (60.0), not 900.0",
+    ),
     (APP + "long_polling = 'no'\n", "line 5: long_polling must be true or false, not 'no'"),
 ]
 
@@ -197,10 +251,13 @@ def documented(section: str) -> dict[str, str]:
     return dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize(("section", "cls"), [("[server]", Config), ("[limits]", Limits), ("[[apps]]", App)])
+@pytest.mark.parametrize(
+    ("section", "cls"),
+    [("[server]", Config), ("[limits]", Limits), ("[[apps]]", App), ("[[apps.history]]", KeptStreams)],
+)
 def test_every_setting_is_documented_with_its_default(section: str, cls: Any) -> None:
     rows = documented(section)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in ("apps", "limits")}
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in ("apps", "limits", "history")}
     assert set(rows) == set(fields)
     words = {
         "required": dataclasses.MISSING,

@@ -1,0 +1,154 @@
+"""Reads a configuration from a TOML file, and names the line of a mistake in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigurationError
+from .config import App, Config, KeptStreams, Limits, SettingError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def read(path: Path) -> Config:
+    """Read a file of the form that docs/reference/configuration.md describes.
+
+    Raises:
+        ConfigurationError: naming the file, the line and the rule.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from None
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+    return _Reader(path, text).config(tables)
+
+
+class _Reader:
+    """Turns parsed tables into dataclasses; knows the text, to say in which line a mistake stands."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path = path
+        self._lines = text.splitlines()
+
+    def config(self, tables: dict[str, Any]) -> Config:
+        allowed = {"server", "limits", "apps"}
+        for name in tables:
+            if name not in allowed:
+                raise self._mistake((name,), f"unknown table {name!r}; the tables are {_list(allowed)}")
+        apps = tables.get("apps", [])
+        if not isinstance(apps, list) or not all(isinstance(app, dict) for app in apps):
+            raise self._mistake(("apps",), "apps must be an array of tables, each headed [[apps]]")
+        settings = {
+            "apps": tuple(self._app(app, ("apps", i)) for i, app in enumerate(apps)),
+            "limits": self._build(Limits, tables.get("limits", {}), ("limits",)),
+        }
+        config: Config = self._build(Config, tables.get("server", {}), ("server",), settings)
+        return config
+
+    def _app(self, table: dict[str, Any], path: tuple[str | int, ...]) -> App:
+        history = table.get("history", [])
+        if not isinstance(history, list) or not all(isinstance(kept, dict) for kept in history):
+            rule = "history must be an array of tables, each headed [[apps.history]]"
+            raise self._mistake((*path, "history"), rule)
+        kept = tuple(self._build(KeptStreams, kept, (*path, "history", i)) for i, kept in enumerate(history))
+        app: App = self._build(App, table, path, {"history": kept})
+        return app
+
+    def _build(
+        self,
+        cls: type[Any],
+        table: object,
+        path: tuple[str | int, ...],
+        others: Mapping[str, Any] = types.MappingProxyType({}),
+    ) -> Any:
+        if not isinstance(table, dict):
+            raise self._mistake(path, f"{path[0]} must be a table, headed [{path[0]}]")
+        hints = typing.get_type_hints(cls)
+        fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in others}
+        values = dict(others)
+        for key, value in table.items():
+            if key in others:  # has been read
+                continue
+            if key not in fields:
+                known = _list({*fields, *others.keys() & table.keys()})
+                raise self._mistake((*path, key), f"unknown setting {key!r}; known here are {known}")
+            try:
+                values[key] = _convert(key, value, hints[key])
+            except SettingError as error:
+                raise self._mistake((*path, key), str(error)) from None
+        for name, field in fields.items():
+            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            if required and name not in values:
+                raise self._mistake(path, f"{name} is missing")
+        try:
+            return cls(**values)
+        except SettingError as error:
+            inner = (error.key,) if error.key in others else (*path, error.key)
+            raise self._mistake(inner, str(error)) from None
+
+    def _mistake(self, path: tuple[str | int, ...], rule: str) -> ConfigurationError:
+        return ConfigurationError(f"{self._path}, line {self._line(path)}: {rule}")
+
+    def _line(self, path: tuple[str | int, ...]) -> int:
+        """The line where the statement begins that gives the value at ``path``.
+
+        Of what is not there at all, the line of the table that it should be in, or else the first.
+        """
+        while path and not self._holds(len(self._lines), path):
+            path = path[:-1]
+        low, high = 1, max(1, len(self._lines))
+        while path and low < high:
+            middle = (low + high) // 2
+            if self._holds(middle, path):
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def _holds(self, count: int, path: tuple[str | int, ...]) -> bool:
+        """Whether the first ``count`` lines, and the rest of a value that spans lines, give ``path`` one."""
+        for end in range(count, len(self._lines) + 1):
+            try:
+                value: Any = tomllib.loads("\n".join(self._lines[:end]) + "\n")
+            except tomllib.TOMLDecodeError:
+                continue
+            try:
+                for step in path:
+                    value = value[step]
+            except LookupError:
+                return False
+            return True
+        return False
+
+
+def _list(names: typing.Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _convert(key: str, value: object, hint: Any) -> Any:
+    """Check a TOML value against the annotation of its field."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    # TOML has no null: a setting that may be None is None by being absent.
+    (wanted,) = (option for option in options if option is not type(None))
+    if wanted is float and type(value) in (int, float):
+        return float(typing.cast(float, value))
+    if wanted in (int, str, bool) and type(value) is wanted:
+        return value
+    if typing.get_origin(wanted) is tuple and isinstance(value, list) and all(type(v) is str for v in value):
+        return tuple(value)
+    names = {float: "a number", int: "an integer", str: "a string", bool: "true or false"}
+    found = f", not {value!r}" if key != "secrets" else ""
+    raise SettingError(key, f"must be {names.get(wanted, 'an array of strings')}{found}")
