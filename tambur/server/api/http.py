@@ -19,6 +19,7 @@ from ..config import Config
 from ..counters import Counts
 from ..logs import line
 from ..transports.jsonp import parse_caller, refuse_page
+from ..transports.refusal import UNKNOWN_APP, host_not_allowed
 from .publish import Publishing, RefusedError, Target
 
 _CORS = {"Access-Control-Allow-Origin": "*"}  # the 2012 browser publisher posts cross-origin
@@ -55,9 +56,9 @@ def make_app(
         names = split_subscribe_path(request.scope["raw_path"])
         app = apps.get(AppKey(*names)) if names is not None else None
         if names is None or app is None:
-            return PlainTextResponse("there is no such app here\n", 404)
-        if (refused := refuse_page(app, request)) is not None:
-            return refused
+            return UNKNOWN_APP.answer()
+        if (refusal := refuse_page(app, request)) is not None:
+            return refusal.answer()
         caller = parse_caller(request)
         if isinstance(caller, Response):
             return caller
@@ -170,5 +171,4 @@ class _HostCheck:
         if host.lower() in self._public_hosts or scope["path"] == _HEALTH:
             await self._app(scope, receive, send)
         else:
-            refused = RefusedError(421, f"{host!r} is not among this server's public_hosts")
-            await _refusal(refused, debug=False)(scope, receive, send)
+            await host_not_allowed(host).answer()(scope, receive, send)

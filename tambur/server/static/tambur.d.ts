@@ -19,9 +19,10 @@ declare namespace tambur {
   }
 
   /**
-   * A connection to one app. It connects by itself, by WebSocket or, where that fails, by long polling; a
-   * lost connection is made again after a growing wait, and its streams are subscribed again. When the user
-   * leaves the page it ends, and on going back to the page it is made again.
+   * A connection to one app. It connects by itself: by WebSocket or, where that fails, by long polling. After
+   * a connection is lost it connects again, with growing pauses, and subscribes to its streams again. After a
+   * refusal that would not change, such as a wrong key, it closes. It disconnects when the user leaves the page,
+   * and connects again when the user goes back to it.
    */
   interface Connection {
     readonly api_key: string;
@@ -30,13 +31,10 @@ declare namespace tambur {
     readonly subscriber_id: string | null;
     /** Called each time that the connection is made, and at once if it is when assigned. */
     ready: ((this: Connection, connection: Connection) => void) | null;
-    /** Called when the connection is closed, or given up after `max_retries`. */
+    /** Called when the page closes the connection, when the server refuses it, and after `max_retries`. */
     onclose: ((this: Connection, connection: Connection) => void) | null;
-    /**
-     * Called when an attempt to connect fails, when the connection is lost, with what the server refuses, and
-     * with what a handler threw. Default: console.error.
-     */
-    onerror: ((error: Error | TamburError) => void) | null;
+    /** Called with each error that is not thrown; its `code` says which. Default: console.error. */
+    onerror: ((error: TamburError) => void) | null;
     /**
      * Asked for a token when a mode is enabled without one, and after a reconnect, when the modes that were
      * enabled are to be so again. The user of presence and direct is the one that they were enabled for.
@@ -90,17 +88,64 @@ declare namespace tambur {
     direct_msg(user: string, text: string): void;
   }
 
-  /** Misuse, which is thrown, or a refusal by the server, which `onerror` gets. */
+  /** Why the server refuses a connection. These close it. */
+  type Refusal =
+    /** The server has no app with this `api_key` and `app_id`. */
+    | "unknown_app"
+    /** The app has `allowed_origins`, and the page's origin is not one of them. */
+    | "origin_not_allowed"
+    /** The server has `public_hosts`, and the connection's host is not one of them. */
+    | "host_not_allowed";
+
+  /** Why the server refuses a command. Only `"unavailable"` is tried again. */
+  type Result =
+    | "already_subscribed"
+    | "not_subscribed"
+    | "invalid_token"
+    | "mode_already_enabled"
+    | "mode_not_enabled"
+    | "invalid_stream"
+    | "invalid_user_id"
+    | "message_too_large"
+    | "too_many_streams"
+    /** The server cannot reach its broker. */
+    | "unavailable";
+
+  type Code =
+    | Refusal
+    | Result
+    /** No connection was made, and the server gave no reason. The next attempt follows. */
+    | "cannot_connect"
+    /** The connection ended. The next attempt follows. */
+    | "connection_lost"
+    /** `ontoken` failed; `cause` is what it threw. */
+    | "no_token"
+    /** A handler of the page threw an error; `cause` is that error. */
+    | "handler_failed"
+    /** The server did not understand a command. */
+    | "malformed_command"
+    /** The server sent something that is not JSON. */
+    | "invalid_frame"
+    /** Thrown: an argument is missing, or has the wrong type. */
+    | "invalid_argument"
+    /** Thrown: the connection or the stream is not in a state for that. */
+    | "invalid_state";
+
+  /** Misuse, which is thrown, or a failure, which `onerror` receives. */
   interface TamburError extends Error {
+    /** What happened, for programs. A newer server may send other codes than these. */
+    readonly code: Code | (string & {});
+    /** What caused it, if anything else did. */
+    readonly cause?: unknown;
     /** The refused command, such as `"set_mode"`; null otherwise. */
     readonly command: string | null;
-    /** The server's word for the refusal, such as `"invalid_token"`; null otherwise. */
+    /** The server's answer to that command, which is also the `code`; null otherwise. */
     readonly result: string | null;
     /** The name of the stream that it was about; null otherwise. */
     readonly stream: string | null;
   }
 
-  const TamburError: { new (message: string): TamburError; prototype: TamburError };
+  const TamburError: { new (message: string, fields: { code: string }): TamburError; prototype: TamburError };
 
   const Connection: {
     new (options: Options): Connection;

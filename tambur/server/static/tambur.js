@@ -26,11 +26,12 @@ var tambur = (() => {
   const script = document.currentScript;
   const origin = script && script.src ? new URL(script.src) : window.location;
 
-  /** Something was used in a way that it cannot be, or the server refused a command. */
+  /** The page misused something, the connection failed, or the server refused something: `code` says which. */
   class TamburError extends Error {
-    constructor(message, { command = null, result = null, stream = null, cause = undefined } = {}) {
+    constructor(message, { code, command = null, result = null, stream = null, cause } = {}) {
       super(message, { cause });
       this.name = "TamburError";
+      this.code = code;
       this.command = command;
       this.result = result;
       this.stream = stream;
@@ -42,8 +43,20 @@ var tambur = (() => {
     return Math.min(FIRST_WAIT_MS * 2 ** (failures - 1), MAX_WAIT_MS) * (0.5 + Math.random() / 2);
   }
 
-  function check(condition, message) {
-    if (!condition) throw new TamburError(message);
+  function check(condition, message, code = "invalid_state") {
+    if (!condition) throw new TamburError(message, { code });
+  }
+
+  /**
+   * Ask the server why it takes no connection. A page cannot see how a WebSocket or a script was refused, so this
+   * asks the balancer, which refuses for the same reasons. Null if the server gives no reason that will last.
+   */
+  async function fetchRefusal(url) {
+    const signal = AbortSignal.timeout(CONNECT_TIMEOUT_MS);
+    const options = { cache: "no-store", credentials: "omit", referrerPolicy: "origin", signal };
+    const answer = await fetch(`${url}?instance=0&callback=_`, options);
+    const code = answer.headers.get("Tambur-Refused");
+    return code && { code, reason: (await answer.text()).trim() };
   }
 
   // Transports. Each has send(text) and close(), and calls back: onframe(text or array) for what the server
@@ -257,6 +270,7 @@ var tambur = (() => {
       check(
         token !== undefined || this.#connection.ontoken,
         `${mode} takes a token, or the connection an ontoken that gets one`,
+        "invalid_argument",
       );
       const attempt = { user };
       this.#enabling.set(mode, attempt);
@@ -267,7 +281,7 @@ var tambur = (() => {
         (cause) => {
           if (this.#enabling.get(mode) === attempt) this.#enabling.delete(mode);
           const message = `no token for ${mode} on stream '${this.name}': ${cause}`;
-          this.#connection._report(new TamburError(message, { stream: this.name, cause }));
+          this.#connection._report(new TamburError(message, { code: "no_token", stream: this.name, cause }));
         },
       );
     }
@@ -362,11 +376,13 @@ var tambur = (() => {
     #failures = 0;
     #webSocketsPass = false;
     #timer = null;
+    // Another one for each attempt to connect; null while there is none.
+    #attempt = null;
     #closed = false;
 
     constructor(options) {
       for (const name of ["api_key", "app_id"]) {
-        check(typeof options[name] === "string" && options[name], `${name} must be a string`);
+        check(typeof options[name] === "string" && options[name], `${name} must be a string`, "invalid_argument");
       }
       this.api_key = options.api_key;
       this.app_id = options.app_id;
@@ -385,7 +401,7 @@ var tambur = (() => {
     // the browser would leave the socket open.
     #onpagehide = () => this.#reset();
     #onpageshow = ({ persisted }) => {
-      if (persisted && !this.#transport) this.#connect();
+      if (persisted && !this.#attempt) this.#connect();
     };
 
     #followPage(change) {
@@ -403,7 +419,7 @@ var tambur = (() => {
     }
 
     get_stream(name) {
-      check(typeof name === "string" && name, "a stream's name is a string that is not empty");
+      check(typeof name === "string" && name, "a stream's name is a string that is not empty", "invalid_argument");
       let stream = this.#streams.get(name);
       if (!stream) {
         stream = new Stream(this, name);
@@ -431,12 +447,13 @@ var tambur = (() => {
 
     #connect() {
       const handlers = { onframe: (frame) => this.#receive(frame), onlost: () => this.#lose() };
+      this.#attempt = {};
       // Every third attempt polls; every tenth where it cannot be but that the server is away, or that the
       // network is another one now.
       const round = this.#webSocketsPass ? 10 : 3;
       const polls = typeof WebSocket === "undefined" || this.#failures % round === round - 1;
       const Transport = polls ? LongPollTransport : WebSocketTransport;
-      this.#timer = setTimeout(() => this.#lose(), CONNECT_TIMEOUT_MS);
+      this.#timer = setTimeout(() => this.#retry(), CONNECT_TIMEOUT_MS);
       try {
         this.#transport = new Transport(this.#host, this.#path, this.#ssl, handlers);
       } catch (cause) {
@@ -448,7 +465,7 @@ var tambur = (() => {
     #reset() {
       clearTimeout(this.#timer);
       if (this.#transport) this.#transport.close();
-      this.#transport = null;
+      this.#transport = this.#attempt = null;
       this.subscriber_id = null;
       this.#pending.clear();
       const active = [...this.#streams.values()].filter((stream) => stream.active);
@@ -456,11 +473,33 @@ var tambur = (() => {
     }
 
     #lose(cause) {
-      const what = this._isOpen ? "lost the connection to" : "cannot connect to";
+      if (this._isOpen) return this.#retry();
+      this.#reset();
+      const attempt = (this.#attempt = {});
+      // Nothing else goes on with this attempt, but the page may close the connection meanwhile.
+      const unlessClosed = (next) => (value) => attempt === this.#attempt && next(value);
+      fetchRefusal(`${this.#ssl ? "https" : "http"}://${this.#host}${this.#path}`).then(
+        unlessClosed((refusal) => (refusal ? this.#giveUp(refusal) : this.#retry(cause))),
+        unlessClosed(() => this.#retry(cause)),
+      );
+    }
+
+    /** The server refused the connection, and will again: asking once more would not change that. */
+    #giveUp({ code, reason }) {
+      this.#reset();
+      this._report(new TamburError(`${this.#host} refused the connection: ${reason}`, { code }));
+      if (!this.#closed && !this.#attempt) this.close();
+    }
+
+    #retry(cause) {
+      const [code, what] = this._isOpen
+        ? ["connection_lost", "lost the connection to"]
+        : ["cannot_connect", "cannot connect to"];
       this.#reset();
       this.#failures += 1;
-      this._report(new TamburError(`${what} ${this.#host}${cause ? `: ${cause.message}` : ""}`, { cause }));
-      if (this.#closed || this.#transport) return; // the page has closed it, or reopened it, on hearing of this
+      const message = `${what} ${this.#host}${cause ? `: ${cause.message}` : ""}`;
+      this._report(new TamburError(message, { code, cause }));
+      if (this.#closed || this.#attempt) return; // the page closed or reopened the connection in its onerror
       if (this.#failures > this.#maxRetries) return this.close();
       this.#timer = setTimeout(() => this.#connect(), wait(this.#failures));
     }
@@ -471,7 +510,7 @@ var tambur = (() => {
       try {
         if (typeof frame === "string") array = JSON.parse(frame);
       } catch (cause) {
-        return this._report(new TamburError("the server sent something that is not JSON", { cause }));
+        return this._report(new TamburError("the server sent something that is not JSON", { code: "invalid_frame", cause }));
       }
       const [word, ...rest] = Array.isArray(array) ? array : [];
       if (word === "ack") this.#acknowledge(...rest);
@@ -489,7 +528,10 @@ var tambur = (() => {
     }
 
     #acknowledge(handle, result) {
-      if (handle === 0) return this._report(new TamburError(`the server did not understand: ${result}`, { result }));
+      if (handle === 0) {
+        const message = `the server did not understand: ${result}`;
+        return this._report(new TamburError(message, { code: "malformed_command", result }));
+      }
       const pending = this.#pending.get(handle);
       this.#pending.delete(handle);
       if (!pending) return;
@@ -499,7 +541,7 @@ var tambur = (() => {
       else pending.onrefused?.();
       const stream = pending.stream.name;
       const message = `the server refused ${command} on stream '${stream}': ${result}`;
-      this._report(new TamburError(message, { command, result, stream }));
+      this._report(new TamburError(message, { code: result, command, result, stream }));
     }
 
     /** The server cannot do it at the moment: ask again after a growing wait, if the connection is still the same. */
@@ -524,7 +566,8 @@ var tambur = (() => {
       const text = JSON.stringify([command, handle, ...rest]);
       if (this.#transport instanceof LongPollTransport && encodeURIComponent(text).length > MAX_POLLED_COMMAND) {
         const message = `the ${command} on stream '${stream.name}' is too long for long polling`;
-        this._report(new TamburError(message, { command, result: "message_too_large", stream: stream.name }));
+        const result = "message_too_large";
+        this._report(new TamburError(message, { code: result, command, result, stream: stream.name }));
         return onrefused?.();
       }
       this.#pending.set(handle, { array, stream, onok, onrefused, attempts });
@@ -536,8 +579,10 @@ var tambur = (() => {
       if (typeof handler !== "function") return;
       try {
         handler.apply(self, args);
-      } catch (error) {
-        this._report(error);
+      } catch (cause) {
+        const isOurs = cause instanceof TamburError;
+        const message = cause instanceof Error ? cause.message : String(cause);
+        this._report(isOurs ? cause : new TamburError(message, { code: "handler_failed", cause }));
       }
     }
 

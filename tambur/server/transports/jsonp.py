@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from ..config import App
+from .refusal import Refusal, origin_not_allowed
 
 # Both are written into a script, so nothing that could be more than a name and a number gets through.
 _CALLBACK = re.compile(r"[A-Za-z_$][A-Za-z0-9_$.]{0,99}")
@@ -43,25 +44,24 @@ def empty_answer() -> Response:
     return Response(b"", headers=_HEADERS)
 
 
-def refuse_page(app: App, request: Request) -> Response | None:
+def refuse_page(app: App, request: Request) -> Refusal | None:
     """Check the page that loads a script against the app's ``allowed_origins``.
 
     A script tag sends a ``Referer`` and no ``Origin``; ``fetch`` sends an ``Origin``. Each one that is sent
     must be allowed, and one of them must be sent: a page can suppress its ``Referer``.
 
     Returns:
-        A 403, or ``None`` if the page may subscribe.
+        ``None`` if the page may subscribe.
     """
     if app.allowed_origins is None:
         return None
     headers = request.headers
     origins = headers.getlist("origin") + [_origin_of(referer) for referer in headers.getlist("referer")]
     if not origins:
-        reason = "the request has neither an Origin nor a Referer header, and this app has allowed_origins"
-        return PlainTextResponse(f"{reason}\n", 403)
+        return origin_not_allowed(None)
     for origin in origins:
         if not app.allows_origin(origin):
-            return PlainTextResponse(f"pages of {origin!a:.100} may not subscribe to this app\n", 403)
+            return origin_not_allowed(origin)
     return None
 
 

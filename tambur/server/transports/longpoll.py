@@ -24,6 +24,7 @@ from ..connection import Connection
 from ..hub import Batch, Hub
 from ..logs import line
 from .jsonp import empty_answer, parse_caller, refuse_page
+from .refusal import LONG_POLLING_OFF, UNKNOWN_APP
 
 _PATH = re.compile(rb"/comet(/[^/]+/[^/]+)(?:/([^/]+))?")
 
@@ -42,7 +43,7 @@ class LongPolls:
         self._config = config
         self._hub = hub
         self._broker = broker
-        self._apps = {app.key: app for app in config.apps if app.long_polling}
+        self._apps = {app.key: app for app in config.apps}
         self._subscribers: dict[tuple[AppKey, str], _Subscriber] = {}
 
     @property
@@ -60,11 +61,13 @@ class LongPolls:
         names = split_subscribe_path(path[1]) if path is not None else None
         app = self._apps.get(AppKey(*names)) if names is not None else None
         if path is None or app is None:
-            return PlainTextResponse("there is no such app here, or it has no long polling\n", 404)
+            return UNKNOWN_APP.answer()
+        if not app.long_polling:
+            return LONG_POLLING_OFF.answer()
         if request.method != "GET":
             return PlainTextResponse("poll with GET\n", 405, {"Allow": "GET"})  # a HEAD would lose a message
-        if (refused := refuse_page(app, request)) is not None:
-            return refused
+        if (refusal := refuse_page(app, request)) is not None:
+            return refusal.answer()
         caller = parse_caller(request)
         if isinstance(caller, Response):
             return caller

@@ -22,6 +22,7 @@ from ..connection import Connection
 from ..hub import Batch, Hub
 from ..logs import line
 from .reading import SharedBufferProtocol
+from .refusal import UNKNOWN_APP, Refusal, host_not_allowed, origin_not_allowed
 
 CLOSE_TIMEOUT_S = 1.0
 """How long a closed connection may take to send what is unsent and to say goodbye, in seconds."""
@@ -190,17 +191,22 @@ class WebSocket(SharedBufferProtocol):
         public_hosts = self._context.config.public_hosts
         host, origin = _header(request.headers, "Host"), _header(request.headers, "Origin")
         if public_hosts and (host or "").lower() not in public_hosts:
-            return self._protocol.reject(421, f"{host!r} is not among this server's public_hosts\n")
+            return self._reject(host_not_allowed(host or ""))
         if not (_header(request.headers, "Sec-WebSocket-Key") or "").isascii():
             # Some releases of websockets take this for a failure of their own.
             return self._protocol.reject(400, "Sec-WebSocket-Key must be base64\n")
         path = split_subscribe_path(_raw_path(request))
         app = self._context.apps.get(AppKey(*path)) if path is not None else None
         if app is None:
-            return self._protocol.reject(404, "there is no such app here; subscribe at /API_KEY/APP_ID\n")
+            return self._reject(UNKNOWN_APP)
         if not app.allows_origin(origin):
-            return self._protocol.reject(403, f"pages of {origin!r} may not subscribe to this app\n")
+            return self._reject(origin_not_allowed(origin))
         return None
+
+    def _reject(self, refusal: Refusal) -> Response:
+        response = self._protocol.reject(refusal.status, f"{refusal.reason}\n")
+        response.headers.update(refusal.headers)
+        return response
 
     # Frames.
 

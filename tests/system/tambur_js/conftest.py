@@ -10,7 +10,9 @@ from selenium.webdriver import Chrome
 from tambur.server import Server
 from tests.support.browser import page
 
-from .page import HTML, Page, opened
+pytest.register_assert_rewrite("tests.system.tambur_js.page")
+
+from .page import HTML, Page, opened  # noqa: E402 - after that, so that its assertions show the values
 
 TRANSPORTS = ["WebSocket", "long polling"]
 

@@ -32,15 +32,6 @@ def test_a_closed_connection_can_be_reopened(browser: Page, tambur: Tambur, stre
     browser.wait_log("me", "closed", [stream, "onmessage", "again"])
 
 
-def test_an_app_that_there_is_not_reaches_onerror_and_onclose(browser: Page, server: Server) -> None:
-    browser.run(
-        "connect('me', [], arguments[0]); me.onclose = () => me.log.push('closed')",
-        {"api_key": API_KEY, "app_id": "none", "max_retries": 1},
-    )
-    host = server.url.removeprefix("http://")
-    browser.wait_log("me", *[["error", f"cannot connect to {host}"]] * 2, "closed")
-
-
 def test_a_reconnect_subscribes_again_and_asks_for_fresh_tokens(
     driver: Chrome, transport: str, stream: str
 ) -> None:

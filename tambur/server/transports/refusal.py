@@ -1,0 +1,57 @@
+"""Why a subscriber is refused, in a form that tambur.js can read: sections 5 and 6 of the protocol."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from starlette.responses import PlainTextResponse, Response
+
+# A page cannot read the answer to its WebSocket handshake. So tambur.js asks the balancer after a failure,
+# and reads the code from this header, which no proxy sends by itself.
+_CODE_HEADER = "Tambur-Refused"
+
+
+class Refusal(NamedTuple):
+    """A refusal that lasts until someone changes the page or the server's configuration.
+
+    Attributes:
+        status: the HTTP status.
+        code: for programs, such as ``"unknown_app"``.
+        reason: for people.
+    """
+
+    status: int
+    code: str
+    reason: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that let a page of any origin read the code."""
+        return {
+            _CODE_HEADER: self.code,
+            "Access-Control-Allow-Origin": "*",
+            "Access-Control-Expose-Headers": _CODE_HEADER,
+            "Cache-Control": "no-store",
+        }
+
+    def answer(self) -> Response:
+        """Make the HTTP answer, with the reason as plain text."""
+        return PlainTextResponse(f"{self.reason}\n", self.status, self.headers)
+
+
+UNKNOWN_APP = Refusal(404, "unknown_app", "there is no such app here; check the api_key and the app_id")
+LONG_POLLING_OFF = Refusal(404, "long_polling_off", "this app has no long polling")
+
+
+def host_not_allowed(host: str) -> Refusal:
+    """The request is for another host than the server's ``public_hosts``."""
+    return Refusal(421, "host_not_allowed", f"{host!r} is not among this server's public_hosts")
+
+
+def origin_not_allowed(origin: str | None) -> Refusal:
+    """The page's origin is not among the app's ``allowed_origins``; ``None`` if the request names no page."""
+    if origin is None:
+        reason = "the request has neither an Origin nor a Referer header, and this app has allowed_origins"
+    else:
+        reason = f"pages of {origin!a:.100} may not subscribe to this app"
+    return Refusal(403, "origin_not_allowed", reason)
