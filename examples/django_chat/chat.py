@@ -1,11 +1,11 @@
-"""A chat with rooms, on Django and Tambur: who is here, direct messages, and notes that only admins see."""
+"""A chat with rooms, on Django and Tambur: presence, direct messages, and notes that only admins see."""
 
 from __future__ import annotations
 
 import logging
 
 from django.contrib.auth.decorators import login_required
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.contrib.auth.views import LoginView, LogoutView
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
@@ -19,16 +19,25 @@ from tambur import InvalidNameError, PublishError, Tambur
 MAX_CHARACTERS = 2000
 """Of one message."""
 
-# Each room is a stream of its name. True: only admins may enter.
+# True: only admins may enter.
 ROOMS = {"lobby": False, "garden": False, "staff": True}
+
+# Each room has two streams: one of its name, and one with this suffix, whose messages only admins receive.
+FOR_ADMINS = "-admins"
 
 logger = logging.getLogger(__name__)
 tambur = Tambur.from_env()
 
 
 def may_enter(user: AbstractBaseUser | AnonymousUser, room: str) -> bool:
-    """The rule for everything that follows: what is not allowed here is forbidden."""
-    return user.is_authenticated and room in ROOMS and (user.is_staff or not ROOMS[room])
+    """Decide who may see a room and speak in it. What this does not allow is forbidden."""
+    return isinstance(user, User) and room in ROOMS and (user.is_staff or not ROOMS[room])
+
+
+def may_join(user: AbstractBaseUser | AnonymousUser, stream: str) -> bool:
+    """Decide who gets a token for a stream."""
+    room = stream.removesuffix(FOR_ADMINS)
+    return isinstance(user, User) and may_enter(user, room) and (room == stream or user.is_staff)
 
 
 @login_required
@@ -53,10 +62,10 @@ def say(request: HttpRequest, name: str) -> HttpResponse:
     to, text = request.POST.get("to"), request.POST.get("text", "").strip()
     if to not in ("everybody", "admins") or not 0 < len(text) <= MAX_CHARACTERS:
         return HttpResponseBadRequest()
-    # Whoever knows a stream's name can subscribe to it. What goes to "auth:" takes a token, which admins get.
-    stream = f"auth:{name}" if to == "admins" or ROOMS[name] else name
+    # Anyone with the page's key can subscribe to any stream, but "auth:" messages arrive only with a token.
+    stream = name + FOR_ADMINS if to == "admins" else name
     try:
-        tambur.publish(stream, {"from": request.user.get_username(), "to": to, "text": text})
+        tambur.publish(f"auth:{stream}", {"from": request.user.get_username(), "to": to, "text": text})
     except PublishError:
         logger.exception("a message was not published")
         return HttpResponse(status=503)
@@ -67,16 +76,16 @@ def say(request: HttpRequest, name: str) -> HttpResponse:
 def tambur_token(request: HttpRequest) -> HttpResponse:
     form, user = request.POST, request.user
     mode, stream, subscriber_id = form.get("mode"), form.get("stream", ""), form.get("subscriber_id", "")
-    if not may_enter(user, stream):
+    if not may_join(user, stream):
         raise PermissionDenied
     try:
-        # The user of the token is the one of the session, whatever else the request holds.
-        if mode == "presence":
+        # The user comes from the session, never from the request.
+        if mode == "auth":
+            token = tambur.generate_auth_token(stream, subscriber_id)
+        elif mode == "presence":
             token = tambur.generate_presence_token(stream, user.get_username(), subscriber_id)
         elif mode == "direct":
             token = tambur.generate_direct_token(stream, user.get_username(), subscriber_id)
-        elif mode == "auth" and user.is_staff:
-            token = tambur.generate_auth_token(stream, subscriber_id)
         else:
             raise PermissionDenied
     except InvalidNameError as error:

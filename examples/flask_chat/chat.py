@@ -1,4 +1,4 @@
-"""A chat with rooms, on Flask and Tambur: who is here, direct messages, and notes that only admins see."""
+"""A chat with rooms, on Flask and Tambur: presence, direct messages, and notes that only admins see."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ class User(NamedTuple):
     is_admin: bool = False
 
 
-# A user's name is his user id for Tambur, so it may hold no ":".
+# A user's name is also the user id for Tambur, so it must not contain ":".
 USERS = {
     name: User(name, **fields)
     for name, fields in json.loads((Path(__file__).parent / "demo_users.json").read_text("utf-8")).items()
 }
 NOBODY = User("", generate_password_hash(secrets.token_hex(32)))
 
-# Each room is a stream of its name. True: only admins may enter.
+# True: only admins may enter.
 ROOMS = {"lobby": False, "garden": False, "staff": True}
+
+# Each room has two streams: one of its name, and one with this suffix, whose messages only admins receive.
+FOR_ADMINS = "-admins"
 
 app = Flask(__name__)
 app.config.update(
@@ -44,13 +47,19 @@ tambur = Tambur.from_env()
 
 
 def may_enter(user: User | None, room: str) -> bool:
-    """The rule for everything that follows: what is not allowed here is forbidden."""
+    """Decide who may see a room and speak in it. What this does not allow is forbidden."""
     return user is not None and room in ROOMS and (user.is_admin or not ROOMS[room])
+
+
+def may_join(user: User | None, stream: str) -> bool:
+    """Decide who gets a token for a stream."""
+    room = stream.removesuffix(FOR_ADMINS)
+    return user is not None and may_enter(user, room) and (room == stream or user.is_admin)
 
 
 @app.template_global()
 def csrf_token() -> str:
-    """What a form of another site cannot know."""
+    """A secret of the session, which a form on another site cannot know."""
     token: str = session.setdefault("csrf_token", secrets.token_urlsafe())
     return token
 
@@ -67,7 +76,7 @@ def look_who_asks() -> None:
 @app.route("/login", methods=["GET", "POST"])
 def login() -> ResponseReturnValue:
     if request.method == "POST":
-        # Also for a name that nobody has a hash is compared, so that the time taken does not tell who exists.
+        # An unknown name also costs a comparison, so that the time taken does not reveal which users exist.
         user = USERS.get(request.form.get("username", ""), NOBODY)
         if check_password_hash(user.password_hash, request.form.get("password", "")):
             session.clear()
@@ -111,10 +120,10 @@ def say(name: str) -> ResponseReturnValue:
     to, text = request.form.get("to"), request.form.get("text", "").strip()
     if to not in ("everybody", "admins") or not 0 < len(text) <= MAX_CHARACTERS:
         abort(400)
-    # Whoever knows a stream's name can subscribe to it. What goes to "auth:" takes a token, which admins get.
-    stream = f"auth:{name}" if to == "admins" or ROOMS[name] else name
+    # Anyone with the page's key can subscribe to any stream, but "auth:" messages arrive only with a token.
+    stream = name + FOR_ADMINS if to == "admins" else name
     try:
-        tambur.publish(stream, {"from": g.user.name, "to": to, "text": text})
+        tambur.publish(f"auth:{stream}", {"from": g.user.name, "to": to, "text": text})
     except PublishError:
         app.logger.exception("a message was not published")
         abort(503)
@@ -125,16 +134,16 @@ def say(name: str) -> ResponseReturnValue:
 def tambur_token() -> ResponseReturnValue:
     form = request.form
     mode, stream, subscriber_id = form.get("mode"), form.get("stream", ""), form.get("subscriber_id", "")
-    if not may_enter(g.user, stream):
+    if not may_join(g.user, stream):
         abort(403)
     try:
-        # The user of the token is the one of the session, whatever else the request holds.
-        if mode == "presence":
+        # The user comes from the session, never from the request.
+        if mode == "auth":
+            token = tambur.generate_auth_token(stream, subscriber_id)
+        elif mode == "presence":
             token = tambur.generate_presence_token(stream, g.user.name, subscriber_id)
         elif mode == "direct":
             token = tambur.generate_direct_token(stream, g.user.name, subscriber_id)
-        elif mode == "auth" and g.user.is_admin:
-            token = tambur.generate_auth_token(stream, subscriber_id)
         else:
             abort(403)
     except InvalidNameError as error:

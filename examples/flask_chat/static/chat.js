@@ -1,4 +1,4 @@
-/* A room: what the page does with tambur.js, which the Tambur server gave it. */
+/* The page of a room. It uses tambur.js, which comes from the Tambur server. */
 "use strict";
 
 const { apiKey, appId, room: roomName, user, tokenUrl } = document.body.dataset;
@@ -19,11 +19,13 @@ const compose = document.querySelector("#compose");
 const { to: receiver, text: input } = compose.elements;
 
 const connection = new tambur.Connection(apiKey, appId);
+// The messages of a room are "auth:" messages, so that only those who may enter receive them.
 const room = connection.get_stream(roomName);
-// Who is in the room, but for the user.
+const adminNotes = isAdmin ? connection.get_stream(`${roomName}-admins`) : null;
+// The other users in the room.
 const present = new Set();
 
-/** Ask the application for something; its answer, if it agrees. */
+/** Send a form to the application. Throws if the application refuses it. */
 async function post(url, fields) {
   const csrf = compose.querySelector("input[type=hidden]");
   const body = new URLSearchParams({ [csrf.name]: csrf.value, ...fields });
@@ -38,28 +40,36 @@ connection.onerror = (error) => {
   (isConnected() ? notice : state).textContent = error.message;
 };
 
-// Also after a reconnect, when everything begins anew.
+// Also called after a reconnect, when no mode is enabled.
 room.ready = () => {
   present.clear();
+  room.enable_auth();
   room.enable_presence(user);
   room.enable_direct(user);
-  if (isAdmin) room.enable_auth();
 };
-room.onenabled = room.ondisabled = () => {
-  state.textContent = isConnected() ? "" : "Connecting…";
-  showPeople();
-};
+room.onenabled = room.ondisabled = showState;
 room.onpresence = ([name, what]) => {
   if (what === "up") present.add(name);
   else present.delete(name);
   showPeople();
 };
-// Only the application publishes these, so they are what it makes.
-room.onmessage = room.onauth = (text) => show(JSON.parse(text));
+// Only the application publishes these, so their form is known.
+room.onauth = (text) => show(JSON.parse(text));
 room.ondirect = ([from, text]) => show({ from, to: `@${user}`, text });
 
+if (adminNotes) {
+  adminNotes.ready = () => adminNotes.enable_auth();
+  adminNotes.onenabled = adminNotes.ondisabled = showState;
+  adminNotes.onauth = (text) => show(JSON.parse(text));
+}
+
 function isConnected() {
-  return room.enabled_modes.length === (isAdmin ? 3 : 2);
+  return room.enabled_modes.length === 3 && (!adminNotes || adminNotes.enabled_modes.length === 1);
+}
+
+function showState() {
+  state.textContent = isConnected() ? "" : "Connecting…";
+  showPeople();
 }
 
 compose.addEventListener("submit", async (event) => {
@@ -83,11 +93,11 @@ async function send(message) {
   } else {
     await post(compose.action, { to: message.to, text: message.text });
   }
-  // The rest comes back from Tambur, as it does to everybody whom it is for.
+  // All other messages come back from Tambur, as they do to all other receivers.
   if (message.to.startsWith("@") || (message.to === "admins" && !isAdmin)) show(message);
 }
 
-/** Everything that came from somebody is put into the page as text, never as HTML. */
+/** Text from users goes into the page as text, never as HTML. */
 function element(name, text, ...children) {
   const made = document.createElement(name);
   made.append(text, ...children);
@@ -113,7 +123,7 @@ function showPeople() {
   const items = names.map((name) => element("li", name));
   if (isConnected()) items.unshift(element("li", `${user} (you)`));
   people.replaceChildren(...items);
-  // Who was chosen stays so, even if not here: a message meant for one must not go to everybody.
+  // The chosen user stays chosen after leaving: a message for one user must not go to everybody.
   const chosen = receiver.value;
   if (chosen.startsWith("@") && !names.includes(chosen.slice(1))) names.push(chosen.slice(1));
   others.replaceChildren(

@@ -133,9 +133,10 @@ class Site:
     def say(self, name: str | None, room: str, to: str, text: str) -> int:
         return self.client(name).post(f"/rooms/{room}/messages", to=to, text=text).status_code
 
-    def subscriber(self, room: str) -> Subscriber:
+    def subscriber(self, *streams: str) -> Subscriber:
         made = Subscriber(API_KEY, APP_ID, self.tambur.server.url, timeout=TIMEOUT_S)
-        made.subscribe(room)
+        for stream in streams:
+            made.subscribe(stream)
         return made
 
     def close(self) -> None:
@@ -273,6 +274,11 @@ class ChatContract:
                 answer = site.token("carol", mode="direct", stream=stream, subscriber_id=subscriber_id)
                 return str(answer.json()["token"])
 
+            def auth_token(stream: str, subscriber_id: str) -> str:
+                answer = site.token("carol", mode="auth", stream=stream, subscriber_id=subscriber_id)
+                return str(answer.json()["token"])
+
+            carol.enable_auth("lobby", auth_token)
             carol.enable_direct("lobby", "carol", token)
             alice.wait_for_people("alice (you)", "bob")
             alice.choose("@bob")
@@ -286,7 +292,7 @@ class ChatContract:
                 window.wait_for(coffee, ("alice", "everybody", "Good morning"))
             message = {"from": "alice", "to": "everybody", "text": "Good morning"}
             received = carol.receive(TIMEOUT_S)
-            assert (received.kind, json.loads(received.text)) == ("public", message)
+            assert (received.kind, json.loads(received.text)) == ("auth", message)
 
     def test_a_direct_message_to_who_has_left_goes_to_nobody(self, alice: Window, bob: Window) -> None:
         alice.wait_for_people("alice (you)", "bob")
@@ -313,13 +319,22 @@ class ChatContract:
         alice.wait_for(note, report, kind)
         bob.wait_for(report, kind)
 
-    def test_what_is_said_in_a_room_for_admins_is_for_them_alone(self, site: Site, alice: Window) -> None:
+    @pytest.mark.parametrize("room", ["lobby", "staff"])
+    def test_nobody_receives_a_message_without_a_token(self, site: Site, room: str) -> None:
+        """The key stands in the page, so anyone can subscribe to any stream with it."""
+        streams = (room, f"{room}-admins")
+        with site.subscriber(*streams) as anybody, publisher(site.tambur.server) as tambur:
+            for to in ("everybody", "admins"):
+                assert site.say("alice", room, to, "Psst") == 204
+            for stream in streams:
+                tambur.publish(stream, "the end")
+                assert anybody.receive(TIMEOUT_S) == Message(stream, "public", "the end")
+
+    def test_only_admins_receive_what_is_said_in_a_room_for_admins(self, site: Site, alice: Window) -> None:
         alice.enter("staff")
-        with site.subscriber("staff") as anybody:
-            alice.say("Psst")
-            alice.wait_for(("alice", "everybody", "Psst"))
-            publisher(site.tambur.server).publish("staff", "the end")
-            assert anybody.receive(TIMEOUT_S) == Message("staff", "public", "the end")
+        alice.say("Psst")
+        alice.wait_for(("alice", "everybody", "Psst"))
+        assert site.token("bob", mode="auth", stream="staff", subscriber_id="S").status_code == 403
 
     def test_a_message_is_text(self, alice: Window, bob: Window) -> None:
         markup = "<img src=x onerror=alert(1)> & <b>bold</b>"
@@ -389,19 +404,27 @@ class ChatContract:
         [
             (None, {"mode": "presence", "stream": "lobby"}, 403),
             (None, {"mode": "auth", "stream": "lobby"}, 403),
-            ("bob", {"mode": "auth", "stream": "lobby"}, 403),
+            ("bob", {"mode": "auth", "stream": "lobby-admins"}, 403),
+            ("bob", {"mode": "presence", "stream": "lobby-admins"}, 403),
+            ("bob", {"mode": "direct", "stream": "lobby-admins"}, 403),
             ("bob", {"mode": "presence", "stream": "staff"}, 403),
             ("bob", {"mode": "direct", "stream": "staff"}, 403),
             ("bob", {"mode": "auth", "stream": "staff"}, 403),
             ("alice", {"mode": "presence", "stream": "cellar"}, 403),
             ("alice", {"mode": "auth", "stream": "lobby:"}, 403),
+            ("alice", {"mode": "auth", "stream": "cellar-admins"}, 403),
+            ("alice", {"mode": "auth", "stream": "lobby-admins-admins"}, 403),
+            ("alice", {"mode": "auth", "stream": "-admins"}, 403),
             ("bob", {"mode": "other", "stream": "lobby"}, 403),
             ("bob", {"stream": "lobby"}, 403),
             ("bob", {"mode": "presence"}, 403),
             ("bob", {"mode": "presence", "stream": "lobby", "subscriber_id": "x:S"}, 400),
             ("alice", {"mode": "auth", "stream": "lobby", "subscriber_id": "vip:S"}, 400),
             ("bob", {"mode": "direct", "stream": "lobby", "subscriber_id": ""}, 400),
+            ("bob", {"mode": "auth", "stream": "lobby"}, 200),
+            ("bob", {"mode": "presence", "stream": "lobby"}, 200),
             ("bob", {"mode": "direct", "stream": "lobby"}, 200),
+            ("alice", {"mode": "auth", "stream": "lobby-admins"}, 200),
             ("alice", {"mode": "auth", "stream": "staff"}, 200),
         ],
     )
