@@ -24,7 +24,7 @@ from ..connection import Connection
 from ..hub import Batch, Hub
 from ..logs import line
 from .jsonp import empty_answer, parse_caller, refuse_page
-from .refusal import LONG_POLLING_OFF, UNKNOWN_APP
+from .refusal import NO_LONG_POLLING, UNKNOWN_APP
 
 _PATH = re.compile(rb"/comet(/[^/]+/[^/]+)(?:/([^/]+))?")
 
@@ -63,7 +63,7 @@ class LongPolls:
         if path is None or app is None:
             return UNKNOWN_APP.answer()
         if not app.long_polling:
-            return LONG_POLLING_OFF.answer()
+            return NO_LONG_POLLING.answer()
         if request.method != "GET":
             return PlainTextResponse("poll with GET\n", 405, {"Allow": "GET"})  # a HEAD would lose a message
         if (refusal := refuse_page(app, request)) is not None:

@@ -40,7 +40,7 @@ class Refusal(NamedTuple):
 
 
 UNKNOWN_APP = Refusal(404, "unknown_app", "there is no such app here; check the api_key and the app_id")
-LONG_POLLING_OFF = Refusal(404, "long_polling_off", "this app has no long polling")
+NO_LONG_POLLING = Refusal(404, "no_long_polling", "this app has no long polling")
 
 
 def host_not_allowed(host: str) -> Refusal:

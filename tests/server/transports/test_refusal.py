@@ -61,7 +61,7 @@ def test_each_reason_has_a_code_that_any_page_can_read(
 
 def test_an_app_without_long_polling_differs_from_an_unknown_one(strict: Server) -> None:
     answer = poll(strict, f"/{API_KEY}/websockets-only")
-    assert (answer.status, answer.headers["tambur-refused"]) == (404, "long_polling_off")
+    assert (answer.status, answer.headers["tambur-refused"]) == (404, "no_long_polling")
 
 
 @pytest.mark.parametrize("request_", [get, poll])
