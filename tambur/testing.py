@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -51,12 +51,15 @@ class RecordingTambur(Tambur):
 
     Parameters:
         max_message_bytes: a message over it is refused as by a server with this limit.
+        encode: that of your application's publisher, as in :class:`tambur.Tambur`.
 
     Attributes:
         published: what was published, in its order.
     """
 
-    def __init__(self, *, max_message_bytes: int = 64 * 1024) -> None:
+    def __init__(
+        self, *, max_message_bytes: int = 64 * 1024, encode: Callable[[Any], str] | None = None
+    ) -> None:
         self.published: list[Published] = []
         session = requests.Session()
         session.mount("http://", _Recorder(self.published, max_message_bytes))
@@ -66,6 +69,7 @@ class RecordingTambur(Tambur):
             _CREDENTIALS.secret,
             _CREDENTIALS.base_url,
             session=session,
+            encode=encode,
         )
 
 

@@ -53,6 +53,12 @@ def test_the_recorder_refuses_what_a_real_one_and_its_server_refuse(
     assert "publish to 'news': 10 bytes, 204" in caplog.text
 
 
+def test_the_recorder_encodes_as_the_applications_publisher() -> None:
+    with RecordingTambur(encode=repr) as recorder:
+        recorder.publish("news", {"a": 1})
+    assert recorder.published == [("news", "{'a': 1}")]
+
+
 def test_the_fixtures_are_there_for_whoever_has_the_package(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

@@ -39,6 +39,7 @@ def publisher() -> None:
     tambur: Tambur = Tambur("key", "app", "secret")
     tambur = Tambur("key", "app", "secret", "host:8080", ssl=True, timeout=3, max_retries=0, pool_maxsize=1)
     tambur = Tambur("key", "app", "secret", api_host="host", timeout=(3.05, 10.0), session=requests.Session())
+    tambur = Tambur("key", "app", "secret", "host", encode=str)
     tambur = Tambur.from_url("http://key:secret@host/app/app", max_retries=1)
     tambur = Tambur.from_env()
     published: bool = tambur.publish("news", "text")

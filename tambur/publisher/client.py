@@ -55,6 +55,8 @@ class Tambur:
         max_retries: how often a request that failed in passing is sent again; it is the same request, so
             that the server delivers its message once. 0 for never.
         pool_maxsize: how many connections are kept open between publishes.
+        encode: turns a message that is neither ``str`` nor bytes into the text to send, for instance
+            ``DjangoJSONEncoder().encode``. ``None`` for compact JSON of what :mod:`json` supports.
         session: a session whose adapters, proxies, ``verify`` and ``cert`` are used, as they are at this
             moment. It is neither changed nor closed. ``None`` for one of our own, with the proxies and the
             CA bundle that the environment names.
@@ -75,6 +77,7 @@ class Tambur:
         max_retries: int = 2,
         pool_maxsize: int = 32,
         session: requests.Session | None = None,
+        encode: Callable[[Any], str] | None = None,
     ) -> None:
         base = base_url(api_host, ssl=ssl)
         credentials = Credentials(api_key, app_id, secret, base)
@@ -87,6 +90,9 @@ class Tambur:
         self._max_retries = _check_count("max_retries", max_retries, at_least=0)
         self._pool_maxsize = _check_count("pool_maxsize", pool_maxsize, at_least=1)
         self._session = session
+        if encode is not None and not callable(encode):
+            raise ConfigurationError(f"encode must be a function that returns a str, not {encode!r}")
+        self._encode = encode
         self._open(base + app_path(self.app_id))
 
     def _open(self, url: str) -> None:
@@ -206,7 +212,8 @@ class Tambur:
 
         Parameters:
             stream: a stream, ``auth:`` and a stream, or ``private:`` and a subscriber id.
-            message: a ``str`` goes as it is, ``bytes`` as the UTF-8 that they must be, anything else as JSON.
+            message: a ``str`` is sent unchanged, bytes must be UTF-8. Everything else goes through the
+                constructor's ``encode``, by default as JSON.
             timeout: as in the constructor; ``None`` for the one given there.
 
         Returns:
@@ -214,7 +221,7 @@ class Tambur:
 
         Raises:
             InvalidNameError: if ``stream`` is none of the three forms.
-            InvalidMessageError: if the message has no form as text.
+            InvalidMessageError: if the message cannot be encoded as text.
             ConnectionFailedError: if the server cannot be reached.
             TimedOutError: if it does not answer in time.
             RejectedError: if it answers with a status other than 2xx, or with an HTML page. Any 2xx but 204
@@ -228,7 +235,7 @@ class Tambur:
                 stacklevel=2,
             )
         stream = check_destination(stream)
-        text = _encode_message(message)
+        text = _message_text(message, self._encode)
         timeouts = self._timeouts if timeout is None else _check_timeout(timeout)
         request = self.build_request(stream, text, int(time.time()), secrets.token_hex(16))
         started_at = time.monotonic()
@@ -318,7 +325,10 @@ class Tambur:
         return request
 
 
-def _encode_message(message: object) -> str:
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+def _message_text(message: object, encode: Callable[[Any], str] | None) -> str:
     """The text that a message is sent as."""
     if isinstance(message, str):
         text = message
@@ -330,17 +340,25 @@ def _encode_message(message: object) -> str:
                 f"a message of bytes must be UTF-8: {error.reason} at byte {error.start}"
             ) from None
     else:
+        kind = type(message).__name__
         try:
-            text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
+            text = _to_json(message) if encode is None else encode(message)
+        except Exception as error:  # the caller's encode may raise anything
+            reason = (
+                f"a message of type {kind} cannot be sent as JSON: {error}; use Tambur(..., encode=...) for it"
+                if encode is None
+                else f"encode failed for a message of type {kind}: {type(error).__name__}: {error}"
+            )
+            raise InvalidMessageError(reason) from error
+        if not isinstance(text, str):
             raise InvalidMessageError(
-                f"a message that is neither str nor bytes must be serialisable as JSON: {error}"
-            ) from error
+                f"encode must return a str, not {type(text).__name__}, for a message of type {kind}"
+            )
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InvalidMessageError(
-            f"a message may not hold lone surrogates: {text[error.start]!r} at position {error.start}"
+            f"a message may not contain lone surrogates: {text[error.start]!r} at position {error.start}"
         ) from None
     return text
 

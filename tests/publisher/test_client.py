@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import functools
+import json
 import logging
 import re
 import threading
+import uuid
+from decimal import Decimal
 from typing import Any
 
 import pytest
 import requests
 import requests_mock
 import responses
+from django.core.serializers.json import DjangoJSONEncoder
 
 import tambur as package
 from tambur import (
@@ -81,6 +87,7 @@ def test_a_url_or_the_environment_makes_a_publisher(monkeypatch: pytest.MonkeyPa
         ({"max_retries": -1}, "max_retries must be"),
         ({"max_retries": 1.5}, "max_retries must be"),
         ({"pool_maxsize": 0}, "pool_maxsize must be"),
+        ({"encode": "json"}, "encode must be a function that returns a str, not 'json'"),
     ],
 )
 def test_a_bad_parameter_is_named_with_its_rule(options: dict[str, Any], rule: str) -> None:
@@ -140,9 +147,12 @@ def recursive() -> list[Any]:
         (b"\xff", "must be UTF-8: invalid start byte at byte 0"),
         ("a\ud800", "lone surrogates: .* at position 1"),
         (["\ud800"], "lone surrogates"),
-        (object(), "must be serialisable as JSON: Object of type object"),
+        (
+            object(),
+            r"of type object cannot be sent as JSON: Object of type object .*; use Tambur\(\.\.\., encode=\.\.\.\)",
+        ),
         (float("nan"), "JSON"),
-        ({1: {2}}, "JSON"),
+        ({1: {2}}, "a message of type dict cannot be sent as JSON: Object of type set"),
         (recursive(), "JSON"),
     ],
 )
@@ -151,6 +161,65 @@ def test_a_message_without_a_form_is_refused_before_anything_is_sent(message: An
         with pytest.raises(InvalidMessageError, match=rule):
             tambur.publish("test", message)
         assert server.received == []
+
+
+MOMENT = dt.datetime(2012, 11, 23, 12, 0, tzinfo=dt.timezone.utc)
+
+
+def test_encode_makes_the_text_of_messages_that_are_not_text() -> None:
+    with FaultyServer() as server:
+        with publisher(server, encode=functools.partial(json.dumps, default=str)) as tambur:
+            for message in ({"at": MOMENT, "price": Decimal("1.50")}, uuid.UUID(int=1), 7, "text", b"bytes"):
+                assert tambur.publish("test", message) is True
+        sent = [dict(parse_form(body))[b"message"].decode() for body in server.bodies]
+    assert sent == [
+        '{"at": "2012-11-23 12:00:00+00:00", "price": "1.50"}',
+        '"00000000-0000-0000-0000-000000000001"',
+        "7",
+        "text",
+        "bytes",
+    ]
+
+
+def test_django_s_encoder_encodes() -> None:
+    with FaultyServer() as server, publisher(server, encode=DjangoJSONEncoder().encode) as tambur:
+        tambur.publish("test", {"at": MOMENT, "price": Decimal("1.50")})
+        assert (
+            dict(parse_form(server.bodies[0]))[b"message"]
+            == b'{"at": "2012-11-23T12:00:00Z", "price": "1.50"}'
+        )
+
+
+def test_a_message_that_json_lacks_is_named_with_the_remedy() -> None:
+    with FaultyServer() as server, publisher(server) as tambur:
+        with pytest.raises(InvalidMessageError) as caught:
+            tambur.publish("test", MOMENT)
+        assert server.received == []
+    assert str(caught.value) == (
+        "a message of type datetime cannot be sent as JSON: Object of type datetime is not JSON serializable; "
+        "use Tambur(..., encode=...) for it"
+    )
+
+
+def fail(message: Any) -> str:
+    raise LookupError("no such field")
+
+
+@pytest.mark.parametrize(
+    ("encode", "rule"),
+    [
+        (fail, "encode failed for a message of type dict: LookupError: no such field"),
+        (lambda message: b"{}", "encode must return a str, not bytes, for a message of type dict"),
+        (lambda message: "\ud800", "a message may not contain lone surrogates"),
+        (json.JSONEncoder, "encode failed for a message of type dict: TypeError: "),
+    ],
+)
+def test_an_encode_that_fails_is_an_invalid_message(encode: Any, rule: str) -> None:
+    with FaultyServer() as server, publisher(server, encode=encode) as tambur:
+        with pytest.raises(InvalidMessageError, match=rule):
+            tambur.publish("test", {})
+        assert tambur.publish_many([("test", {}), ("test", "x")])[1] is True
+        assert len(server.received) == 1
 
 
 def test_an_invalid_stream_is_refused_before_anything_is_sent() -> None:
