@@ -79,9 +79,20 @@ def parse(text: str) -> Command:
 
 
 def _strings(usage: str, count: int, values: tuple[Any, ...]) -> tuple[str, ...]:
-    if len(values) != count or not all(isinstance(value, str) for value in values):
-        raise MalformedCommandError(f"the form is {usage}, with strings behind the handle")
+    if len(values) != count:
+        raise MalformedCommandError(f"the form is {usage}")
+    for field, value in zip(usage.strip("[]").split(", ")[-count:], values, strict=True):
+        if not isinstance(value, str):
+            raise MalformedCommandError(f"{field} must be a string, not {_json_type(value)}")
     return values
+
+
+def _json_type(value: object) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        # The database's key of a user, mostly. The token is for its text, so both sides must use that.
+        return f"the number {value!r:.40}; use String(id) in the page, and str(id) for its token"
+    names = {bool: "true or false", list: "an array", dict: "an object"}
+    return names.get(type(value), "null")
 
 
 def _parse_subscribe(handle: int, *values: Any) -> Command:

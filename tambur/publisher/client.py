@@ -345,7 +345,7 @@ def _message_text(message: object, encode: Callable[[Any], str] | None) -> str:
             text = _to_json(message) if encode is None else encode(message)
         except Exception as error:  # the caller's encode may raise anything
             reason = (
-                f"a message of type {kind} cannot be sent as JSON: {error}; use Tambur(..., encode=...) for it"
+                f"cannot send a message of type {kind} as JSON: {error}; use Tambur(..., encode=...) for it"
                 if encode is None
                 else f"encode failed for a message of type {kind}: {type(error).__name__}: {error}"
             )

@@ -61,6 +61,30 @@ def test_what_is_no_command_says_why(text: str) -> None:
     assert str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            '["set_mode", 1, "presence", "s", 7, "t"]',
+            "USER_ID must be a string, not the number 7; use String(id) in the page, and str(id) for its token",
+        ),
+        ('["set_mode", 1, "direct", "s", 7.5, "t"]', "USER_ID must be a string, not the number 7.5; use String"),
+        ('["direct", 1, "s", 8, "Hello"]', "TO_USER_ID must be a string, not the number 8; use String(id)"),
+        ('["subscribe", 1, 42]', "STREAM must be a string, not the number 42; use String(id)"),
+        ('["set_mode", 1, "auth", "s", {"token": "hidden"}]', "TOKEN must be a string, not an object"),
+        ('["direct", 1, "s", "u", ["a"]]', "MESSAGE must be a string, not an array"),
+        ('["direct", 1, "s", true, "m"]', "TO_USER_ID must be a string, not true or false"),
+        ('["set_mode", 1, "presence", null, "u", "t"]', "STREAM must be a string, not null"),
+        ('["set_mode", 1, "presence", "s", "t"]', 'the form is ["set_mode", HANDLE, "presence", STREAM, USER_ID, TOKEN]'),
+    ],
+)  # fmt: skip
+def test_a_field_that_is_not_a_string_is_named(text: str, reason: str) -> None:
+    with pytest.raises(MalformedCommandError) as caught:
+        commands.parse(text)
+    assert str(caught.value).startswith(reason)
+    assert "hidden" not in str(caught.value)
+
+
 @given(st.text() | json_values.map(json.dumps))
 def test_any_text_is_a_command_or_malformed(text: str) -> None:
     try:

@@ -149,10 +149,10 @@ def recursive() -> list[Any]:
         (["\ud800"], "lone surrogates"),
         (
             object(),
-            r"of type object cannot be sent as JSON: Object of type object .*; use Tambur\(\.\.\., encode=\.\.\.\)",
+            r"of type object as JSON: Object of type object .*; use Tambur\(\.\.\., encode=\.\.\.\)",
         ),
         (float("nan"), "JSON"),
-        ({1: {2}}, "a message of type dict cannot be sent as JSON: Object of type set"),
+        ({1: {2}}, "cannot send a message of type dict as JSON: Object of type set"),
         (recursive(), "JSON"),
     ],
 )
@@ -196,7 +196,7 @@ def test_a_message_that_json_lacks_is_named_with_the_remedy() -> None:
             tambur.publish("test", MOMENT)
         assert server.received == []
     assert str(caught.value) == (
-        "a message of type datetime cannot be sent as JSON: Object of type datetime is not JSON serializable; "
+        "cannot send a message of type datetime as JSON: Object of type datetime is not JSON serializable; "
         "use Tambur(..., encode=...) for it"
     )
 
