@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from selenium.webdriver import Chrome
 
 from tambur import Tambur
@@ -17,6 +18,10 @@ from .support.browser import chromium
 from .support.redis_server import RedisServer
 
 __all__ = ["API_KEY", "APP", "APP_ID", "SECRET", "publisher", "subscriber"]
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 # A shell that starts the tests in the background has them ignore it, and what they start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

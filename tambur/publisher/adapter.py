@@ -74,6 +74,12 @@ class Adapter(HTTPAdapter):
             self._pool = super().get_connection_with_tls_context(*args, **kwargs)
         return self._pool
 
+    def get_connection(self, *args: Any, **kwargs: Any) -> ConnectionPool:
+        # requests before 2.32 calls this method instead.
+        if self._pool is None:
+            self._pool = super().get_connection(*args, **kwargs)
+        return self._pool
+
     def request_url(self, request: PreparedRequest, proxies: Any) -> str:
         # Without proxies there is nothing to decide, which takes three parsings of the URL.
         return super().request_url(request, proxies) if proxies else request.path_url

@@ -173,6 +173,7 @@ def _read_body(response: requests.Response, *, give_up_at: float) -> bool:
     """
     body = bytearray()
     is_whole = True
+    response.raw.enforce_content_length = True  # urllib3 1.26 would take a part of a body for the whole
     try:
         # Byte by byte, since what came before a break is lost with any larger piece.
         for byte in response.iter_content(1):

@@ -206,16 +206,19 @@ def of_exception(
     def among(*types: type[BaseException]) -> bool:
         return any(isinstance(cause, types) for cause in causes)
 
-    root = next((c for c in reversed(causes) if isinstance(c, OSError) and c.strerror), causes[-1])
+    root = _root(causes)
 
     if type(error) is OSError and error.errno is None:
         # requests found no file at the path of the CA bundle or the certificate.
         return _not_connected(f"cannot connect to {route}: {error}", is_transient=False)
     if among(ssl.SSLError, urllib3.exceptions.SSLError, requests.exceptions.SSLError):
+        why = explain_connection_error(root, ca_variable="REQUESTS_CA_BUNDLE")
+        if not isinstance(root, ssl.SSLError):
+            why = f"TLS failed: {why}"  # urllib3 1.26 compares the host name itself
         # Another attempt meets the same certificate and the same protocol version.
         return Failure(
             ConnectionFailedError,
-            f"cannot connect to {route}: {explain_connection_error(root, ca_variable='REQUESTS_CA_BUNDLE')}",
+            f"cannot connect to {route}: {why}",
             "TLS failed",
             is_transient=False,
             is_undelivered=among(ssl.SSLCertVerificationError),
@@ -253,6 +256,15 @@ def of_exception(
             urllib3.exceptions.ProtocolError, requests.ConnectionError, http.client.HTTPException, OSError
         ),
     )
+
+
+def _root(causes: list[BaseException]) -> BaseException:
+    """The innermost error that has a reason of the system, or else the innermost of a connection."""
+    for error in reversed(causes):
+        if isinstance(error, OSError) and error.strerror:
+            return error
+    # urllib3 1.26 wraps such an error around a TypeError of its own.
+    return next((error for error in reversed(causes) if isinstance(error, ConnectionError)), causes[-1])
 
 
 def _not_connected(text: str, *, is_transient: bool = True) -> Failure:

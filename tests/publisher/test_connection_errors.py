@@ -114,9 +114,10 @@ def test_a_certificate_for_another_host_is_named(tmp_path: Path, monkeypatch: py
     with FaultyServer(tls=tls_context(certificate)) as server:
         host = server.host.replace("127.0.0.1", "localhost")
         error = publish_to(f"https://{host}")
-    assert text(error) == (
-        f"cannot connect to {host}: TLS failed: certificate verify failed: "
-        "Hostname mismatch, certificate is not valid for 'localhost'."
+    said = text(error).removeprefix(f"cannot connect to {host}: TLS failed: ")
+    assert said in (
+        "certificate verify failed: Hostname mismatch, certificate is not valid for 'localhost'.",
+        "CertificateError",  # of urllib3 1.26, which compares the names itself
     )
 
 
