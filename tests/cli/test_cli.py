@@ -25,6 +25,7 @@ from tambur.server import App, Config, Server, in_background
 
 from ..conftest import API_KEY, APP_ID, SECRET, subscriber
 from ..support import faults
+from ..support.ports import free_port
 
 TIMEOUT_S = 30
 
@@ -192,8 +193,7 @@ def test_publish_and_what_it_cannot_do(server: Server, url: str, stream: str) ->
     assert failed(run("publish", "private", "x", url=url), "a stream may not be called 'private'")
     assert failed(run("publish", "s", "x"), "TAMBUR_URL is not set")
     assert failed(run("publish", "s", "x", url=url.replace(APP_ID, "other")), "404: there is no app 'other'")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        nobody = f"http://k:s@127.0.0.1:{listener.getsockname()[1]}/app/a"
+    nobody = f"http://k:s@127.0.0.1:{free_port()}/app/a"
     assert failed(
         run("publish", "s", "x", url=nobody), "connection refused; is `tambur serve` running there?"
     )
@@ -349,8 +349,7 @@ def test_doctor_says_what_is_wrong(url: str) -> None:
     assert "tambur: TAMBUR_URL is not set; it takes the form" in findings(None)
     assert "FAILED  publishing: " in findings(url.replace(SECRET, "wrong"))
     assert "ok      clock" in findings(url.replace(SECRET, "wrong"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     nobody = findings(f"http://{API_KEY}:{SECRET}@127.0.0.1:{port}/app/{APP_ID}")
     assert (
         f"cannot connect to 127.0.0.1:{port}: connection refused; is `tambur serve` running there?" in nobody

@@ -15,7 +15,8 @@ from tambur.server import Server
 
 from ..support import faults
 from ..support.certificate import Certificate
-from ..support.faults import FaultyServer, free_port, tls_context
+from ..support.faults import FaultyServer, tls_context
+from ..support.ports import free_port
 
 
 def publish_to(api_host: str, **options: object) -> PublishError:

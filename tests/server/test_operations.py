@@ -29,7 +29,8 @@ from tests.support.polling import Poller
 from tests.support.redis_server import RedisServer
 
 from ..support import documentation
-from ..support.wire import Answer, Listening, Socket, ask, connect, free_port, read_all, signed
+from ..support.ports import free_port
+from ..support.wire import Answer, Listening, Socket, ask, connect, read_all, signed
 
 
 def health(server: Listening) -> tuple[int, str]:

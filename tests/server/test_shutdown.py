@@ -14,6 +14,7 @@ from tambur.server import Config, Server, in_background
 from tambur.server.app import _listen
 from tests.conftest import API_KEY, APP, APP_ID, SECRET
 
+from ..support.ports import free_port
 from ..support.wire import TIMEOUT_S, Socket, connect, handshake, read_answer, signed
 
 # Nothing but the shutdown's own timeout ends what its clients hold open.
@@ -87,10 +88,10 @@ def test_an_address_that_is_not_ours_is_said_so(host: str) -> None:
 
 
 def test_a_port_is_free_again_afterwards() -> None:
-    with in_background(Config(apps=(APP,), port=0)) as server, Socket(server) as one:
-        port = int(server.url.rpartition(":")[2])
+    config = Config(apps=(APP,), port=(port := free_port()))
+    with in_background(config) as server, Socket(server) as one:
         assert one.subscriber_id
-    with in_background(Config(apps=(APP,), port=port)) as server:
+    with in_background(config) as server:
         assert server.url == f"http://127.0.0.1:{port}"
 
 

@@ -22,7 +22,7 @@ from tests.conftest import API_KEY, APP, APP_ID, SECRET
 from tests.support.node_process import NodeProcess, read_metrics
 from tests.support.redis_server import RedisServer
 
-from ..support.wire import free_port
+from ..support.ports import free_ports
 
 COUNT = 3
 TIMEOUT_S = 10
@@ -41,16 +41,6 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody listens on."""
-    while True:
-        first = free_port()
-        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            for port in range(first, first + count):
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
 
 
 def connections(parent: NodeProcess) -> list[float | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +28,7 @@ from tambur.subscriber import Message, Subscriber
 from tambur.subscriber.websocket import WebSocket
 
 from ..support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
+from ..support.ports import free_port
 
 TIMEOUT_S = 60.0
 
@@ -156,8 +156,7 @@ def test_an_app_that_there_is_not_is_said_so(server: Server) -> None:
 
 
 def test_a_server_that_there_is_not_is_said_so() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     with pytest.raises(SubscriberClosedError, match="cannot connect to ws://127.0.0.1.*refused"):
         Subscriber(API_KEY, APP_ID, f"127.0.0.1:{port}")
 
@@ -272,8 +271,8 @@ def published_again_and_again(tambur: Tambur, stream: str) -> Iterator[None]:
 
 
 def test_it_connects_again_on_request(stream: str, caplog: pytest.LogCaptureFixture) -> None:
-    with in_background(Config(apps=(APP,), port=0)) as server, publisher(server) as tambur:
-        port = int(server.url.rpartition(":")[2])
+    config = Config(apps=(APP,), port=free_port())
+    with in_background(config) as server, publisher(server) as tambur:
         one = subscriber(server, stream, "other", reconnect=True)
         one.enable_auth(stream, tambur.generate_auth_token)
         one.enable_presence(stream, "one", tambur.generate_presence_token(stream, "one", one.subscriber_id))
@@ -284,7 +283,7 @@ def test_it_connects_again_on_request(stream: str, caplog: pytest.LogCaptureFixt
         with pytest.raises(SubscriberTimeoutError, match="no message within 0.1 s") as caught:
             one.receive(0.1)
         said = str(caught.value)
-    with in_background(Config(apps=(APP,), port=port)) as server, publisher(server) as tambur:
+    with in_background(config) as server, publisher(server) as tambur:
         with caplog.at_level(logging.WARNING, logger="tambur"), published_again_and_again(tambur, stream):
             assert one.receive(TIMEOUT_S).text == "again"
         assert one.subscriber_id != before
@@ -304,11 +303,10 @@ def test_it_connects_again_on_request(stream: str, caplog: pytest.LogCaptureFixt
 
 def test_a_mode_that_is_refused_after_a_reconnect_is_said_so_again_and_again(stream: str) -> None:
     """It is never left connected, but without what it had."""
-    config = Config(apps=(APP,), port=0)
-    with in_background(config) as first:
+    port = free_port()
+    with in_background(Config(apps=(APP,), port=port)) as first:
         one = subscriber(first, stream, f"{stream}2", reconnect=True)
         one.enable_auth(stream, publisher(first).generate_auth_token)
-        port = int(first.url.rpartition(":")[2])
     changed = Config(apps=(App(API_KEY, APP_ID, ("changed",)),), port=port)
     with one, in_background(changed):
         for _ in range(2):
@@ -326,8 +324,8 @@ def test_no_token_gets_into_a_log(
 
 
 def test_it_gives_up_where_the_app_is_gone(stream: str) -> None:
-    with in_background(Config(apps=(APP,), port=0)) as server:
-        port = int(server.url.rpartition(":")[2])
+    port = free_port()
+    with in_background(Config(apps=(APP,), port=port)) as server:
         one = subscriber(server, stream, reconnect=True)
     with in_background(Config(apps=(App("k", "a", ("s",)),), port=port)):
         with pytest.raises(SubscriberClosedError, match="answered 404"):

@@ -79,13 +79,6 @@ def tls_context(certificate: Certificate) -> ssl.SSLContext:
     return context
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 class FaultyServer:
     """Behaves once for each request, in the given order, and then answers every request with 204.
 

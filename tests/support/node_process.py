@@ -12,7 +12,8 @@ from pathlib import Path
 
 import requests
 
-from ..conftest import API_KEY, APP_ID, SECRET
+from .app import API_KEY, APP_ID, SECRET
+from .ports import free_port
 
 TIMEOUT_S = 10
 
@@ -39,7 +40,7 @@ class NodeProcess:
             f'[server]\nbroker = "{broker}"\nnode_timeout_s = {node_timeout_s}\n{metrics}'
             f'[[apps]]\napi_key = "{API_KEY}"\napp_id = "{APP_ID}"\nsecrets = ["{SECRET}"]\n'
         )
-        self.port = 0
+        self.port = free_port()
         self.start()
 
     def start(self) -> None:
@@ -54,8 +55,9 @@ class NodeProcess:
             )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().removeprefix("Tambur is listening on ").strip()
-        assert self.url, self.log
-        self.port = int(self.url.rpartition(":")[2])
+        if not self.url:
+            self.process.communicate()
+            raise AssertionError(self.log)
 
     def end(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

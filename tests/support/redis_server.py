@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .ports import free_port
 
 TIMEOUT_S = 10
 
@@ -38,22 +39,14 @@ class RedisServer:
         self._options = options if port_option == "--port" else (*options, "--port", "0")
         self._port_option = port_option
         self._process: subprocess.Popen[str] | None = None
-        # Somebody else may take a port that was free a moment ago.
-        for _ in range(20):
-            with socket.create_server(("127.0.0.1", 0)) as listener:
-                self.port = listener.getsockname()[1]
-            if self._starts():
-                return
-        raise RuntimeError(f"no Redis would start; see {self.directory}")
+        self.port = free_port()
+        self.start()
 
     def url(self, database: int = 0) -> str:
         return f"redis://127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        """Start again, on the same port."""
-        assert self._starts(), f"Redis would not start again; see {self.directory}"
-
-    def _starts(self) -> bool:
+        """Start, or start again on the same port."""
         self._process = subprocess.Popen(
             [
                 *("redis-server", *self._file, self._port_option, str(self.port), "--bind", "127.0.0.1"),
@@ -67,10 +60,9 @@ class RedisServer:
         for line in self._process.stdout:
             said.append(line)
             if "Ready to accept connections" in line or "+monitor master" in line:
-                return True
+                return
         self.end(signal.SIGKILL)
-        assert any("Address already in use" in line for line in said), "".join(said)
-        return False
+        raise AssertionError("".join(said))
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End it; ``start`` finds what it has written down by then."""

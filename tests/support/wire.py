@@ -58,12 +58,6 @@ def connect(server: Listening, *, receive_buffer: int | None = None) -> socket.s
     return ssl.create_default_context().wrap_socket(connection, server_hostname=url.hostname)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 class Answer:
     """An HTTP answer: its status, headers with lower-case names, and body."""
 

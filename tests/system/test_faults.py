@@ -31,7 +31,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.traffic import ROOM, Attempts, Publisher, Receiver
 
-from ..support.wire import free_port
+from ..support.ports import free_port
 
 DURATION_S = float(os.environ.get("TAMBUR_FAULTS_S", "0"))
 SEED = int(os.environ.get("TAMBUR_FAULTS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)

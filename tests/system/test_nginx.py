@@ -20,7 +20,7 @@ from tests.support.browser import page, wait_for_script
 from ..support import documentation
 from ..support.certificate import Certificate
 from ..support.nginx import nginx
-from ..support.wire import free_port
+from ..support.ports import free_port
 
 UPGRADE_LINES = re.compile(r"^ +proxy_set_header (Upgrade|Connection) .*\n", re.MULTILINE)
 

@@ -23,7 +23,7 @@ from tests.support.redis_server import RedisServer
 
 from ..support import documentation
 from ..support.nginx import nginx
-from ..support.wire import free_port
+from ..support.ports import free_port
 
 COMPOSE = yaml.safe_load(documentation.text("compose.yaml"))
 SERVICES = COMPOSE["services"]

@@ -28,6 +28,7 @@ from tambur.server import Config, Server, in_background
 from tambur.subscriber import Message, Subscriber
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher
 from tests.support.browser import TIMEOUT_S, wait
+from tests.support.ports import free_port
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -37,12 +38,11 @@ class TamburServer:
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
-        self._port = 0
+        self._config = Config(apps=(APP,), port=free_port())
         self.start()
 
     def start(self) -> None:
-        self.server: Server = self._stack.enter_context(in_background(Config(apps=(APP,), port=self._port)))
-        self._port = int(self.server.url.rpartition(":")[2])
+        self.server: Server = self._stack.enter_context(in_background(self._config))
 
     def stop(self) -> None:
         self._stack.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from selenium.webdriver import Chrome
@@ -14,6 +13,7 @@ from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 from tests.support.browser import page
+from tests.support.ports import free_port
 
 from .page import HTML, Page, opened
 
@@ -35,10 +35,9 @@ def test_a_closed_connection_can_be_reopened(browser: Page, tambur: Tambur, stre
 def test_a_reconnect_subscribes_again_and_asks_for_fresh_tokens(
     driver: Chrome, transport: str, stream: str
 ) -> None:
-    config = Config(apps=(APP,), port=0)
+    config = Config(apps=(APP,), port=free_port())
     signer = Tambur(API_KEY, APP_ID, SECRET, "tokens-only")
     with in_background(config) as first:
-        port = int(first.url.rpartition(":")[2])
         with page(HTML % first.url) as address:
             opening = opened(driver, address, transport)
             browser = next(opening)
@@ -56,7 +55,7 @@ def test_a_reconnect_subscribes_again_and_asks_for_fresh_tokens(
         answer_asked(browser, [["auth", stream, before]], signer.generate_auth_token(stream, before))
         browser.wait("me.log.length === 2")
     browser.wait("me.subscriber_id === null")
-    with in_background(dataclasses.replace(config, port=port)) as second:
+    with in_background(config) as second:
         after = browser.wait("me.subscriber_id")
         assert after != before
         browser.wait(f"asked.length === 2 && me.get_stream({stream!r}).active")

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from tambur.server import App, Config, Server, in_background
 from tests.conftest import API_KEY, APP, APP_ID, SECRET
 from tests.support.browser import page
-from tests.support.wire import free_port
+from tests.support.ports import free_port
 
 from .page import HTML, Page, opened
 
