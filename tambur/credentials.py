@@ -8,7 +8,8 @@ from functools import lru_cache
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from .errors import ConfigurationError
-from .protocol.names import Name, app_path, check_credential_name, to_text
+from .protocol.names import Name, check_credential_name, to_text
+from .protocol.paths import app_path
 
 ENVIRONMENT_VARIABLE = "TAMBUR_URL"
 URL_FORM = "http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID"

@@ -30,7 +30,7 @@ from requests.adapters import HTTPAdapter
 
 from .credentials import Credentials
 from .loopback import no_proxy
-from .protocol.names import split_publish_path
+from .protocol.paths import split_publish_path
 from .publisher.client import Tambur
 
 if TYPE_CHECKING:

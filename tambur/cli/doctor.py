@@ -14,7 +14,7 @@ import requests
 
 from ..credentials import Credentials
 from ..errors import ConnectionFailedError, TamburError, TimedOutError
-from ..protocol.names import subscribe_path
+from ..protocol.paths import subscribe_path
 from ..publisher.client import Tambur
 
 TIMEOUT_S = 10.0

@@ -12,8 +12,6 @@ import string
 from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
-from .hmac_sha1 import HmacSha1
-
 _UNRESERVED = (string.ascii_letters + string.digits + "-._~").encode()
 _ENCODED = [chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in range(256)]
 _REPLACEMENTS = [(bytes((byte,)), encoded.encode()) for byte, encoded in enumerate(_ENCODED)]
@@ -82,12 +80,14 @@ def signature_base_string(url: str, canonical: str, method: str = "POST") -> str
 
 def sign(base_string: str, secret: str) -> str:
     """The signature, in base64 (RFC 5849 section 3.4.2)."""
-    return base64.b64encode(_key(secret).hash(base_string).digest()).decode()
+    mac = _keyed_hmac(secret).copy()
+    mac.update(base_string.encode())
+    return base64.b64encode(mac.digest()).decode()
 
 
-@functools.lru_cache(maxsize=256)  # a process signs and verifies with the same few, again and again
-def _key(secret: str) -> HmacSha1:
-    return HmacSha1(f"{percent_encode(secret)}&".encode())
+@functools.lru_cache(maxsize=256)  # a process signs and verifies with the same few secrets
+def _keyed_hmac(secret: str) -> hmac.HMAC:
+    return hmac.new(f"{percent_encode(secret)}&".encode(), digestmod="sha1")
 
 
 def sign_publish(url: str, message: str, *, api_key: str, secret: str, timestamp: int, nonce: str) -> str:

@@ -1,16 +1,15 @@
-"""Mode tokens: what an application gives to a client that it vouches for. Section 3 of the protocol."""
+"""Mode tokens, which let a subscriber enable a mode: section 3 of the protocol."""
 
 from __future__ import annotations
 
 import enum
 import hmac
 
-from .hmac_sha1 import HmacSha1
 from .names import Name, check_stream, check_subscriber_id, check_user_id
 
 
 class Mode(enum.Enum):
-    """What a client turns on with a token."""
+    """What a subscriber enables with a token."""
 
     AUTH = "auth"
     PRESENCE = "presence"
@@ -18,42 +17,45 @@ class Mode(enum.Enum):
 
 
 class TokenSigner:
-    """Makes and checks the tokens of one app with one secret.
+    """Makes and verifies the tokens of one app with one secret.
 
-    A token is the lower-case hexadecimal HMAC-SHA1 over the fields joined with ``:``. A stream may hold
-    ``:``, so no other field may: else a token for one stream would be one for another, too.
+    A token is the lower-case hexadecimal HMAC-SHA1 of the fields joined with ``:``. Only a stream may contain
+    ``:``. Otherwise one token could be valid for two streams.
     """
 
-    __slots__ = ("_hash",)
+    __slots__ = ("_hmac",)
 
     def __init__(self, api_key: str, app_id: str, secret: str) -> None:
-        self._hash = HmacSha1(secret.encode(), f"{api_key}:{app_id}:".encode()).hash
+        # Every text begins with the same fields, so their state is copied for each token.
+        self._hmac = hmac.new(secret.encode(), f"{api_key}:{app_id}:".encode(), "sha1")
 
     def auth(self, stream: Name, subscriber_id: Name) -> str:
-        """Make a token for the auth mode.
+        """Make a token for auth mode.
 
         Raises:
-            InvalidNameError: if one of them may not be one, as in the other methods.
+            InvalidNameError: if the stream or the ID is invalid, as in the other methods.
         """
-        return self._hash(f"auth:{check_stream(stream)}:{check_subscriber_id(subscriber_id)}").hexdigest()
+        return self._sign(f"auth:{check_stream(stream)}:{check_subscriber_id(subscriber_id)}")
 
     def presence(self, stream: Name, user_id: Name, subscriber_id: Name) -> str:
-        """Make a token for the presence mode."""
+        """Make a token for presence mode."""
         return self._sign_for_user("presence", stream, user_id, subscriber_id)
 
     def direct(self, stream: Name, user_id: Name, subscriber_id: Name) -> str:
-        """Make a token for the direct mode."""
+        """Make a token for direct mode."""
         return self._sign_for_user("direct", stream, user_id, subscriber_id)
 
     def sign(self, mode: Mode, stream: Name, subscriber_id: Name, user_id: Name | None = None) -> str:
-        """Make a token.
+        """Make a token for any mode.
 
         Parameters:
-            stream: its name, without prefix.
-            user_id: whom the client is to be, ``None`` for the auth mode, which has no users.
+            mode: the mode that the token enables.
+            stream: the stream's name, without prefix.
+            subscriber_id: the ID of the connection.
+            user_id: the user in presence and direct mode; ``None`` for auth mode, which has no users.
 
         Raises:
-            InvalidNameError: if one of them may not be one.
+            InvalidNameError: if a name is invalid.
         """
         if mode is Mode.AUTH:
             return self.auth(stream, subscriber_id)
@@ -61,17 +63,21 @@ class TokenSigner:
 
     def _sign_for_user(self, mode: str, stream: Name, user_id: Name | None, subscriber_id: Name) -> str:
         user = check_user_id(user_id)
-        text = f"{mode}:{check_stream(stream)}:{user}:{check_subscriber_id(subscriber_id)}"
-        return self._hash(text).hexdigest()
+        return self._sign(f"{mode}:{check_stream(stream)}:{user}:{check_subscriber_id(subscriber_id)}")
+
+    def _sign(self, text: str) -> str:
+        mac = self._hmac.copy()
+        mac.update(text.encode())
+        return mac.hexdigest()
 
     def verify(
         self, token: str, mode: Mode, stream: str, subscriber_id: str, user_id: str | None = None
     ) -> bool:
-        """Whether ``token`` is the one that :meth:`sign` makes; the time taken does not tell how near it is.
+        """Whether ``token`` is the one that :meth:`sign` makes, compared in constant time.
 
         Raises:
-            InvalidNameError: if a name may not be one.
+            InvalidNameError: if a name is invalid.
         """
         expected = self.sign(mode, stream, subscriber_id, user_id)
-        # Whatever else is in a token is simply wrong, lone surrogates included.
+        # A token may contain any text, lone surrogates included.
         return hmac.compare_digest(expected.encode(), token.encode("utf-8", "surrogatepass"))

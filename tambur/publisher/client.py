@@ -20,7 +20,8 @@ from .. import __version__
 from ..credentials import Credentials, base_url, check_host
 from ..errors import ConfigurationError, InvalidMessageError, TamburError
 from ..protocol import oauth as signing
-from ..protocol.names import Name, app_path, check_destination, stream_path
+from ..protocol.names import Name, check_destination
+from ..protocol.paths import app_path, stream_path
 from ..protocol.tokens import TokenSigner
 from .attempt import Sender
 from .many import publish_many
@@ -201,7 +202,7 @@ class Tambur:
         return self._signer().direct(stream, user_id, subscriber_id)
 
     def _signer(self) -> TokenSigner:
-        return TokenSigner(self.api_key, self.app_id, self.secret)
+        return _token_signer(self.api_key, self.app_id, self.secret)
 
     # Publishing: section 2 of the protocol.
 
@@ -324,6 +325,9 @@ class Tambur:
         request.headers["Content-Type"] = _HEADERS["Content-Type"]
         return request
 
+
+# Keying an HMAC takes longer than a token.
+_token_signer = functools.lru_cache(maxsize=16)(TokenSigner)
 
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 

@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ..credentials import Credentials, base_url
 from ..errors import CommandRefusedError, SubscriberClosedError, SubscriberTimeoutError
-from ..protocol.names import check_credential_name, check_stream, check_user_id, subscribe_path
+from ..protocol.names import check_credential_name, check_stream, check_user_id
+from ..protocol.paths import subscribe_path
 from ..protocol.tokens import Mode
 from .websocket import WebSocket
 

@@ -190,7 +190,7 @@ def test_publish_and_what_it_cannot_do(server: Server, url: str, stream: str) ->
         done = run("publish", stream, "é 🥁", url=url)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert receiver.receive(10).text == "é 🥁"
-    assert failed(run("publish", "private", "x", url=url), "a stream may not be called 'private'")
+    assert failed(run("publish", "private", "x", url=url), "a stream must not be named 'private'")
     assert failed(run("publish", "s", "x"), "TAMBUR_URL is not set")
     assert failed(run("publish", "s", "x", url=url.replace(APP_ID, "other")), "404: there is no app 'other'")
     nobody = f"http://k:s@127.0.0.1:{free_port()}/app/a"
@@ -269,7 +269,7 @@ def test_listen_ends_quietly_when_nobody_reads(url: str, tambur: Tambur, stream:
 
 
 def test_what_listen_cannot_do_is_one_line(url: str) -> None:
-    assert failed(run("listen", "private", url=url), "a stream may not be called 'private'")
+    assert failed(run("listen", "private", url=url), "a stream must not be named 'private'")
     assert failed(run("listen", "s", url=url.replace(APP_ID, "other")), "answered 404")
     assert failed(run("listen", "s"), "TAMBUR_URL is not set")
 
@@ -281,7 +281,7 @@ def test_tokens_are_those_of_the_library() -> None:
         run("token", "presence", "st", "u", "id", url=url).stdout == f"{signer.presence('st', 'u', 'id')}\n"
     )
     assert run("token", "direct", "st", "u", "id", url=url).stdout == f"{signer.direct('st', 'u', 'id')}\n"
-    assert failed(run("token", "auth", "st", "a:b", url=url), "a subscriber id may not hold ':'")
+    assert failed(run("token", "auth", "st", "a:b", url=url), "a subscriber ID must not contain ':'")
 
 
 def test_new_app_prints_an_app_for_a_file_and_its_url(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_new_app_prints_an_app_for_a_file_and_its_url(tmp_path: Path) -> None:
     assert (app.api_key, app.app_id, app.secrets) == (credentials.api_key, 'caf"é', (credentials.secret,))
     assert len(app.api_key) == 32
     assert len(app.secrets[0]) == 40
-    assert failed(run("new-app", "a/b"), "app_id may not hold ':' or '/': 'a/b'")
+    assert failed(run("new-app", "a/b"), "app_id must not contain ':' or '/': 'a/b'")
 
 
 @pytest.mark.parametrize(

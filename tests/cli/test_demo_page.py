@@ -193,8 +193,8 @@ def test_no_answer_holds_the_secret(demo: Server) -> None:
         ("token", "nonsense", "the body must be a JSON object of strings, with mode, stream, user_id, subscriber_id"),
         ("token", '{"mode": "auth"}', "the body must be a JSON object of strings"),
         ("token", '{"mode": "x", "stream": "s", "user_id": "u", "subscriber_id": "i"}', "'x' is not a valid Mode"),
-        ("token", '{"mode": "auth", "stream": "s", "user_id": "u", "subscriber_id": "i:j"}', "may not hold ':'"),
-        ("publish", '{"stream": ".", "message": "x"}', "a stream may not be called '.'"),
+        ("token", '{"mode": "auth", "stream": "s", "user_id": "u", "subscriber_id": "i:j"}', "must not contain ':'"),
+        ("publish", '{"stream": ".", "message": "x"}', "a stream must not be named '.'"),
         ("publish", '{"stream": "s", "message": 7}', "the body must be a JSON object of strings, with stream, message"),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tambur import Tambur
 from tambur.protocol import oauth as signing
-from tambur.protocol.names import split_publish_path
+from tambur.protocol.paths import split_publish_path
 
 from ..support.strategies import credential_names, secrets, streams
 

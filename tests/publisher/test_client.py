@@ -71,8 +71,8 @@ def test_a_url_or_the_environment_makes_a_publisher(monkeypatch: pytest.MonkeyPa
     ("options", "rule"),
     [
         ({"api_key": ""}, "api_key must not be empty"),
-        ({"api_key": "a:b"}, "api_key may not hold"),
-        ({"app_id": "a/b"}, "app_id may not hold"),
+        ({"api_key": "a:b"}, "api_key must not contain"),
+        ({"app_id": "a/b"}, "app_id must not contain"),
         ({"app_id": None}, "app_id must be a str"),
         ({"secret": ""}, "secret must not be empty"),
         ({"secret": ["x"]}, "secret must be a str, not list"),

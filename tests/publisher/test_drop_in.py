@@ -22,8 +22,8 @@ from tambur.server import App, Config, Server, in_background
 from tambur.subscriber import Subscriber
 from tambur.tambur import Tambur as TamburOf2012
 
-from ..conftest import API_KEY, APP_ID, SECRET, subscriber
 from ..support import faults
+from ..support.app import API_KEY, APP_ID, SECRET, subscriber
 from ..support.faults import FaultyServer
 
 SUBSCRIBER_ID = "a0629978-28d8-4fd4-b862-f67e9b6dfd8f"

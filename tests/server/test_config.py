@@ -136,7 +136,10 @@ MISTAKES = [
     (APP + APP, "line 1: apps holds the app 'a' twice with the same api_key"),
     (APP + "\n[[apps]]\napi_key = 'k'\napp_id = 'b'\n", "line 6: secrets is missing"),
     (APP + "\n[[apps]]\nsecrets = ['s']\n", "line 6: api_key is missing"),
-    (APP + "\n[[apps]]\napi_key = 'k'\napp_id = 'b:c'\nsecrets = ['s']\n", "line 8: app_id may not hold ':'"),
+    (
+        APP + "\n[[apps]]\napi_key = 'k'\napp_id = 'b:c'\nsecrets = ['s']\n",
+        "line 8: app_id must not contain ':'",
+    ),
     (APP.replace('"a"', '""'), "line 3: app_id must not be empty"),
     (APP.replace('"a"', "7"), "line 3: app_id must be a string, not 7"),
     (APP.replace('["hunter2"]', '"hunter2"'), "line 4: secrets must be an array of strings"),

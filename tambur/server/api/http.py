@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...credentials import is_host
-from ...protocol.names import split_subscribe_path, subscribe_path
+from ...protocol.paths import split_subscribe_path, subscribe_path
 from ..broker import AppKey, Broker
 from ..config import Config
 from ..counters import Counts

@@ -13,7 +13,8 @@ from ...credentials import is_host
 from ...errors import InvalidNameError
 from ...protocol import oauth as signing
 from ...protocol.messages import encode_message
-from ...protocol.names import Destination, parse_destination, split_publish_path
+from ...protocol.names import Destination, parse_destination
+from ...protocol.paths import split_publish_path
 from ..broker import CLAIM_WINDOW_S, AppKey, Broker, BrokerUnavailableError, Claim, Outcome, Publication
 from ..config import App, Config
 from ..counters import Counts

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from ...protocol.names import split_subscribe_path
+from ...protocol.paths import split_subscribe_path
 from ..broker import AppKey, Broker, BrokerUnavailableError
 from ..config import App, Config
 from ..connection import Connection

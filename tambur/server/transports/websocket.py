@@ -15,7 +15,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from ...protocol.names import split_subscribe_path
+from ...protocol.paths import split_subscribe_path
 from ..broker import AppKey
 from ..config import App, Config
 from ..connection import Connection

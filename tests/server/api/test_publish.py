@@ -174,12 +174,12 @@ def test_what_is_malformed_is_400_with_the_rule(
     [
         ("%FF", "the stream is not UTF-8"),
         ("", "must not be empty"),
-        ("private", "may not be called"),
+        ("private", "must not be named"),
         ("auth:", "must not be empty"),
-        ("auth:auth:x", "may not begin"),
-        ("private:a:b", "may not hold ':'"),
+        ("auth:auth:x", "must not begin"),
+        ("private:a:b", "must not contain ':'"),
         ("a%0Ab", "control characters"),
-        ("..", "may not be called"),
+        ("..", "must not be named"),
     ],
 )
 def test_what_is_no_stream_is_400(publisher: Publisher, stream: str, reason: str) -> None:

@@ -437,7 +437,7 @@ class ChatContract:
 
     def test_a_refusal_is_no_page_of_the_one_who_asks(self, site: Site) -> None:
         answer = site.token("bob", mode="direct", stream="lobby", subscriber_id="<b>:")
-        assert "a subscriber id may not hold" in answer.text
+        assert "a subscriber ID must not contain" in answer.text
         assert "<b>" not in answer.text or answer.headers["Content-Type"].startswith("text/plain")
 
     def test_a_token_is_for_the_one_who_asks(self, site: Site) -> None:
