@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "tambur": ("publisher",),
     "": ("errors", "tambur"),
     "subscriber": ("credentials", "errors", "protocol", "subscriber"),
-    "server": ("", "credentials", "errors", "protocol", "server"),
+    "server": ("", "credentials", "errors", "loopback", "protocol", "server"),
     # What needs an extra, the command line imports inside its commands.
     "cli": ("", "cli", "credentials", "errors", "protocol", "publisher"),
     "cli.demo": (

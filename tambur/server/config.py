@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 
 from ..credentials import Credentials, check_secret, is_host
 from ..errors import ConfigurationError
+from ..loopback import is_loopback
 from ..protocol.names import check_credential_name
 from ..protocol.tokens import TokenSigner
 from .broker import AppKey
@@ -303,12 +303,7 @@ class Config:
     @property
     def is_loopback(self) -> bool:
         """Whether nobody but this machine can reach the server."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @classmethod
     def from_credentials(cls, credentials: Credentials, **settings: Any) -> Config:
