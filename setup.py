@@ -11,7 +11,7 @@ from setuptools.command.sdist import sdist
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "tambur/__init__.py").read_text("utf-8"))[1]
 
-SUBSCRIBER = ["anyio>=4.10", "websockets>=16"]
+SUBSCRIBER = ["websockets>=16"]
 SERVER = [
     "uvicorn>=0.54,<1",
     "starlette>=1,<2",

@@ -20,13 +20,14 @@ MAY_IMPORT = {
     "protocol": ("errors", "protocol"),
     "credentials": ("errors", "protocol"),
     "loopback": (),
+    "printable": (),
     "publisher": ("", "credentials", "errors", "protocol", "publisher"),
     "tambur": ("publisher",),
     "": ("errors", "tambur"),
-    "subscriber": ("credentials", "errors", "protocol", "subscriber"),
+    "subscriber": ("credentials", "errors", "printable", "protocol", "subscriber"),
     "server": ("", "credentials", "errors", "loopback", "protocol", "server"),
     # What needs an extra, the command line imports inside its commands.
-    "cli": ("", "cli", "credentials", "errors", "protocol", "publisher"),
+    "cli": ("", "cli", "credentials", "errors", "printable", "protocol", "publisher"),
     "cli.demo": (
         "cli.demo",
         "credentials",

@@ -1,6 +1,6 @@
-"""A blocking WebSocket subscriber, for bots, tests and the command line: ``pip install tambur[subscriber]``.
+"""A blocking WebSocket subscriber for bots, tests and the command line: ``pip install 'tambur[subscriber]'``.
 
-A bot that answers direct messages, and goes on when the server restarts::
+A bot that answers direct messages and reconnects when the server restarts::
 
     from tambur import Tambur
     from tambur.subscriber import Subscriber
@@ -13,7 +13,7 @@ A bot that answers direct messages, and goes on when the server restarts::
             if message.kind == "direct":
                 bot.send_direct("lobby", message.user_id, f"You said: {message.text}")
 
-It is section 4 of the protocol; the names of the commands are the protocol's.
+It implements section 4 of the protocol (docs/reference/protocol.md), and names commands as the protocol does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ..credentials import Credentials, base_url
 from ..errors import CommandRefusedError, SubscriberClosedError, SubscriberTimeoutError
-from ..protocol.names import check_credential_name, check_stream, check_user_id
+from ..printable import one_line
+from ..protocol.names import SUBSCRIBER_ID, check_credential_name, check_stream, check_user_id
 from ..protocol.paths import subscribe_path
 from ..protocol.tokens import Mode
 from .websocket import WebSocket
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 MAX_RECONNECT_WAIT_S = 30.0
 """The longest wait between two attempts to reconnect, in seconds; the first is about half a second."""
 
+MAX_SHOWN_CODE_POINTS = 200
+"""How much of a server's answer to a command an error shows."""
+
 AuthToken: TypeAlias = str | Callable[[str, str], str]
 UserToken: TypeAlias = str | Callable[[str, str, str], str]
 
@@ -48,13 +52,14 @@ logger = logging.getLogger("tambur")
 
 
 class Message(NamedTuple):
-    """What a subscriber received.
+    """A message that a subscriber received.
 
     Attributes:
-        stream: the stream it came over, ``"private"`` for a private message.
+        stream: its stream; ``"private"`` for a private message.
         kind: ``"public"``, ``"auth"``, ``"private"``, ``"presence"`` or ``"direct"``.
-        text: what was published or sent; of presence, ``"up"`` or ``"down"``.
-        user_id: of presence, who joined or left; of a direct message, who sent it; otherwise ``None``.
+        text: the published or sent text; for presence, ``"up"`` or ``"down"``.
+        user_id: for presence, the user who joined or left; for a direct message, its sender; otherwise
+            ``None``.
     """
 
     stream: str
@@ -64,6 +69,8 @@ class Message(NamedTuple):
 
 
 class _Mode(NamedTuple):
+    """An enabled mode, with what it takes to enable it again."""
+
     user_id: str | None
     token: str | Callable[..., str]
 
@@ -74,16 +81,20 @@ class Subscriber:
     Parameters:
         api_key: identifies the account.
         app_id: identifies the app.
-        api_host: the server as ``host``, ``host:port`` or base URL.
+        api_host: the server as ``host``, ``host:port`` or base URL. Redirects to another one are refused.
         ssl: connect with TLS where ``api_host`` names no scheme.
-        timeout: how long connecting, or the answer to one command, may take, in seconds.
-        reconnect: whether :meth:`receive` connects again when the connection is lost. Streams are
-            then subscribed again; a mode is enabled again if its token was given as a function, since a
-            token is only good for one ``subscriber_id``. What was published meanwhile is missed.
+        timeout: how long connecting may take, and the answer to one command, in seconds.
+        reconnect: whether :meth:`receive` reconnects when the connection is lost. It then subscribes to all
+            streams again. It enables a mode again if the token was given as a function, because a token is
+            valid for one ``subscriber_id``. Messages published meanwhile are missed.
+
+    Attributes:
+        url: the address of the WebSocket.
+        subscriber_id: the UUID that the server gave to this connection; a reconnect changes it.
 
     Raises:
         ConfigurationError: if a parameter is malformed.
-        SubscriberClosedError: if the server cannot be reached, or has no such app.
+        SubscriberClosedError: if the server cannot be reached, is not a Tambur server, or has no such app.
     """
 
     def __init__(
@@ -107,7 +118,7 @@ class Subscriber:
         self._handle = 0
         self._inbox: deque[Message] = deque()
         self._acks: dict[int, str] = {}
-        # What is subscribed and enabled, and so to be again after a reconnect.
+        # The subscriptions and modes that a reconnect restores.
         self._streams: dict[str, dict[Mode, _Mode]] = {}
         self._connection: WebSocket | None = None
         self._dropping = threading.Lock()
@@ -119,7 +130,12 @@ class Subscriber:
 
     @classmethod
     def from_url(cls, url: str, *, timeout: float = 10.0, reconnect: bool = False) -> Self:
-        """Subscribe to the app of a ``TAMBUR_URL``, whose secret is not needed and not kept."""
+        """Connect to the app of a ``TAMBUR_URL``. Its secret is neither used nor kept.
+
+        Raises:
+            ConfigurationError: if the URL is malformed.
+            SubscriberClosedError: as the constructor.
+        """
         credentials = Credentials.from_url(url)
         return cls(
             credentials.api_key,
@@ -131,7 +147,12 @@ class Subscriber:
 
     @classmethod
     def from_env(cls, *, timeout: float = 10.0, reconnect: bool = False) -> Self:
-        """Subscribe to the app that the environment variable ``TAMBUR_URL`` names."""
+        """Connect to the app that the environment variable ``TAMBUR_URL`` names.
+
+        Raises:
+            ConfigurationError: if the variable is not set or malformed.
+            SubscriberClosedError: as the constructor.
+        """
         return cls.from_url(Credentials.from_env().to_url(), timeout=timeout, reconnect=reconnect)
 
     def __repr__(self) -> str:
@@ -149,67 +170,77 @@ class Subscriber:
         self.close()
 
     def close(self) -> None:
-        """End the connection. Any thread may call it; a :meth:`receive` that waits is ended."""
+        """Close the connection. Any thread may call this; it ends a :meth:`receive` that waits."""
         self._closed.set()
         self._drop()
 
-    # Commands. Each returns once the server has confirmed it.
+    # Commands. Each returns once the server has confirmed it, and raises what `subscribe` raises.
 
     def subscribe(self, stream: str) -> None:
-        """Receive what is published to a stream, from now on.
+        """Receive the messages of a stream from now on.
 
         Raises:
-            InvalidNameError: if ``stream`` is no stream's name.
-            CommandRefusedError: if the server refuses; so do all the commands.
-            SubscriberClosedError: if the connection is lost; so do all the commands.
-            SubscriberTimeoutError: if the answer takes too long; so do all the commands.
+            InvalidNameError: if ``stream`` is not a valid name.
+            CommandRefusedError: if the server refuses the command.
+            SubscriberClosedError: if the connection is lost.
+            SubscriberTimeoutError: if the server does not answer in time.
         """
         stream = check_stream(stream)
         self._command("subscribe", stream)
         self._streams[stream] = {}
 
     def unsubscribe(self, stream: str) -> None:
-        """Receive nothing more of a stream. Its modes are disabled, too."""
+        """Stop receiving the messages of a stream. This also disables its modes."""
         stream = check_stream(stream)
         self._command("unsubscribe", stream)
         self._streams.pop(stream, None)
 
     def enable_auth(self, stream: str, token: AuthToken) -> None:
-        """Receive what is published to ``auth:`` a stream.
+        """Receive the messages published to ``auth:STREAM``.
 
         Parameters:
-            token: the token itself, or a function that makes one of ``stream`` and ``subscriber_id``,
+            stream: a subscribed stream.
+            token: the token, or a function that makes one from ``stream`` and ``subscriber_id``,
                 such as :meth:`tambur.Tambur.generate_auth_token`.
         """
         self._enable(Mode.AUTH, stream, None, token)
 
     def enable_presence(self, stream: str, user_id: str, token: UserToken) -> None:
-        """Be there as ``user_id``, and receive who is there, who joins and who leaves.
+        """Be present on a stream, and receive the users who are present, who join and who leave.
 
         Parameters:
-            token: the token itself, or a function that makes one of ``stream``, ``user_id`` and
+            stream: a subscribed stream.
+            user_id: the user as whom this subscriber is present.
+            token: the token, or a function that makes one from ``stream``, ``user_id`` and
                 ``subscriber_id``, such as :meth:`tambur.Tambur.generate_presence_token`.
         """
         self._enable(Mode.PRESENCE, stream, check_user_id(user_id), token)
 
     def enable_direct(self, stream: str, user_id: str, token: UserToken) -> None:
-        """Receive direct messages to ``user_id``, and be able to send some; ``token`` as for presence."""
+        """Receive the direct messages to a user, and send direct messages as that user.
+
+        Parameters:
+            stream: a subscribed stream.
+            user_id: the user.
+            token: the token, or a function that makes one from ``stream``, ``user_id`` and
+                ``subscriber_id``, such as :meth:`tambur.Tambur.generate_direct_token`.
+        """
         self._enable(Mode.DIRECT, stream, check_user_id(user_id), token)
 
     def disable_auth(self, stream: str) -> None:
-        """Receive what is published to ``auth:`` a stream no more."""
+        """Stop receiving the messages published to ``auth:STREAM``."""
         self._disable(Mode.AUTH, stream)
 
     def disable_presence(self, stream: str) -> None:
-        """Be there no more, and receive no presence."""
+        """Stop being present, and stop receiving presence."""
         self._disable(Mode.PRESENCE, stream)
 
     def disable_direct(self, stream: str) -> None:
-        """Receive and send no direct messages."""
+        """Stop receiving direct messages, and stop being able to send them."""
         self._disable(Mode.DIRECT, stream)
 
     def send_direct(self, stream: str, to_user_id: str, message: str) -> None:
-        """Send a message to all connections of a user. It is no error if he isn't there."""
+        """Send a message to all connections of a user. If the user has none, the message is dropped."""
         self._command("direct", check_stream(stream), check_user_id(to_user_id), message)
 
     def _enable(self, mode: Mode, stream: str, user_id: str | None, token: str | Callable[..., str]) -> None:
@@ -233,10 +264,9 @@ class Subscriber:
         result = self._acks.get(self._handle) or self._acks[0]
         self._acks.clear()
         if result != "ok":
-            # Neither the token nor the message: what a user needs is what it was about.
-            raise CommandRefusedError(
-                f"the server refused {word} {arguments[0]!r}: {result}", command=word, result=result
-            )
+            # The other arguments may be a token or a message, and stay out of the text.
+            text = f"the server refused {word} {arguments[0]!r}: {one_line(result, MAX_SHOWN_CODE_POINTS)}"
+            raise CommandRefusedError(text, command=word, result=result)
 
     # Receiving.
 
@@ -244,14 +274,14 @@ class Subscriber:
         """Wait for the next message, in the order in which the server sent them.
 
         Parameters:
-            timeout: in seconds; ``None`` waits for as long as it takes.
+            timeout: in seconds; ``None`` waits without limit.
 
         Raises:
-            SubscriberTimeoutError: if there is none within the timeout.
-            SubscriberClosedError: if the connection is lost and ``reconnect`` is false, if it was
-                closed, or if the server has no such app any more.
-            CommandRefusedError: if it was connected again, but the server now refuses a stream or a mode
-                that it had.
+            SubscriberTimeoutError: if no message arrives in time.
+            SubscriberClosedError: if the connection is lost and ``reconnect`` is false, if the subscriber
+                was closed, or if the server no longer has the app.
+            CommandRefusedError: if the server, after a reconnect, refuses a stream or a mode that this
+                subscriber had.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         late = f"no message within {timeout} s"
@@ -261,13 +291,13 @@ class Subscriber:
             except SubscriberClosedError as lost:
                 if not self._reconnect or self._closed.is_set():
                     raise
-                logger.warning("%s; connecting again", lost)
+                logger.warning("%s; reconnecting", lost)
                 self._drop()
                 self._reopen(deadline, late)
         return self._inbox.popleft()
 
     def __iter__(self) -> Iterator[Message]:
-        """Receive messages until :meth:`close` is called; a lost connection raises as in :meth:`receive`."""
+        """Receive messages until :meth:`close` is called. A lost connection raises as in :meth:`receive`."""
         while True:
             try:
                 message = self.receive()
@@ -284,7 +314,7 @@ class Subscriber:
         return connection
 
     def _read(self, deadline: float | None, late: str) -> None:
-        """Take one frame in: into the inbox, or among the acks."""
+        """Read one frame, and put it into the inbox or among the acks."""
         wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
             frame = self._live().receive(wait_s)
@@ -292,7 +322,7 @@ class Subscriber:
             raise SubscriberTimeoutError(late) from None
         try:
             array = json.loads(frame)
-        except ValueError:
+        except (ValueError, RecursionError):  # RecursionError: JSON nested too deeply
             array = None
         match array:
             case ["ack", int(handle), str(result)]:
@@ -302,7 +332,7 @@ class Subscriber:
             case ["msg", str(stream), str(kind), str(text)]:
                 self._inbox.append(Message(stream, kind, text))
             case _:
-                logger.warning("a frame that is none of the protocol's was left out: %.100r", frame)
+                logger.warning("ignored an unknown frame: %.100r", frame)
 
     # Connecting.
 
@@ -313,8 +343,14 @@ class Subscriber:
         except (TimeoutError, SubscriberClosedError) as error:
             raise SubscriberClosedError(f"{self.url} sent no subscriber id") from error
         if not isinstance(greeting, str) or not greeting.startswith("id:"):
-            raise SubscriberClosedError(f"{self.url} is no Tambur server: it sent no subscriber id")
-        self.subscriber_id = greeting.removeprefix("id:")
+            raise SubscriberClosedError(f"{self.url} is not a Tambur server: it sent no subscriber id")
+        subscriber_id = greeting.removeprefix("id:")
+        # Applications sign tokens for it. Any other form could make one token valid for another stream.
+        if SUBSCRIBER_ID.fullmatch(subscriber_id) is None:
+            raise SubscriberClosedError(
+                f"{self.url} sent an invalid subscriber id: it must be a UUID, not {subscriber_id!r:.100}"
+            )
+        self.subscriber_id = subscriber_id
         self._acks.clear()
 
     def _reopen(self, deadline: float | None, late: str) -> None:
@@ -333,26 +369,26 @@ class Subscriber:
                 if isinstance(error, SubscriberClosedError) and error.code in (403, 404):
                     raise
                 if isinstance(error, CommandRefusedError) and error.result != "unavailable":
-                    self._drop()  # else it would be connected, but not to all that it was before
+                    self._drop()  # rather than stay connected with less than before
                     raise
                 logger.warning("%s; trying again", error)
                 self._drop()
             else:
-                logger.warning("connected again, as %s", self.subscriber_id)
+                logger.warning("reconnected as %s", self.subscriber_id)
                 return
 
     def _resume(self) -> None:
-        """Subscribe to everything again, and enable the modes for which tokens can be had."""
+        """Subscribe to all streams again, and enable the modes whose tokens come from a function."""
         for stream, modes in self._streams.items():
             self._command("subscribe", stream)
             for mode, (user_id, token) in list(modes.items()):
                 if isinstance(token, str):
-                    del modes[mode]  # it was for the old subscriber id
+                    del modes[mode]  # the token was for the old subscriber ID
                 else:
                     self._enable(mode, stream, user_id, token)
 
     def _drop(self) -> None:
-        # Whichever thread takes the connection out closes it: one may be reconnecting while one closes.
+        # One thread may reconnect while another closes; the one that takes the connection out closes it.
         with self._dropping:
             connection, self._connection = self._connection, None
         if connection is not None:

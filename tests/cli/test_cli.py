@@ -23,8 +23,8 @@ from tambur.credentials import Credentials
 from tambur.protocol.tokens import TokenSigner
 from tambur.server import App, Config, Server, in_background
 
-from ..conftest import API_KEY, APP_ID, SECRET, subscriber
 from ..support import faults
+from ..support.app import API_KEY, APP_ID, SECRET, subscriber
 from ..support.ports import free_port
 
 TIMEOUT_S = 30

@@ -1,0 +1,33 @@
+"""Text from elsewhere, made safe to show: no escape sequence, no line break, no change of direction.
+
+A terminal acts on control characters, among them ESC and U+009B, which begin its commands. Bidirectional
+controls make a line read as another one. Python knows all of these as not printable.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def one_line(text: str, max_code_points: int | None = None) -> str:
+    """Make one printable line of a text.
+
+    Parameters:
+        text: anything. Runs of whitespace become one space, and what is not printable a Python escape.
+        max_code_points: the text is cut after so many; ``None`` keeps all of it.
+    """
+    line = " ".join(text.split())
+    if max_code_points is not None and len(line) > max_code_points:
+        line = f"{line[:max_code_points]}..."
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def json_line(value: Any) -> str:
+    """Encode a value as one printable line of JSON, which keeps printable non-ASCII text as it is."""
+    line = json.dumps(value, ensure_ascii=False)
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)

@@ -1,0 +1,89 @@
+"""A subscriber that reconnects."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+
+import pytest
+
+from tambur import CommandRefusedError, SubscriberClosedError, SubscriberTimeoutError
+from tambur.server import App, Config, in_background
+from tambur.subscriber import Subscriber
+
+from ..support.app import API_KEY, APP, SECRET, publisher, subscriber
+from ..support.ports import free_port
+
+TIMEOUT_S = 60
+
+
+def wait_until_reconnected(one: Subscriber, before: str) -> None:
+    """Receive nothing until the connection is another one than ``before``."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while one.subscriber_id == before:
+        assert time.monotonic() < deadline
+        with contextlib.suppress(SubscriberTimeoutError):
+            pytest.fail(f"received {one.receive(1)}")
+
+
+def test_a_reconnect_restores_subscriptions_and_modes(stream: str, caplog: pytest.LogCaptureFixture) -> None:
+    config = Config(apps=(APP,), port=free_port())
+    with in_background(config) as server, publisher(server) as tambur:
+        one = subscriber(server, stream, "other", reconnect=True)
+        one.enable_auth(stream, tambur.generate_auth_token)
+        one.enable_presence(stream, "one", tambur.generate_presence_token(stream, "one", one.subscriber_id))
+        one.enable_direct(stream, "one", tambur.generate_direct_token)
+        before = one.subscriber_id
+    said = ""
+    while "the connection is lost" not in said:  # the subscriber may notice later
+        with pytest.raises(SubscriberTimeoutError, match="no message within 0.1 s") as caught:
+            one.receive(0.1)
+        said = str(caught.value)
+    with in_background(config) as server, publisher(server) as tambur:
+        with caplog.at_level(logging.WARNING, logger="tambur"):
+            wait_until_reconnected(one, before)
+        tambur.publish(stream, "public")
+        tambur.publish(f"auth:{stream}", "auth")
+        assert [one.receive(10).text for _ in range(2)] == ["public", "auth"]
+        one.send_direct(stream, "one", "to myself")
+        assert one.receive(10) == (stream, "direct", "to myself", "one")
+        # The token that was given as text is for the old subscriber ID.
+        with pytest.raises(CommandRefusedError, match="mode_not_enabled"):
+            one.disable_presence(stream)
+        one.close()
+    assert f"reconnected as {one.subscriber_id}" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_a_mode_that_is_refused_after_a_reconnect_raises_each_time(stream: str) -> None:
+    """The subscriber never stays connected with less than it had."""
+    port = free_port()
+    with in_background(Config(apps=(APP,), port=port)) as first:
+        one = subscriber(first, stream, f"{stream}2", reconnect=True)
+        one.enable_auth(stream, publisher(first).generate_auth_token)
+    changed = Config(apps=(App(API_KEY, APP.app_id, ("changed",)),), port=port)
+    with one, in_background(changed):
+        for _ in range(2):
+            with pytest.raises(CommandRefusedError, match="invalid_token"):
+                one.receive(TIMEOUT_S)
+
+
+def test_a_subscriber_gives_up_when_the_app_is_gone(stream: str) -> None:
+    port = free_port()
+    with in_background(Config(apps=(APP,), port=port)) as server:
+        one = subscriber(server, stream, reconnect=True)
+    with in_background(Config(apps=(App("k", "a", ("s",)),), port=port)):
+        with pytest.raises(SubscriberClosedError, match="answered 404"):
+            one.receive(TIMEOUT_S)
+    one.close()
+
+
+def test_closing_ends_the_attempts_to_reconnect(stream: str) -> None:
+    with in_background(Config(apps=(APP,), port=0)) as server:
+        one = subscriber(server, stream, reconnect=True)
+    timer = threading.Timer(0.2, one.close)
+    timer.start()
+    assert list(one) == []
+    timer.join()
