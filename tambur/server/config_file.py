@@ -86,7 +86,7 @@ class _Reader:
                 known = _list({*fields, *others.keys() & table.keys()})
                 raise self._mistake((*path, key), f"unknown setting {key!r}; known here are {known}")
             try:
-                values[key] = _convert(key, value, hints[key])
+                values[key] = _convert(fields[key], value, hints[key])
             except SettingError as error:
                 raise self._mistake((*path, key), str(error)) from None
         for name, field in fields.items():
@@ -138,7 +138,7 @@ def _list(names: typing.Iterable[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def _convert(key: str, value: object, hint: Any) -> Any:
+def _convert(field: dataclasses.Field[Any], value: object, hint: Any) -> Any:
     """Check a TOML value against the annotation of its field."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     # TOML has no null: a setting that may be None is None by being absent.
@@ -150,5 +150,6 @@ def _convert(key: str, value: object, hint: Any) -> Any:
     if typing.get_origin(wanted) is tuple and isinstance(value, list) and all(type(v) is str for v in value):
         return tuple(value)
     names = {float: "a number", int: "an integer", str: "a string", bool: "true or false"}
-    found = f", not {value!r}" if key != "secrets" else ""
-    raise SettingError(key, f"must be {names.get(wanted, 'an array of strings')}{found}")
+    # A field without a repr may hold a secret or a password.
+    found = f", not {value!r}" if field.repr else ""
+    raise SettingError(field.name, f"must be {names.get(wanted, 'an array of strings')}{found}")

@@ -211,6 +211,18 @@ def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
         Config.from_toml(tmp_path / "latin")
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["broker = ['redis://:hunter2@h']", "broker = {url = 'redis://:hunter2@h'}", "broker = 'redis://:hunter2@h:x'",
+     "broker = 'kafka://u:hunter2@h'", "[[apps]]\nsecrets = 'hunter2'", "[[apps]]\nsecrets = [['hunter2']]",
+     "[[apps]]\nsecrets = {s = 'hunter2'}", "[[apps]]\nsecrets = ['hunter2\\uD800']", "[[apps]]\nsecrets = ['hunter2']\nsecrets = 1"],
+)  # fmt: skip
+def test_no_mistake_shows_a_secret(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ConfigurationError, match="line|tambur.toml") as caught:
+        load(tmp_path, f"[server]\n{line}\n")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_no_repr_shows_a_secret() -> None:
     app = App("k", "a", ("hunter2",))
     assert app.signers
