@@ -43,7 +43,7 @@ MAY_IMPORT = {
 }
 PURE = (
     "credentials", "protocol", "server.history", "server.session", "server.broker.redis.presence", "server.broker.redis.scripts",
-    "server.broker.redis.urls",
+    "server.broker.redis.urls", "server.stream",
 )  # fmt: skip
 IMPURE = {
     "asyncio", "datetime", "random", "redis", "requests", "secrets", "socket", "starlette", "threading",

@@ -70,7 +70,7 @@ class Server:
     ) -> None:
         tls = _tls(config)
         self._broker = _make_broker(config)
-        self._hub = Hub(self._broker, join_window_s=config.join_window_ms / 1000)
+        self._hub = Hub(self._broker, coalesce_window_s=config.join_window_ms / 1000)
         self._long_polls = LongPolls(config, self._hub, self._broker)
         read_buffer = make_read_buffer()
         context = Context(config, {app.key: app for app in config.apps}, self._hub, read_buffer)

@@ -10,8 +10,9 @@ from ..protocol import messages as commands
 from ..protocol.tokens import Mode
 from .broker import BrokerUnavailableError
 from .config import App, Limits
-from .hub import Hub, Outbox
+from .hub import Hub
 from .logs import line
+from .outbox import Outbox
 from .session import Disable, Effect, Enable, Join, Leave, Result, Send, Session
 
 MAX_MALFORMED_COMMANDS = 10
@@ -20,8 +21,11 @@ MAX_MALFORMED_COMMANDS = 10
 MAX_QUEUED_COMMANDS = 32
 """How many commands may wait before the transport should stop reading."""
 
-COMMANDS_IN_A_ROW = 4
-"""How many commands are answered before all others have their turn."""
+COMMANDS_PER_TURN = 4
+"""How many commands are answered, or streams left, before everything else has its turn."""
+
+EVENTS_PER_COMMAND = 32
+"""A command costs its sender one more for each so many events that the hub writes for it."""
 
 # Close codes, RFC 6455 section 7.4.1.
 POLICY_VIOLATION = 1008
@@ -56,6 +60,7 @@ class Connection:
         "_app",
         "_closed",
         "_hub",
+        "_is_resting",
         "_malformed",
         "_max_commands_per_s",
         "_queue",
@@ -79,6 +84,7 @@ class Connection:
         self._malformed = 0
         self._max_commands_per_s = limits.max_commands_per_s
         self._rested_at = 0.0
+        self._is_resting = False
         self._closed = False
         self._worker: asyncio.Task[None] | None = None
         hub.connect(app.key, subscriber_id, transport)
@@ -118,12 +124,15 @@ class Connection:
             self._closed = True
             self._queue.clear()
             self._hub.disconnect(self._app.key, self.subscriber_id)
+            if self._worker is not None and self._is_resting:
+                self._worker.cancel()  # others should not see a user for as long as its connection would rest
+                self._worker = None
             if self._worker is None:
-                self._leave_everything()
+                self._leave_some_streams()
 
-    def _take_share(self, now: float) -> None:
-        # Each command has its share of a second; who has been idle for one may use that up at once.
-        self._rested_at = max(self._rested_at, now - 1) + 1 / self._max_commands_per_s
+    def _take_share(self, now: float, commands: float = 1) -> None:
+        # Each command takes its share of a second. After an idle second, all of it may be used at once.
+        self._rested_at = max(self._rested_at, now - 1) + commands / self._max_commands_per_s
 
     async def _answer_queue(self) -> None:
         loop = asyncio.get_running_loop()
@@ -133,12 +142,11 @@ class Connection:
                 in_a_row += 1
                 now = loop.time()
                 self._take_share(now)
-                if self._rested_at > now:
+                if self._rested_at > now or in_a_row % COMMANDS_PER_TURN == 0:
+                    self._is_resting = True
                     await asyncio.sleep(self._rested_at - now)
-                elif in_a_row % COMMANDS_IN_A_ROW == 0:
-                    await asyncio.sleep(0)
-                if self._queue:  # unless it was closed meanwhile
-                    await self._answer(self._queue.pop(0))
+                    self._is_resting = False
+                await self._answer(self._queue.pop(0))
         except Exception:
             logger.exception(line("command failed", app=self.app_id))
             self._queue.clear()
@@ -146,7 +154,7 @@ class Connection:
         finally:
             self._worker = None
         if self._closed:
-            self._leave_everything()
+            self._leave_some_streams()
         else:
             self._transport.drained()
 
@@ -168,7 +176,7 @@ class Connection:
             self._ack(command.handle, answer.value)
             return
         try:
-            await self._perform(answer)
+            events = await self._perform(answer)
         except BrokerUnavailableError as error:
             facts = {"app": self.app_id, "stream": command.stream, "reason": error}
             logger.warning(line("command refused", command=type(command).__name__, **facts))
@@ -176,44 +184,54 @@ class Connection:
             return
         self._session.commit(answer)
         self._ack(command.handle, Result.OK.value)
+        if events:
+            self._take_share(asyncio.get_running_loop().time(), events / EVENTS_PER_COMMAND)
 
     def _ack(self, handle: int, result: str) -> None:
         self._transport.write_ack(commands.encode_ack(handle, result))
 
-    async def _perform(self, effect: Effect) -> None:
+    async def _perform(self, effect: Effect) -> int:
+        """Returns how many events the hub writes for it, to all subscribers together."""
         app, hub, transport = self._app.key, self._hub, self._transport
         match effect:
             case Join(stream):
                 await hub.subscribe(app, stream, transport)
             case Leave(stream):
-                self._leave(stream)
+                return self._leave(stream)
             case Enable(stream, Mode.PRESENCE, str(user_id)):
-                await hub.enable_presence(app, stream, transport, user_id, self.subscriber_id)
+                return await hub.enable_presence(app, stream, transport, user_id, self.subscriber_id)
             case Enable(stream, Mode.DIRECT, str(user_id)):
                 hub.enable_direct(app, stream, transport, user_id)
             case Enable(stream):
                 hub.enable_auth(app, stream, transport)
             case Disable():
-                self._disable(effect)
+                return self._disable(effect)
             case Send(stream, from_user_id, to_user_id, message):
-                await hub.send_direct(app, stream, from_user_id, to_user_id, message)
+                return await hub.send_direct(app, stream, from_user_id, to_user_id, message)
+        return 0
 
-    def _disable(self, effect: Disable) -> None:
+    def _disable(self, effect: Disable) -> int:
         app, hub, transport = self._app.key, self._hub, self._transport
         match effect:
             case Disable(stream, Mode.PRESENCE, str(user_id)):
-                hub.disable_presence(app, stream, transport, user_id, self.subscriber_id)
+                return hub.disable_presence(app, stream, transport, user_id, self.subscriber_id)
             case Disable(stream, Mode.DIRECT, str(user_id)):
                 hub.disable_direct(app, stream, transport, user_id)
             case Disable(stream):
                 hub.disable_auth(app, stream, transport)
+        return 0
 
-    def _leave(self, stream: str) -> None:
-        for mode, user_id in self._session.enabled_modes(stream).items():
-            self._disable(Disable(stream, mode, user_id))
+    def _leave(self, stream: str) -> int:
+        modes = self._session.enabled_modes(stream).items()
+        events = sum(self._disable(Disable(stream, mode, user_id)) for mode, user_id in modes)
         self._hub.unsubscribe(self._app.key, stream, self._transport)
+        return events
 
-    def _leave_everything(self) -> None:
-        for stream in self._session.streams():
+    def _leave_some_streams(self) -> None:
+        """Leave all streams, in turns: to each of them, the end of a presence may have to be written."""
+        streams = self._session.streams()
+        for stream in streams[:COMMANDS_PER_TURN]:
             self._leave(stream)
             self._session.commit(Leave(stream))
+        if len(streams) > COMMANDS_PER_TURN:
+            asyncio.get_running_loop().call_soon(self._leave_some_streams)

@@ -1,152 +1,65 @@
-"""Stream -> the subscribers of this process: fan-out of publications into their outboxes."""
+"""The streams of this node and their subscribers: what the broker delivers goes into their outboxes."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ..protocol.messages import encode_direct, encode_presence
 from ..protocol.names import Kind
-from .broker import AppKey, Broker, Publication
+from .broker import AppKey, Broker, Presence, Publication
 from .counters import Counts
+from .outbox import Batch, Outbox
+from .stream import Stream
 
 SERVICE_RESTART = 1012  # a close code of the registry that RFC 6455 section 7.4.1 founded
 
-OUTBOXES_IN_A_ROW = 32
-"""After how many outboxes of a stream everything else has its turn: about a third of a millisecond."""
+USERS_PER_TURN = 128
+"""How many users of a list are written in one turn of the event loop: about a third of a millisecond."""
 
 
 class Gauges(NamedTuple):
-    """What there is in a hub at one moment; ``subscriptions`` are the streams of all its connections."""
+    """What a hub holds at one moment; ``subscriptions`` counts the streams of all its connections."""
 
     connections: int
     subscriptions: int
     unsent_bytes: int
 
 
-class Batch:
-    """Events that leave together, in their order, to one outbox or to thousands.
+class _Stream(Stream):
+    """A stream, and what the hub knows of it.
 
     Attributes:
-        events: the JSON text of each.
-        encoded: what a transport made of them, kept here so that it is made once for all its outboxes.
+        confirmed: done once the broker delivers the stream's publications.
+        waiting: how many subscribers wait for that.
+        is_scheduled: whether a turn is to come in which the hub writes, or looks whether it has to.
     """
 
-    __slots__ = ("encoded", "events")
+    __slots__ = ("confirmed", "is_scheduled", "waiting")
 
-    def __init__(self, events: tuple[bytes, ...]) -> None:
-        self.events = events
-        self.encoded: bytes | None = None
-
-
-class Outbox(Protocol):
-    """Where the events for one subscriber go."""
-
-    @property
-    def unsent_bytes(self) -> int:
-        """What waits for the subscriber to read it."""
-        ...
-
-    def write(self, batch: Batch) -> None:
-        """Send, or keep for sending.
-
-        It neither waits nor raises nor calls back into the hub: an outbox that can take no more
-        has its subscriber dropped, later.
-        """
-        ...
-
-    def close(self, code: int, reason: str) -> None:
-        """Say goodbye to the subscriber, with a WebSocket close code where there is one; as above."""
-        ...
-
-
-class _Stream:
-    """The subscribers of one stream, by what they receive."""
-
-    __slots__ = (
-        "auth",
-        "confirmed",
-        "counts",
-        "direct",
-        "joining",
-        "outboxes",
-        "pending",
-        "presence",
-        "waiting",
-        "window_is_open",
-        "writing",
-    )
-
-    def __init__(self, confirmed: asyncio.Future[None], counts: Counts) -> None:
+    def __init__(self, counts: Counts, confirmed: asyncio.Future[None]) -> None:
+        super().__init__(counts)
         self.confirmed = confirmed
-        self.counts = counts
-        self.waiting = 0  # subscribers that will be in outboxes once the broker has confirmed
-        # Each with the place of the last publication before its subscription.
-        self.outboxes: dict[Outbox, int] = {}
-        self.auth: set[Outbox] = set()
-        self.presence: dict[Outbox, str] = {}
-        self.direct: dict[str, set[Outbox]] = {}
-        # Who has asked for presence and doesn't know yet who is there: what happened since.
-        self.joining: dict[Outbox, list[Publication]] = {}
-        self.pending: list[Publication] = []
-        self.writing: Iterator[None] | None = None
-        self.window_is_open = False
-
-    def start_writing(self) -> None:
-        """Take what is pending; each step of ``writing`` then writes it, in one write an outbox, to some."""
-        publications, self.pending = self.pending, []
-        self.writing = self._fan_out(publications)
-
-    def _fan_out(self, publications: list[Publication]) -> Iterator[None]:
-        """Write public and auth publications, in their order."""
-        everything = Batch(tuple(p.event for p in publications))
-        public = Batch(tuple(p.event for p in publications if p.kind is Kind.PUBLIC))
-        is_for_all = len(public.events) == len(everything.events)
-        outboxes = iter(self.outboxes)
-        while some := tuple(itertools.islice(outboxes, OUTBOXES_IN_A_ROW)):
-            for outbox in some:
-                if is_for_all or outbox in self.auth:
-                    outbox.write(everything)
-                elif public.events:
-                    outbox.write(public)
-            with_auth = len(some) if is_for_all else sum(outbox in self.auth for outbox in some)
-            self.counts.deliveries += with_auth * len(everything.events)
-            self.counts.deliveries += (len(some) - with_auth) * len(public.events)
-            yield
-
-    def write_some(self) -> bool:
-        """Go on writing; whether there may be more to write."""
-        if self.writing is None or next(self.writing, self) is self:
-            self.writing = None
-        return self.writing is not None
-
-    def flush(self) -> None:
-        """Write everything that waits, before something else is written or changed."""
-        while self.write_some():
-            pass
-        if self.pending:
-            self.start_writing()
-            self.flush()
+        self.waiting = 0
+        self.is_scheduled = False
 
 
 class Hub:
-    """Knows outboxes, not what is behind them.
+    """Knows outboxes, and not the transports behind them.
 
-    Publications of a stream are joined: the first is written at once, what follows within the next
-    ``join_window_s`` is written at its end, in one write an outbox. As long as publications keep coming,
-    window follows window; once one has passed without any, the next publication is written at once again.
-    Writing to many outboxes takes several turns of the event loop, so that everything else has its own.
+    Publications of a stream are coalesced. The first one is written at once; those of the next
+    ``coalesce_window_s`` are written together when it ends, in one write an outbox. Window follows window
+    while publications arrive. After a window without any, the next publication is written at once again.
+    Writing to many outboxes takes several turns of the event loop. See :mod:`tambur.server.stream`.
 
     Parameters:
-        broker: carries what is published.
-        join_window_s: in seconds; 0 writes every publication at once.
+        broker: carries publications between nodes.
+        coalesce_window_s: in seconds. With 0, each publication is a write of its own.
     """
 
-    def __init__(self, broker: Broker, *, join_window_s: float) -> None:
+    def __init__(self, broker: Broker, *, coalesce_window_s: float) -> None:
         self._broker = broker
-        self._join_window_s = join_window_s
+        self._window_s = coalesce_window_s
         self._streams: dict[tuple[AppKey, str], _Stream] = {}
         self._private: dict[tuple[AppKey, str], Outbox] = {}
         self.counts = Counts()
@@ -154,7 +67,7 @@ class Hub:
     # What a broker delivers.
 
     def deliver(self, publication: Publication) -> None:
-        """Hand one publication to those who are to receive it."""
+        """Hand one publication to the subscribers that it is for."""
         if publication.kind is Kind.PRIVATE:
             outbox = self._private.get((publication.app, publication.name))
             if outbox is not None:
@@ -164,86 +77,52 @@ class Hub:
         stream = self._streams.get((publication.app, publication.name))
         if stream is None:
             return
-        if publication.kind is Kind.PRESENCE:
-            self._deliver_presence(stream, publication)
-        elif publication.place:
-            self._deliver_late(stream, publication)
-        elif publication.kind is Kind.DIRECT:
-            stream.flush()
-            batch = Batch((publication.event,))
-            for outbox in stream.direct.get(publication.user_id or "", ()):
-                outbox.write(batch)
-                self.counts.deliveries += 1
-        else:
-            stream.pending.append(publication)
-            if not self._join_window_s:
-                stream.flush()
-            elif not stream.window_is_open:
-                stream.window_is_open = True
-                self._write(stream)
+        if not self._window_s:
+            stream.write_all()  # each publication is a write of its own, so those before it come first
+        stream.append(publication)
+        if not stream.is_scheduled:
+            self._write(stream)
+        elif not self._window_s:
+            stream.write_some()
 
     def _write(self, stream: _Stream) -> None:
-        stream.start_writing()
-        self._go_on_writing(stream)
-
-    def _go_on_writing(self, stream: _Stream) -> None:
         loop = asyncio.get_running_loop()
+        stream.is_scheduled = True
         if stream.write_some():
-            # Thousands of outboxes take tens of milliseconds: others have their turns in between.
-            loop.call_soon(self._go_on_writing, stream)
+            # Thousands of outboxes take tens of milliseconds: everything else runs in between.
+            loop.call_soon(self._write, stream)
+        elif self._window_s:
+            loop.call_later(self._window_s, self._end_window, stream)
         else:
-            loop.call_later(self._join_window_s, self._end_window, stream)
+            stream.is_scheduled = False
 
     def _end_window(self, stream: _Stream) -> None:
-        if stream.pending:
+        if stream.has_unwritten:
             self._write(stream)
         else:
-            stream.window_is_open = False
-
-    def _deliver_presence(self, stream: _Stream, publication: Publication) -> None:
-        stream.flush()
-        for events in stream.joining.values():
-            events.append(publication)
-        batch = Batch((publication.event,))
-        for outbox, user_id in stream.presence.items():
-            if user_id != publication.user_id:
-                outbox.write(batch)
-
-    def _deliver_late(self, stream: _Stream, publication: Publication) -> None:
-        stream.flush()
-        outboxes: Iterable[Outbox] = stream.outboxes
-        if publication.kind is Kind.DIRECT:
-            outboxes = stream.direct.get(publication.user_id or "", ())
-        elif publication.kind is Kind.AUTH:
-            outboxes = stream.auth
-        batch = Batch((publication.event,))
-        for outbox in outboxes:
-            # Who subscribed later may have had it elsewhere, over a connection that he lost.
-            if stream.outboxes[outbox] < publication.place:
-                outbox.write(batch)
-                self.counts.deliveries += 1
+            stream.is_scheduled = False
 
     def miss(self) -> None:
-        """Something was published that can be delivered no more: all are to know, and connect again."""
+        """Publications were lost: close all connections, so that clients reconnect."""
         for outbox in list(self._private.values()):
             outbox.close(SERVICE_RESTART, "messages were missed")
 
     def gauges(self) -> Gauges:
-        """What there is at the moment."""
+        """What the hub holds now."""
         return Gauges(
             connections=len(self._private),
-            subscriptions=sum(len(stream.outboxes) for stream in self._streams.values()),
+            subscriptions=sum(map(len, self._streams.values())),
             unsent_bytes=sum(outbox.unsent_bytes for outbox in self._private.values()),
         )
 
-    # What connections do.
+    # What connections do. A number that is returned says how many events that has written, or will soon.
 
     def new_subscriber_id(self) -> str:
-        """Make the id of a subscriber that is to :meth:`connect`."""
+        """Make the id of a subscriber, for :meth:`connect`."""
         return self._broker.new_subscriber_id()
 
     def connect(self, app: AppKey, subscriber_id: str, outbox: Outbox) -> None:
-        """From now on ``outbox`` gets the private messages for ``subscriber_id``."""
+        """Have ``outbox`` receive the private messages for ``subscriber_id``."""
         self._private[app, subscriber_id] = outbox
 
     def disconnect(self, app: AppKey, subscriber_id: str) -> None:
@@ -251,7 +130,7 @@ class Hub:
         del self._private[app, subscriber_id]
 
     async def subscribe(self, app: AppKey, name: str, outbox: Outbox) -> None:
-        """Once this returns, whatever is published to the stream reaches the outbox.
+        """Have an outbox receive what is published to a stream once this has returned.
 
         Raises:
             BrokerUnavailableError: nothing has changed.
@@ -259,93 +138,85 @@ class Hub:
         stream = self._streams.get((app, name))
         if stream is None:
             confirmed = asyncio.ensure_future(self._broker.subscribe(app, name))
-            stream = self._streams[app, name] = _Stream(confirmed, self.counts)
+            stream = self._streams[app, name] = _Stream(self.counts, confirmed)
         stream.waiting += 1
         try:
-            # Shielded, since the others that wait for the same stream are not to be cancelled with this one.
+            # Shielded: if this subscriber is cancelled, the others that wait for the stream are not.
             await asyncio.shield(stream.confirmed)
-            place = await self._broker.place()
-            stream.flush()
-            stream.outboxes[outbox] = place
+            stream.add(outbox, await self._broker.place())
         finally:
             stream.waiting -= 1
-            if self._forget_if_unused(app, name, stream):
-                self._broker.unsubscribe(app, name)
+            self._forget_if_unused(app, name, stream)
 
     def unsubscribe(self, app: AppKey, name: str, outbox: Outbox) -> None:
-        """The outbox gets nothing more of the stream, whose modes it has left before."""
+        """Have an outbox receive nothing more of a stream, whose modes have been disabled before."""
         stream = self._streams[app, name]
-        stream.flush()
-        del stream.outboxes[outbox]
-        if self._forget_if_unused(app, name, stream):
+        stream.remove(outbox)
+        self._forget_if_unused(app, name, stream)
+
+    def _forget_if_unused(self, app: AppKey, name: str, stream: _Stream) -> None:
+        if not len(stream) and not stream.waiting:
+            del self._streams[app, name]
             self._broker.unsubscribe(app, name)
 
-    def _forget_if_unused(self, app: AppKey, name: str, stream: _Stream) -> bool:
-        if stream.outboxes or stream.waiting:
-            return False
-        del self._streams[app, name]
-        return True
-
     def enable_auth(self, app: AppKey, name: str, outbox: Outbox) -> None:
-        """The outbox also gets what is published to ``auth:`` the stream."""
-        stream = self._streams[app, name]
-        stream.flush()
-        stream.auth.add(outbox)
+        """Have an outbox receive what is published to ``auth:`` the stream, too."""
+        self._streams[app, name].enable_auth(outbox)
 
     def disable_auth(self, app: AppKey, name: str, outbox: Outbox) -> None:
-        """The outbox gets what is published to ``auth:`` the stream no more."""
-        stream = self._streams[app, name]
-        stream.flush()
-        stream.auth.discard(outbox)
+        """Undo :meth:`enable_auth`."""
+        self._streams[app, name].disable_auth(outbox)
 
     def enable_direct(self, app: AppKey, name: str, outbox: Outbox, user_id: str) -> None:
-        """The outbox also gets direct messages to the user."""
-        self._streams[app, name].direct.setdefault(user_id, set()).add(outbox)
+        """Have an outbox receive direct messages to the user, too."""
+        self._streams[app, name].enable_direct(outbox, user_id)
 
     def disable_direct(self, app: AppKey, name: str, outbox: Outbox, user_id: str) -> None:
-        """The outbox gets direct messages to the user no more."""
-        direct = self._streams[app, name].direct
-        direct[user_id].discard(outbox)
-        if not direct[user_id]:
-            del direct[user_id]
+        """Undo :meth:`enable_direct`."""
+        self._streams[app, name].disable_direct(outbox, user_id)
 
     async def send_direct(
         self, app: AppKey, name: str, from_user_id: str, to_user_id: str, message: str
-    ) -> None:
-        """Send a message to every connection of a user on the stream; it is no error if he has none.
+    ) -> int:
+        """Send a message to every connection of a user on a stream; a user without any is no error.
 
         Raises:
-            BrokerUnavailableError: nobody got it.
+            BrokerUnavailableError: the message reaches nobody.
         """
         event = encode_direct(name, from_user_id, message)
         await self._broker.send(Publication(app, Kind.DIRECT, name, event, to_user_id))
+        return self._streams[app, name].count_direct(to_user_id)
 
     async def enable_presence(
         self, app: AppKey, name: str, outbox: Outbox, user_id: str, subscriber_id: str
-    ) -> None:
-        """Tell the outbox who is there, then who joins and leaves; tell the others that the user is there.
+    ) -> int:
+        """Send an outbox the list of present users, then who joins and leaves; tell the others of this user.
 
         Raises:
             BrokerUnavailableError: nothing has changed.
         """
         stream = self._streams[app, name]
-        missed: list[Publication] = []
-        stream.joining[outbox] = missed
+        present = Presence((), 0)
+        # Presence events that arrive before the list is written belong behind it, and some are in it already.
+        stream.hold(outbox)
         try:
             present = await self._broker.join(app, name, user_id, subscriber_id)
+            others = [other for other in present.user_ids if other != user_id]
+            for i in range(0, len(others), USERS_PER_TURN):
+                if i:
+                    await asyncio.sleep(0)
+                some = others[i : i + USERS_PER_TURN]
+                outbox.write(Batch(tuple(encode_presence(name, other, up=True) for other in some)))
+            stream.enable_presence(outbox, user_id)
         finally:
-            del stream.joining[outbox]
-        stream.flush()
-        events = [encode_presence(name, other, up=True) for other in present.user_ids if other != user_id]
-        # What the broker told between asking and answering is in its answer, or else comes after it.
-        events += [p.event for p in missed if p.version > present.version and p.user_id != user_id]
-        if events:
-            outbox.write(Batch(tuple(events)))
-        stream.presence[outbox] = user_id
+            stream.release(outbox, version=present.version)
+        return len(present.user_ids) + stream.count_presence()
 
     def disable_presence(
         self, app: AppKey, name: str, outbox: Outbox, user_id: str, subscriber_id: str
-    ) -> None:
-        """Tell the outbox nothing more; tell the others if this was the user's last connection."""
-        del self._streams[app, name].presence[outbox]
+    ) -> int:
+        """Undo :meth:`enable_presence`; tell the others if this was the user's last connection."""
+        stream = self._streams[app, name]
+        stream.disable_presence(outbox)
         self._broker.leave(app, name, user_id, subscriber_id)
+        return stream.count_presence()

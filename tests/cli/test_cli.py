@@ -102,10 +102,12 @@ def test_demo_shows_that_all_arrives_where_it_should() -> None:
 
 def test_demo_fails_if_something_arrives_where_it_should_not() -> None:
     code = (
-        "import sys\nfrom tambur import cli\nfrom tambur.server.hub import _Stream\n"
-        "start_writing = _Stream.start_writing\n"
-        "def leak(self):\n    self.auth.update(self.outboxes)\n    start_writing(self)\n"
-        "_Stream.start_writing = leak\nsys.exit(cli.main(['demo', '--once']))"
+        "import sys\nfrom tambur import cli\nfrom tambur.protocol.names import Kind\n"
+        "from tambur.server.stream import Stream\nappend = Stream.append\n"
+        "def leak(self, publication):\n"
+        "    is_auth = publication.kind is Kind.AUTH\n"
+        "    append(self, publication._replace(kind=Kind.PUBLIC) if is_auth else publication)\n"
+        "Stream.append = leak\nsys.exit(cli.main(['demo', '--once']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S, check=False

@@ -18,7 +18,7 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from websockets.frames import Frame, Opcode
 
@@ -42,13 +42,13 @@ class Seen(Counter[str]):
     def __init__(self, port: int, clients: int) -> None:
         super().__init__()
         self.port = port
-        self._starting = clients
+        self.starting = clients
         self.by_all = asyncio.Event()
 
     def started(self) -> None:
         """One more client has seen what comes of what it does."""
-        self._starting -= 1
-        if self._starting == 0:
+        self.starting -= 1
+        if self.starting == 0:
             self.by_all.set()
 
 
@@ -64,21 +64,28 @@ async def connected(seen: Seen) -> AsyncIterator[Connection]:
         writer.transport.abort()
 
 
-HANDSHAKE = (
-    f"GET {PATH} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-).encode()
+def handshake(path: str = PATH) -> bytes:
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ).encode()
 
 
 @contextlib.asynccontextmanager
 async def subscriber(seen: Seen) -> AsyncIterator[Connection]:
     """A WebSocket whose greeting has been read."""
     async with connected(seen) as (reader, writer):
-        writer.write(HANDSHAKE)
-        status, _ = await read_answer(reader)
-        assert status == "101", status
-        await read_frame(reader)
+        await greet(reader, writer)
         yield reader, writer
+
+
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str = PATH) -> str:
+    """Open a WebSocket; returns its subscriber id."""
+    writer.write(handshake(path))
+    status, _ = await read_answer(reader)
+    assert status == "101", status
+    _, greeting = await read_frame(reader)
+    return greeting.decode().removeprefix("id:")
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[str, bytes]:
@@ -176,7 +183,7 @@ async def handshakes(seen: Seen) -> None:
     """Connect, and leave at once."""
     for turn in itertools.count():
         async with connected(seen) as (reader, writer):
-            writer.write(HANDSHAKE)
+            writer.write(handshake())
             seen[(await read_answer(reader))[0]] += 1
         if turn == 0:
             seen.started()
@@ -372,10 +379,12 @@ ABUSES: list[Callable[[Seen], Awaitable[None]]] = [
 ]  # fmt: skip
 
 
-async def main(port: int, name: str, clients: int) -> None:
+async def main(
+    port: int, name: str, clients: int, abuses: Sequence[Callable[[Seen], Awaitable[None]]] = ABUSES
+) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    (abuse,) = [abuse for abuse in ABUSES if abuse.__name__ == name]
+    (abuse,) = [abuse for abuse in abuses if abuse.__name__ == name]
     seen = Seen(port, clients)
     started = time.monotonic()
     tasks = [asyncio.ensure_future(abuse(seen)) for _ in range(clients)]

@@ -1,21 +1,22 @@
-"""A node without a network: a hub over a broker, and its clients."""
+"""Connections, a hub and a broker together, without a network, on a clock that only a test moves."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tambur.protocol.messages import encode_message
 from tambur.protocol.names import Kind
 from tambur.protocol.tokens import TokenSigner
 from tambur.server import App, Limits
-from tambur.server.broker import Claim, Publication
+from tambur.server.broker import BrokerUnavailableError, Claim, Presence, Publication
 from tambur.server.broker.memory import MemoryBroker
 from tambur.server.connection import Connection
-from tambur.server.hub import Batch, Hub
-
-from .broker import nobody_asks
+from tambur.server.hub import Hub
+from tambur.server.outbox import Batch
+from tests.support.broker import nobody_asks
 
 APP = App("key", "app", ("secret",))
 SIGNER = TokenSigner("key", "app", "secret")
@@ -34,6 +35,11 @@ class Recorder:
     @property
     def events(self) -> list[Any]:
         return [event for write in self.writes for event in write]
+
+    @property
+    def bodies(self) -> list[Any]:
+        """The message of each event; a presence event's is the user, and ``"up"`` or ``"down"``."""
+        return [event[3] for event in self.events]
 
     unsent_bytes = 0
 
@@ -56,9 +62,9 @@ class Recorder:
 class Client:
     """A connection, and what its subscriber would send and see."""
 
-    def __init__(self, hub: Hub, subscriber_id: str) -> None:
+    def __init__(self, hub: Hub, subscriber_id: str, limits: Limits | None = None) -> None:
         self.seen = Recorder()
-        self.connection = Connection(subscriber_id, APP, hub, self.seen, Limits())
+        self.connection = Connection(subscriber_id, APP, hub, self.seen, limits or Limits())
         self.subscriber_id = subscriber_id
         self.handle = 0
 
@@ -80,17 +86,17 @@ class Client:
 class Node:
     """A hub over a broker."""
 
-    def __init__(self, broker: MemoryBroker | None = None, *, join_window_s: float = 0.0) -> None:
+    def __init__(self, broker: MemoryBroker | None = None, *, coalesce_window_s: float = 0.0) -> None:
         self.broker = broker or MemoryBroker(max_claims=1_000_000)
-        self.hub = Hub(self.broker, join_window_s=join_window_s)
+        self.hub = Hub(self.broker, coalesce_window_s=coalesce_window_s)
         self.nonce = 0
 
     async def start(self) -> Node:
         await self.broker.start(self.hub.deliver, nobody_asks)
         return self
 
-    def client(self, subscriber_id: str, *streams: str) -> Client:
-        client = Client(self.hub, subscriber_id)
+    def client(self, subscriber_id: str, *streams: str, limits: Limits | None = None) -> Client:
+        client = Client(self.hub, subscriber_id, limits)
         for stream in streams:
             client.command("subscribe", stream)
         return client
@@ -105,7 +111,98 @@ class Node:
         return not self.hub._streams and not self.hub._private
 
 
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop whose clock only :func:`pass_time` moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        super().__init__()
+
+    def time(self) -> float:
+        return self.now
+
+
 async def settle() -> None:
     """Let every task run until it waits for something that a test has not done yet."""
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+async def pass_time(seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Loop)
+    loop.now += seconds
+    await settle()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Take turns of the event loop until something is so, and not one more."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it has not happened")
+
+
+async def make_room(node: Node, members: int) -> list[Client]:
+    """Subscribers of the stream ``s``, each present as a user of its own, that have seen nothing yet."""
+    clients = [node.client(f"m{i}", "s") for i in range(members)]
+    for i, client in enumerate(clients):
+        client.enable("presence", "s", f"user {i}")
+    await until(lambda: all(len(client.seen.acks) == 2 for client in clients))
+    for _ in range(3):
+        await pass_time(10)
+    for client in clients:
+        client.seen.writes.clear()
+    return clients
+
+
+def run(scenario: Callable[[Node], Awaitable[None]], node: Callable[[], Node] = Node) -> None:
+    async def whole() -> None:
+        await scenario(await node().start())
+
+    loop = Loop()
+    try:
+        loop.run_until_complete(whole())
+    finally:
+        loop.close()
+
+
+class SlowBroker(MemoryBroker):
+    """Answers when it is told to, or says that it cannot."""
+
+    def __init__(self) -> None:
+        super().__init__(max_claims=1000)
+        self.gates: list[asyncio.Future[None]] = []
+
+    async def _gate(self) -> None:
+        gate = asyncio.get_running_loop().create_future()
+        self.gates.append(gate)
+        await gate
+
+    def open(self) -> None:
+        self.gates.pop(0).set_result(None)
+
+    def refuse(self) -> None:
+        self.gates.pop(0).set_exception(BrokerUnavailableError("away", retry_after_s=1))
+
+    async def subscribe(self, app: Any, stream: str) -> None:
+        await self._gate()
+        await super().subscribe(app, stream)
+
+    async def join(self, app: Any, stream: str, user_id: str, subscriber_id: str) -> Presence:
+        await self._gate()
+        return await super().join(app, stream, user_id, subscriber_id)
+
+    async def send(self, publication: Publication) -> None:
+        await self._gate()
+        await super().send(publication)
+
+
+def run_slow(scenario: Callable[[Node, SlowBroker], Awaitable[None]]) -> None:
+    broker = SlowBroker()
+
+    async def whole(node: Node) -> None:
+        await scenario(node, broker)
+
+    run(whole, lambda: Node(broker))

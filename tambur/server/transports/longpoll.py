@@ -21,8 +21,9 @@ from ...protocol.paths import split_subscribe_path
 from ..broker import AppKey, Broker, BrokerUnavailableError
 from ..config import App, Config
 from ..connection import Connection
-from ..hub import Batch, Hub
+from ..hub import Hub
 from ..logs import line
+from ..outbox import Batch
 from .jsonp import empty_answer, parse_caller, refuse_page
 from .refusal import NO_LONG_POLLING, UNKNOWN_APP
 

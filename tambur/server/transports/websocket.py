@@ -19,8 +19,9 @@ from ...protocol.paths import split_subscribe_path
 from ..broker import AppKey
 from ..config import App, Config
 from ..connection import Connection
-from ..hub import Batch, Hub
+from ..hub import Hub
 from ..logs import line
+from ..outbox import Batch
 from .reading import SharedBufferProtocol
 from .refusal import UNKNOWN_APP, Refusal, host_not_allowed, origin_not_allowed
 

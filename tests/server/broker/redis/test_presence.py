@@ -57,7 +57,7 @@ class Cluster:
             broker = from_url(redis.url(), max_claims=1, node_timeout_s=30)
             assert isinstance(broker, RedisBroker)
             self.brokers.append(broker)
-        self.hubs = [Hub(broker, join_window_s=0) for broker in self.brokers]
+        self.hubs = [Hub(broker, coalesce_window_s=0) for broker in self.brokers]
         self.clients: list[Tracker] = []
         self.count = 0
         self.failures = 0

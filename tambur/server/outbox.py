@@ -1,0 +1,41 @@
+"""What a subscriber is sent, on its way into the subscriber's transport."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Batch:
+    """Events that leave together, in this order, to one outbox or to thousands.
+
+    Attributes:
+        events: the JSON text of each event.
+        encoded: what a transport made of the events, kept so that it is made once for all its outboxes.
+    """
+
+    __slots__ = ("encoded", "events")
+
+    def __init__(self, events: tuple[bytes, ...]) -> None:
+        self.events = events
+        self.encoded: bytes | None = None
+
+
+class Outbox(Protocol):
+    """Where the events for one subscriber go."""
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How many bytes wait for the subscriber to read them."""
+        ...
+
+    def write(self, batch: Batch) -> None:
+        """Send a batch, or keep it for sending.
+
+        It neither waits nor raises nor calls back into the hub. An outbox that cannot take more
+        has its subscriber dropped later.
+        """
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection, with a WebSocket close code where there is one. It neither waits nor raises."""
+        ...

@@ -1,0 +1,357 @@
+"""One stream on one node: its subscriptions, and the queue of what they receive.
+
+Messages, direct messages and presence events are entries of one queue, numbered as they arrive. A *round*
+writes the entries that wait to the subscriptions. Each turn of the event loop it writes to a few of them, so
+that everything else runs in between. Entries that arrive during a round wait for the next one, and leave in
+one write a subscription.
+
+A subscription takes part from one entry on, whose number is :attr:`Subscription.next`:
+
+- A new subscription begins with the next entry that arrives.
+- A change (a mode, an unsubscribe) first writes what this one subscription still lacks, by the modes that it
+  had. So the change takes effect between two entries, and costs one write, however many others subscribe.
+- A subscription is *held* while it is sent something that comes before the live entries, such as the list of
+  present users. Rounds pass it by, and the queue keeps what it lacks. Releasing writes all of that and makes
+  it live, in one step: no entry is missing, and none comes twice.
+"""
+
+from __future__ import annotations
+
+import sys
+from bisect import bisect
+from collections.abc import Iterable, Sequence
+
+from ..protocol.names import Kind
+from .broker import Publication
+from .counters import Counts
+from .outbox import Batch, Outbox
+
+WRITES_PER_TURN = 32
+"""How many subscriptions a round writes to in one turn of the event loop: about a third of a millisecond."""
+
+_HELD = sys.maxsize  # above the number of any entry
+
+
+class Subscription:
+    """One subscriber of the stream.
+
+    Attributes:
+        outbox: where its events go.
+        place: that of the last publication before it, to tell which of those that were late are for it.
+        next: number of the first entry that it may lack. Finished rounds have written theirs, too.
+        auth: whether it receives ``auth`` messages.
+        present_as: the user as whom it is present, and sees who else is; ``None`` without presence mode.
+        direct_as: the user whose direct messages it receives; ``None`` without direct mode.
+    """
+
+    __slots__ = ("auth", "direct_as", "next", "outbox", "place", "present_as")
+
+    def __init__(self, outbox: Outbox, place: int, number: int) -> None:
+        self.outbox = outbox
+        self.place = place
+        self.next = number
+        self.auth = False
+        self.present_as: str | None = None
+        self.direct_as: str | None = None
+
+    def receives(self, publication: Publication) -> bool:
+        """Whether an entry that it takes part in is for it."""
+        kind = publication.kind
+        if publication.place and publication.place <= self.place:
+            return False  # it may have received this one over a connection that it lost
+        if kind is Kind.AUTH:
+            return self.auth
+        if kind is Kind.PRESENCE:
+            return self.present_as is not None and self.present_as != publication.user_id
+        if kind is Kind.DIRECT:
+            return self.direct_as == publication.user_id
+        return True
+
+
+class _Selection:
+    """The batches of consecutive entries: one for all subscriptions that receive the same of them."""
+
+    __slots__ = ("_addressed", "_batches", "_places", "_publications", "_seen")
+
+    def __init__(self, publications: Sequence[Publication]) -> None:
+        self._publications = publications
+        self._seen = {p.user_id for p in publications if p.kind is Kind.PRESENCE}
+        self._addressed = {p.user_id for p in publications if p.kind is Kind.DIRECT}
+        self._places = [p.place for p in publications if p.place]
+        self._batches: dict[object, Batch | None] = {}
+
+    def batch(self, subscription: Subscription) -> Batch | None:
+        """What one subscription receives; ``None`` for nothing."""
+        user, addressee = subscription.present_as, subscription.direct_as
+        if user is None and addressee is None and not self._places:
+            key: object = subscription.auth
+        else:
+            key = (
+                subscription.auth,
+                user is not None,
+                user if user in self._seen else None,
+                addressee if addressee in self._addressed else None,
+                bisect(self._places, subscription.place),
+            )
+        try:
+            return self._batches[key]
+        except KeyError:
+            events = tuple(p.event for p in self._publications if subscription.receives(p))
+            batch = self._batches[key] = Batch(events) if events else None
+            return batch
+
+
+class _Round:
+    """Writes some consecutive entries to subscriptions, a few in each step.
+
+    Parameters:
+        publications: the entries.
+        start: the number of the first.
+        subscriptions: all that any of the entries is for.
+    """
+
+    __slots__ = (
+        "_everything",
+        "_position",
+        "_publications",
+        "_selections",
+        "_start",
+        "_subscriptions",
+        "end",
+    )
+
+    def __init__(
+        self, publications: list[Publication], start: int, subscriptions: Sequence[Subscription]
+    ) -> None:
+        self._publications = publications
+        self._start = start
+        self._subscriptions = subscriptions
+        self._position = 0
+        self._selections: dict[int, _Selection] = {}
+        self.end = start + len(publications)
+        # The most common case needs no selection.
+        self._everything = None
+        if all(p.kind is Kind.PUBLIC and not p.place for p in publications):
+            self._everything = Batch(tuple(p.event for p in publications))
+
+    def write_some(self) -> int:
+        """Write to the next few subscriptions; returns how many events that was."""
+        start, end, everything = self._start, self.end, self._everything
+        complete = count = 0
+        position = self._position
+        self._position += WRITES_PER_TURN
+        for subscription in self._subscriptions[position : self._position]:
+            if subscription.next > start:
+                if subscription.next >= end:
+                    continue
+                batch = self._select(subscription.next).batch(subscription)
+            elif everything is not None:
+                subscription.next = end
+                subscription.outbox.write(everything)
+                complete += 1
+                continue
+            else:
+                batch = self._select(start).batch(subscription)
+            subscription.next = end
+            if batch is not None:
+                subscription.outbox.write(batch)
+                count += len(batch.events)
+        return count + complete * len(self._publications)
+
+    @property
+    def is_over(self) -> bool:
+        return self._position >= len(self._subscriptions)
+
+    def _select(self, begin: int) -> _Selection:
+        selection = self._selections.get(begin)
+        if selection is None:
+            selection = self._selections[begin] = _Selection(self._publications[begin - self._start :])
+        return selection
+
+
+class Stream:
+    """The subscriptions of one stream, and its queue.
+
+    Parameters:
+        counts: where deliveries are counted.
+    """
+
+    __slots__ = (
+        "_auth",
+        "_counts",
+        "_direct",
+        "_entries",
+        "_first",
+        "_held",
+        "_presence",
+        "_round",
+        "_subscriptions",
+        "_written",
+    )
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+        self._subscriptions: dict[Outbox, Subscription] = {}
+        # Those with a mode, as sets that take less memory while they are empty.
+        self._auth: dict[Subscription, None] = {}
+        self._presence: dict[Subscription, None] = {}
+        self._direct: dict[str, dict[Subscription, None]] = {}
+        # Each with the number of the first entry that it lacks, which grows from one to the next.
+        self._held: dict[Subscription, int] = {}
+        self._entries: list[Publication] = []
+        self._first = 0  # the number of the first in _entries
+        self._written = 0  # the number of the first entry that no round has finished
+        self._round: _Round | None = None
+
+    def __len__(self) -> int:
+        return len(self._subscriptions)
+
+    # The queue.
+
+    @property
+    def _end(self) -> int:
+        """The number of the next entry that arrives."""
+        return self._first + len(self._entries)
+
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether entries wait for a round, or a round goes on."""
+        return self._written < self._end
+
+    def append(self, publication: Publication) -> None:
+        """Add an entry, which the next round writes."""
+        self._entries.append(publication)
+
+    def write_some(self) -> bool:
+        """Do the next step of the current round, or of a new one.
+
+        Returns:
+            Whether the round goes on. Otherwise entries may wait for the next one.
+        """
+        if self._round is None:
+            if not self.has_unwritten:
+                return False
+            unwritten = self._entries[self._written - self._first :]
+            self._round = _Round(unwritten, self._written, self._receivers(unwritten))
+        self._counts.deliveries += self._round.write_some()
+        if not self._round.is_over:
+            return True
+        self._written = self._round.end
+        self._round = None
+        self._trim()
+        return False
+
+    def write_all(self) -> None:
+        """Do all steps of the current round at once."""
+        while self.write_some():
+            pass
+
+    def _receivers(self, publications: Iterable[Publication]) -> Sequence[Subscription]:
+        found: dict[Subscription, None] = {}
+        for publication in publications:
+            kind = publication.kind
+            if kind is Kind.PUBLIC:
+                return tuple(self._subscriptions.values())
+            if kind is Kind.AUTH:
+                found.update(self._auth)
+            elif kind is Kind.PRESENCE:
+                found.update(self._presence)
+            else:
+                found.update(self._direct.get(publication.user_id or "", {}))
+        return tuple(found)
+
+    def _trim(self) -> None:
+        """Forget the entries that no subscription lacks."""
+        needed = min(self._written, next(iter(self._held.values()), self._written))
+        del self._entries[: needed - self._first]
+        self._first = needed
+
+    # Subscriptions.
+
+    def add(self, outbox: Outbox, place: int) -> None:
+        """Have an outbox receive what arrives from now on."""
+        self._subscriptions[outbox] = Subscription(outbox, place, self._end)
+
+    def remove(self, outbox: Outbox) -> None:
+        """Have an outbox receive what has arrived, and nothing more. All its modes have been disabled."""
+        self._catch_up(self._subscriptions[outbox])
+        del self._subscriptions[outbox]
+
+    def enable_auth(self, outbox: Outbox) -> None:
+        subscription = self._caught_up(outbox)
+        subscription.auth = True
+        self._auth[subscription] = None
+
+    def disable_auth(self, outbox: Outbox) -> None:
+        subscription = self._caught_up(outbox)
+        subscription.auth = False
+        del self._auth[subscription]
+
+    def enable_direct(self, outbox: Outbox, user_id: str) -> None:
+        subscription = self._caught_up(outbox)
+        subscription.direct_as = user_id
+        self._direct.setdefault(user_id, {})[subscription] = None
+
+    def disable_direct(self, outbox: Outbox, user_id: str) -> None:
+        subscription = self._caught_up(outbox)
+        subscription.direct_as = None
+        del self._direct[user_id][subscription]
+        if not self._direct[user_id]:
+            del self._direct[user_id]
+
+    def count_direct(self, user_id: str) -> int:
+        """How many connections receive a direct message to a user."""
+        return len(self._direct.get(user_id, ()))
+
+    def enable_presence(self, outbox: Outbox, user_id: str) -> None:
+        subscription = self._caught_up(outbox)
+        subscription.present_as = user_id
+        self._presence[subscription] = None
+
+    def disable_presence(self, outbox: Outbox) -> None:
+        subscription = self._caught_up(outbox)
+        subscription.present_as = None
+        del self._presence[subscription]
+
+    def count_presence(self) -> int:
+        """How many connections have presence mode."""
+        return len(self._presence)
+
+    # Catching up.
+
+    def hold(self, outbox: Outbox) -> None:
+        """Write what one subscription lacks, then keep from it what arrives, until :meth:`release`."""
+        subscription = self._caught_up(outbox)
+        self._held[subscription] = self._end
+        subscription.next = _HELD
+
+    def release(self, outbox: Outbox, *, version: int = 0) -> None:
+        """Write what was kept from a held subscription, by the modes that it has now; it is live again.
+
+        Parameters:
+            version: that of the presence events which it has received otherwise, with those before.
+        """
+        subscription = self._subscriptions[outbox]
+        self._write(subscription, self._held.pop(subscription), version)
+        self._trim()
+
+    def _caught_up(self, outbox: Outbox) -> Subscription:
+        subscription = self._subscriptions[outbox]
+        self._catch_up(subscription)
+        return subscription
+
+    def _catch_up(self, subscription: Subscription) -> None:
+        if subscription.next != _HELD:
+            self._write(subscription, max(subscription.next, self._written))
+
+    def _write(self, subscription: Subscription, begin: int, version: int = 0) -> None:
+        """Write to one subscription the entries from a number on, ahead of any round."""
+        events = tuple(
+            p.event
+            for p in self._entries[begin - self._first :]
+            if subscription.receives(p) and not (p.kind is Kind.PRESENCE and p.version <= version)
+        )
+        if events:
+            subscription.outbox.write(Batch(events))
+            self._counts.deliveries += len(events)
+        subscription.next = self._end

@@ -1,0 +1,204 @@
+"""A server under abuse, and a bystander that behaves: how soon its messages arrive."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tambur import Tambur
+from tambur.server import Limits
+
+from . import abuse
+from .app import API_KEY, APP_ID, SECRET
+from .wire import Socket, connect, read_answer
+
+ROUNDS = int(os.environ.get("TAMBUR_ABUSE_ROUNDS", "50"))
+TIMEOUT_S = 60
+KIB, MIB = 1024, 1024 * 1024
+
+UNRELATED = 16 * MIB
+"""What a process may grow by whatever it does: its allocator's spare memory, and garbage."""
+
+MAX_PUBLISHES_PER_S = 500
+
+
+class Serving:
+    """``tambur serve`` with two apps: the bystander's, and the abusers'."""
+
+    def __init__(self, limits: Limits, directory: Path) -> None:
+        config = directory / "tambur.toml"
+        settings = "\n".join(f"{name} = {value}" for name, value in vars(limits).items())
+        config.write_text(
+            f'[server]\nport = 0\n[limits]\n{settings}\n[[apps]]\napi_key = "{API_KEY}"\napp_id = "{APP_ID}"\n'
+            f'secrets = ["{SECRET}"]\n[[apps]]\napi_key = "{abuse.API_KEY}"\napp_id = "{abuse.APP_ID}"\n'
+            f'secrets = ["{abuse.SECRET}"]\nmax_publishes_per_s = {MAX_PUBLISHES_PER_S}\n',
+            "utf-8",
+        )
+        self._log = directory / "log"
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tambur", "serve", "--config", str(config)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().removeprefix("Tambur is listening on ").strip()
+
+    def end(self) -> None:
+        with self.process:
+            self.process.terminate()
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text("utf-8")
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def files(self) -> int:
+        """How many files it has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def memory(self, field: str) -> int:
+        """``VmRSS``, or ``VmHWM`` for the most since :meth:`forget_peak`, in bytes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text("ascii")
+        found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
+        assert found is not None
+        return int(found[1]) * KIB
+
+    def forget_peak(self) -> None:
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5", "ascii")
+
+
+@contextlib.contextmanager
+def serving(limits: Limits, made: pytest.TempPathFactory) -> Iterator[Serving]:
+    server = Serving(limits, made.mktemp("serving"))
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+class Latency(NamedTuple):
+    p50_ms: float
+    p99_ms: float
+
+    def __str__(self) -> str:
+        return f"{self.p50_ms:.1f} | {self.p99_ms:.1f}"
+
+
+class Bystander:
+    """A subscriber that behaves, and a publisher for it; each message is sent when the last has come."""
+
+    def __init__(self, server: Serving) -> None:
+        self._subscriber = Socket(server)
+        self._publisher = connect(server)
+        self._client = Tambur(API_KEY, APP_ID, SECRET, server.url)
+        self._head = (
+            f"Host: {server.url.removeprefix('http://')}\r\nContent-Type: application/x-www-form-urlencoded"
+        )
+        self._numbers = itertools.count()
+        self.stream = str(time.monotonic_ns())
+        for connection in (self._subscriber.connection, self._publisher):
+            connection.settimeout(TIMEOUT_S)
+        assert self._subscriber.command("subscribe", 1, self.stream) == ["ack", 1, "ok"]
+
+    def __enter__(self) -> Bystander:  # noqa: PYI034
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._subscriber.connection.close()
+        self._publisher.close()
+        self._client.close()
+
+    def send(self) -> float:
+        """One message, which must be the next that arrives; how long that takes, in seconds."""
+        text = str(next(self._numbers))
+        made = self._client.build_request(self.stream, text, int(time.time()), f"{self.stream}-{text}")
+        assert isinstance(made.body, str)
+        line = f"POST {made.path_url} HTTP/1.1"
+        request = f"{line}\r\n{self._head}\r\nContent-Length: {len(made.body)}\r\n\r\n{made.body}".encode()
+        started = time.perf_counter()
+        self._publisher.sendall(request)
+        assert self._subscriber.json() == ["msg", self.stream, "public", text]
+        latency = time.perf_counter() - started
+        assert read_answer(self._publisher).status == 204
+        return latency
+
+    def measure(self) -> Latency:
+        found = sorted(1000 * self.send() for _ in range(ROUNDS))
+        return Latency(found[len(found) // 2], found[len(found) * 99 // 100])
+
+
+@contextlib.contextmanager
+def abused(
+    server: Serving, bystander: Bystander, name: str, clients: int, *, stream: str | None = None
+) -> Iterator[dict[str, float]]:
+    """An abuse that is under way; what its clients have seen is in what is yielded, at the end.
+
+    Parameters:
+        stream: the one whose subscribers suffer; ``None`` for an abuse of the server as a whole.
+    """
+    words = [sys.executable, "-m", "tests.support.abuse", str(server.port), name, str(clients)]
+    if stream is not None:
+        words[2] = "tests.support.stream_abuse"
+        words.append(stream)
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    seen: dict[str, float] = {}
+    with process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        deadline = time.monotonic() + TIMEOUT_S
+        while not select.select([process.stdout], [], [], 0)[0]:
+            bystander.send()
+            assert time.monotonic() < deadline
+        seen |= json.loads(process.stdout.readline())
+        yield seen
+        process.stdin.close()
+        seen |= json.loads(process.stdout.readline())
+    assert process.returncode == 0
+
+
+def each(*answers: str) -> Callable[[dict[str, float], int], bool]:
+    """Each client has seen the first answer, or perhaps the others, and none has seen anything else."""
+
+    def is_bounded(seen: dict[str, float], clients: int) -> bool:
+        found = {answer: count for answer, count in seen.items() if answer != "seconds"}
+        return found.keys() <= set(answers) and answers[0] in found and sum(found.values()) >= clients
+
+    return is_bounded
+
+
+def at_most(answer: str, per_s: float, besides: int = 0) -> Callable[[dict[str, float], int], bool]:
+    """A client gets so many answers a second; who has been silent for one has those of that second at once."""
+
+    def is_bounded(seen: dict[str, float], clients: int) -> bool:
+        return 0 < seen[answer] <= clients * (per_s * (seen["seconds"] + 1) + besides)
+
+    return is_bounded
+
+
+def wait_for_files(server: Serving, count: int) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while server.files > count:
+        assert time.monotonic() < deadline, f"{server.files} files are open, {count} were"
+        time.sleep(0.02)
+
+
+def report(name: str, clients: int, limits: str, idle: Latency, beside: Latency, grown: int) -> None:
+    print(f"\n| {name} | {clients:,} | `{limits}` | {idle} | {beside} | {grown / MIB:.1f} |")  # noqa: T201

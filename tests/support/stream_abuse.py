@@ -1,0 +1,109 @@
+"""What abusers do to the other subscribers of a stream, as :mod:`.abuse` does to a server.
+
+    python -m tests.support.stream_abuse PORT ABUSE CLIENTS STREAM
+
+One client abuses; the others are its audience, who behave. The app is the bystander's, whose page gives tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from tambur.protocol.tokens import TokenSigner
+
+from .abuse import Connection, Seen, command, connected, greet, main, read_frame
+from .app import API_KEY, APP_ID, SECRET
+
+SIGNER = TokenSigner(API_KEY, APP_ID, SECRET)
+STREAM = sys.argv[4] if len(sys.argv) > 4 else ""
+AUDIENCE_IS_THERE = asyncio.Event()
+
+_numbers = itertools.count()
+
+
+@contextlib.asynccontextmanager
+async def subscriber(seen: Seen) -> AsyncIterator[tuple[Connection, str]]:
+    """A subscriber of the stream, and its id."""
+    async with connected(seen) as (reader, writer):
+        subscriber_id = await greet(reader, writer, f"/{API_KEY}/{APP_ID}")
+        writer.write(command("subscribe", 1, STREAM))
+        assert await read_ack(reader) == "ok"
+        yield (reader, writer), subscriber_id
+
+
+async def read_ack(reader: asyncio.StreamReader) -> str:
+    """Read up to the next ack; returns its result."""
+    while True:
+        _, data = await read_frame(reader)
+        match json.loads(data):
+            case ["ack", _, result]:
+                return str(result)
+
+
+def set_mode(mode: str, subscriber_id: str, user_id: str) -> bytes:
+    token = getattr(SIGNER, mode)(STREAM, user_id, subscriber_id)
+    return command("set_mode", 2, mode, STREAM, user_id, token)
+
+
+async def be_audience(seen: Seen, *modes: str) -> None:
+    """Read whatever comes."""
+    async with subscriber(seen) as ((reader, writer), subscriber_id):
+        for mode in modes:
+            writer.write(set_mode(mode, subscriber_id, subscriber_id))
+            assert await read_ack(reader) == "ok"
+        seen.started()
+        if seen.starting == 1:
+            AUDIENCE_IS_THERE.set()
+        while await reader.read(65536):
+            pass
+        raise AssertionError("the audience was cut off")
+
+
+async def send_without_end(seen: Seen, connection: Connection, sent: bytes) -> None:
+    """Send as much as is taken, and count the results."""
+    reader, writer = connection
+
+    async def send() -> None:
+        while True:
+            writer.write(sent)
+            await writer.drain()
+
+    sending = asyncio.create_task(send())
+    try:
+        for turn in itertools.count():
+            seen[await read_ack(reader)] += 1
+            if turn == 0:
+                seen.started()
+    finally:
+        sending.cancel()
+
+
+async def toggle_presence(seen: Seen) -> None:
+    """Join a room full of users and leave it, again and again."""
+    if next(_numbers):
+        await be_audience(seen, "presence")
+    await AUDIENCE_IS_THERE.wait()
+    async with subscriber(seen) as (connection, subscriber_id):
+        toggle = set_mode("presence", subscriber_id, "toggler") + command("unset_mode", 3, "presence", STREAM)
+        await send_without_end(seen, connection, toggle * 10)
+
+
+async def resubscribe(seen: Seen) -> None:
+    """Unsubscribe from a stream and subscribe to it, again and again, without any token."""
+    if next(_numbers):
+        await be_audience(seen)
+    await AUDIENCE_IS_THERE.wait()
+    async with subscriber(seen) as (connection, _):
+        again = command("unsubscribe", 2, STREAM) + command("subscribe", 3, STREAM)
+        await send_without_end(seen, connection, again * 100)
+
+
+ABUSES: list[Callable[[Seen], Awaitable[None]]] = [resubscribe, toggle_presence]
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), ABUSES))
