@@ -14,6 +14,9 @@ from .protocol.paths import app_path
 ENVIRONMENT_VARIABLE = "TAMBUR_URL"
 URL_FORM = "http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID"
 
+MAX_HOST_CODE_POINTS = 260
+"""The longest ``host:port``: a name in the DNS has at most 253 characters, a port 5."""
+
 # RFC 3986 section 3.2.2, without percent-encoding and with the letters of internationalized names.
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[\w.-]+", re.ASCII)
 _INTERNATIONAL_HOST = re.compile(r"[\w.-]+")
@@ -86,12 +89,14 @@ def base_url(api_host: object, *, ssl: bool = False) -> str:
 
 
 def _netloc(parts: SplitResult) -> str | None:
-    """``host[:port]`` in its checked form, ``None`` if it isn't one; a bad port raises ValueError."""
+    """``host[:port]`` in its checked form, ``None`` if it is malformed; a bad port raises ValueError."""
     netloc = parts.netloc.rpartition("@")[2]
+    if len(netloc) > MAX_HOST_CODE_POINTS:
+        return None
     port = parts.port
-    host, colon, written_port = (
-        netloc.rpartition(":") if re.search(r":[^\]]*\Z", netloc) else (netloc, "", "")
-    )
+    host, colon, written_port = netloc.rpartition(":")
+    if not colon or "]" in written_port:  # an IPv6 address without a port ends with "]"
+        host, colon, written_port = netloc, "", ""
     if colon and (not written_port.isascii() or not written_port.isdigit() or port == 0):
         return None
     if not (_HOST.fullmatch(host) or (_INTERNATIONAL_HOST.fullmatch(host) and not host.isascii())):
@@ -99,9 +104,14 @@ def _netloc(parts: SplitResult) -> str | None:
     return netloc
 
 
-@lru_cache(maxsize=256)  # a server is asked of the same few, again and again
 def is_host(text: str) -> bool:
     """Whether ``text`` is ``host`` or ``host:port`` and nothing more."""
+    # Strangers send it, so its length comes first: neither parsing nor the cache shall depend on it.
+    return len(text) <= MAX_HOST_CODE_POINTS and _is_host(text)
+
+
+@lru_cache(maxsize=256)  # a server sees the same few hosts again and again
+def _is_host(text: str) -> bool:
     try:
         return base_url(text) == f"http://{text}"
     except ConfigurationError:

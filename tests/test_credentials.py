@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -87,10 +88,27 @@ def test_a_password_in_api_host_is_not_shown() -> None:
         ("http://h", False),
         ("h<", False),
         ("h, i", False),
+        ("[::1]:", False),
+        ("[::1]x:80", False),
+        ("h" * 254 + ":65535", True),
+        ("h" * 255 + ":65535", False),
     ],
 )
 def test_is_host(text: str, expected: bool) -> None:
     assert is_host(text) is expected
+
+
+def test_a_long_host_takes_no_more_time_than_a_short_one() -> None:
+    """CPU time: 16 times as much for 4 times the length would mean that the work is quadratic."""
+
+    def cpu_s(length: int) -> float:
+        started = time.process_time()
+        assert not is_host("[v1." + ":" * length)
+        with pytest.raises(ConfigurationError):
+            base_url("[v1." + ":" * length)
+        return time.process_time() - started
+
+    assert cpu_s(16_000) < 8 * cpu_s(4_000) + 0.01
 
 
 @given(
