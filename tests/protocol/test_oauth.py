@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote, unquote, unquote_to_bytes
 
 import oauthlib.oauth1
 import pytest
@@ -152,8 +153,8 @@ def test_we_accept_what_oauthlib_signs(
     sent = body.encode() if isinstance(body, str) else body
     signature = dict(signing.parse_form(sent))[b"oauth_signature"]
     assert dict(signing.parse_form(sent))[b"message"] == message.encode()
-    assert signing.verify(base_string(url, sent), secret, signature)
-    assert not signing.verify(base_string(url, sent), secret + "x", signature)
+    assert signing.verify(base_string(url, sent), [], secret, signature)
+    assert not signing.verify(base_string(url, sent), [], secret + "x", signature)
     split = split_publish_path(url.removeprefix("http://127.0.0.1:8080").encode())
     assert split == (app_id, stream.encode())
 
@@ -184,6 +185,67 @@ def test_bodies_that_other_clients_send_have_one_base_string() -> None:
     assert base_string(url, encoded) == expected
 
 
+# Bytes that percent-encoding or quoted-printable could take for a part of an escape.
+near_escapes = st.lists(
+    st.sampled_from([b"%", b"4", b"a", b"F", b"g", b"=", b"+", b"\r", b"\n", b" ", b"\xff"])
+)
+
+
+@settings(max_examples=2000)
+@example([b"%"] * 5000)
+@example([b"=", b"\n"])
+@given(near_escapes)
+def test_decoding_leaves_alone_every_percent_sign_without_two_digits(parts: list[bytes]) -> None:
+    data = b"".join(parts)
+    assert signing.percent_decode(data) == unquote_to_bytes(data)
+
+
+@pytest.mark.parametrize("pattern", [b"%41", b"%4", b"%", b"a%4", b"%%41", b"x%e9="])
+@pytest.mark.parametrize("first", range(4))
+def test_large_data_is_decoded_and_encoded_as_small(pattern: bytes, first: int) -> None:
+    """It is worked on in chunks, none of which may end within an escape."""
+    data = b"x" * first + pattern * (100_000 // len(pattern))
+    decoded = signing.percent_decode(data)
+    assert decoded == unquote_to_bytes(data)
+    assert signing.percent_encode(decoded) == quote(decoded, safe="")
+    parts = signing.base_string_rest([(b"m", decoded)])
+    assert b"".join(parts).decode() == f"m%3D{quote(quote(decoded, safe=''))}"
+
+
+@given(st.binary())
+def test_encoding_keeps_unreserved_bytes_alone(data: bytes) -> None:
+    assert signing.percent_encode(data) == quote(data, safe="")
+
+
+@given(st.lists(st.tuples(st.binary(), st.binary())))
+def test_the_rest_of_a_base_string_is_the_canonical_query_string_encoded(
+    parameters: list[tuple[bytes, bytes]],
+) -> None:
+    canonical = signing.canonical_query_string(parameters)
+    start, rest = signing.base_string_start("http://h/a"), list(signing.base_string_rest(parameters))
+    assert b"".join(rest).decode() == signing.percent_encode(canonical)
+    whole = signing.signature_base_string("http://h/a", canonical)
+    assert start + b"".join(rest).decode() == whole
+    signature = signing.sign(whole, "secret").encode()
+    assert signing.verify(start, rest, "secret", signature)
+    assert not signing.verify(start, rest, "other", signature)
+    assert not signing.verify("POST&", rest, "secret", signature)
+
+
+@pytest.mark.parametrize("pattern", [b"%", b"a%", b"%a", b"%41", b"%41a", b"+", b"=", b"\xff"])
+def test_no_content_is_much_slower_than_another(pattern: bytes) -> None:
+    """CPU time, of bodies of one length. A loop over the bytes takes 50 times as long for some as for others."""
+
+    def cpu_s(pattern: bytes) -> float:
+        body = b"message=" + pattern * (300_000 // len(pattern))
+        started = time.process_time()
+        for _ in range(3):
+            list(signing.base_string_rest(signing.parse_form(body)))
+        return time.process_time() - started
+
+    assert min(cpu_s(pattern) for _ in range(3)) < 4 * min(cpu_s(b"%20") for _ in range(3))
+
+
 @given(st.binary())
 def test_any_bytes_are_a_form(body: bytes) -> None:
     for name, value in signing.parse_form(body):
@@ -200,4 +262,4 @@ def test_a_canonical_query_string_decodes_to_its_parameters(parameters: list[tup
 
 @pytest.mark.parametrize("signature", [b"", b"x", b"\xff", "é".encode()])
 def test_what_is_no_signature_is_wrong(signature: bytes) -> None:
-    assert not signing.verify("POST&&", "secret", signature)
+    assert not signing.verify("POST&&", [], "secret", signature)

@@ -10,6 +10,8 @@ import pytest
 from tambur import Tambur
 from tambur.server import Config, Limits, Server
 from tambur.server.app import KEEP_ALIVE_S
+from tambur.server.transports.http_protocol import MAX_PIECES, PIECE_BYTES
+from tambur.server.transports.jsonp import MAX_QUERY_PARAMETERS
 from tests.conftest import APP, APP_ID, publisher, subscriber
 
 from ..support.clock import Clocked, clocked
@@ -23,6 +25,7 @@ from ..support.wire import (
     handshake,
     read_all,
     read_answer,
+    signed,
 )
 
 REQUEST_TIMEOUT_S = KEEP_ALIVE_S / 2
@@ -192,3 +195,43 @@ def test_reset_connections_leave_nothing_behind(server: Server) -> None:
             connection.sendall(data)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             connection.close()
+
+
+MAX_READS = MAX_PIECES + (Limits().max_header_bytes + Limits().max_body_bytes) // PIECE_BYTES
+IN_PIECES = (400, b"Bad Request: the request came in too many small pieces\n")
+CHUNKED = f"POST /app/{APP_ID}/stream/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("size", [0, Limits().max_body_bytes])
+def test_a_body_in_too_many_small_chunks_is_refused(server: Server, size: int) -> None:
+    """Also behind a large chunk, after which the rest of the body is discarded."""
+    first = b"%x\r\n%s\r\n" % (size, b"x" * size) if size else b""
+    answer = ask(server, CHUNKED + first + b"1\r\nx\r\n" * (MAX_READS + 1))
+    assert (answer.status, answer.body) == IN_PIECES
+
+
+def test_a_head_in_too_many_small_reads_is_refused(impatient: Clocked) -> None:
+    with connect(impatient.server) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for data in [b"GET / HTTP/1.1\r\nX: ", *[b"x"] * (MAX_READS + 1)]:
+            connection.sendall(data)
+            impatient.clock.skip(0)  # by then, the server has read it
+        answer = Answer(read_all(connection))
+    assert (answer.status, answer.body) == IN_PIECES
+
+
+def test_a_large_body_may_come_in_the_smallest_segments_of_tcp(server: Server, stream: str) -> None:
+    head, _, body = signed(server, stream, "é" * (Limits().max_message_bytes // 2)).partition(b"\r\n\r\n")
+    head = head.replace(b"Content-Length: %d" % len(body), b"Transfer-Encoding: chunked")
+    chunks = [body[i : i + 536] for i in range(0, len(body), 536)]
+    assert len(chunks) > 300
+    request = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
+    assert ask(server, head + b"\r\n\r\n" + request + b"0\r\n\r\n").status == 204
+
+
+@pytest.mark.parametrize("path", [SUBSCRIBE_PATH, f"/comet{SUBSCRIBE_PATH}"])
+def test_a_query_with_more_parameters_than_anybody_needs_is_refused(server: Server, path: str) -> None:
+    query = "instance=1&callback=f" + "&x=%" * (MAX_QUERY_PARAMETERS - 2)
+    assert ask(server, f"GET {path}?{query} HTTP/1.1\r\nHost: h\r\n\r\n".encode()).status == 200
+    answer = ask(server, f"GET {path}?{query}&x HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+    assert (answer.status, answer.body) == (400, b"the query has more than 64 parameters\n")

@@ -259,6 +259,32 @@ async def forgeries(seen: Seen) -> None:
     await publishes(seen, "wrong")
 
 
+async def repeat(seen: Seen, data: bytes) -> None:
+    """Send one request again and again, each time on a connection of its own."""
+    for turn in itertools.count():
+        async with connected(seen) as (reader, writer):
+            writer.write(data)
+            seen[(await read_answer(reader))[0]] += 1
+        if turn == 0:
+            seen.started()
+
+
+async def percent_signs(seen: Seen) -> None:
+    """Publish with a wrong signature a body that takes as long as possible to decode and to sign."""
+    body = publish("x", "wrong").partition(b"\r\n\r\n")[2].replace(b"message=x", b"message=" + b"%" * 190_000)
+    await repeat(seen, request(_PUBLISH, _FORM, f"Content-Length: {len(body)}", body=body))
+
+
+async def small_chunks(seen: Seen) -> None:
+    """Send a body in chunks of one byte."""
+    await repeat(seen, request(_PUBLISH, _FORM, "Transfer-Encoding: chunked", body=b"1\r\nx\r\n" * 200_000))
+
+
+async def colons(seen: Seen) -> None:
+    """Publish to a host that takes as long as possible to check."""
+    await repeat(seen, publish("x").replace(b"Host: h", b"Host: [v1." + b":" * 8000))
+
+
 async def pipeline(seen: Seen) -> None:
     """Send requests without waiting for their answers."""
     await send_until_closed(seen, b"", request("GET /health") * 1000)
@@ -375,7 +401,7 @@ async def trailers(seen: Seen) -> None:
 
 ABUSES: list[Callable[[Seen], Awaitable[None]]] = [
     idle, handshakes, never_read, never_read_answers, drip_head, drip_body, drip_frame, streams, publishes,
-    forgeries, pipeline, commands, pings, fragments, polls, poll_again, body, head, trailers,
+    forgeries, percent_signs, small_chunks, colons, pipeline, commands, pings, fragments, polls, poll_again, body, head, trailers,
 ]  # fmt: skip
 
 

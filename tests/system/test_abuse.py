@@ -116,6 +116,9 @@ CASES = [
         lambda seen, _: seen["204"] <= MAX_PUBLISHES_PER_S * (seen["seconds"] + 1) and seen["429"] > 0,
     ),
     Case("forgeries", 20, "max_connections", 64 * KIB, each("401")),
+    Case("percent_signs", 5, "max_body_bytes", 2 * LIMITS.max_body_bytes + 2 * READ_AT_ONCE, each("401")),
+    Case("small_chunks", 5, "MAX_PIECES", LIMITS.max_body_bytes + 2 * READ_AT_ONCE, each("400", "closed")),
+    Case("colons", 5, "max_header_bytes", READ_AT_ONCE, each("400")),
     Case(
         "pipeline", 5, "MAX_PIPELINED_REQUESTS", MAX_PIPELINED_REQUESTS * READ_AT_ONCE, each("429", "closed")
     ),

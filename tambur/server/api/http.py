@@ -82,13 +82,15 @@ def make_app(
         if request.method != "POST":
             return PlainTextResponse("publish with POST\n", 405, _CORS | {"Allow": "POST"})
         target: Target | None = None
+        debug = b"debug=true" in request.scope["query_string"].split(b"&")
         try:
             target = publishing.target(request.headers.get("host", ""), request.scope["raw_path"])
             body = await _read_body(request, config.limits.max_body_bytes)
-            replayed = await publishing.publish(target, request.headers.get("content-type", ""), body)
+            content_type = request.headers.get("content-type", "")
+            replayed = await publishing.publish(target, content_type, body, debug=debug)
         except RefusedError as refused:
             logger.info(_refused_line(target, refused))
-            return _refusal(refused, debug=request.query_params.get("debug") == "true")
+            return _refusal(refused)
         except ClientDisconnect:
             logger.info(line("publish broken off by the publisher", **_target_facts(target)))
             return Response(status_code=400)  # nobody is there to read it
@@ -143,9 +145,9 @@ def _is_private(target: Target) -> bool:
     return target.destination.startswith(b"private:")
 
 
-def _refusal(refused: RefusedError, *, debug: bool) -> Response:
+def _refusal(refused: RefusedError) -> Response:
     text = f"{refused.reason}\n"
-    if debug and refused.base_string is not None:
+    if refused.base_string is not None:
         lines = refused.base_string.replace("&", "\n&\n").replace("%26", "\n%26")
         text += f"\nThe base string that the server computed, broken into lines:\n{lines}\n"
     headers = dict(_CORS)

@@ -24,6 +24,9 @@ MAX_NONCE_BYTES = 200
 MAX_PARAMETERS = 64
 """How many parameters a publish may have: all are sorted before anything is known of who sent them."""
 
+MAX_SHOWN_CHARACTERS = 64 * 1024
+"""How much of a base string is shown to a publisher that asks for it."""
+
 _REQUIRED = (
     b"api_version",
     b"message",
@@ -47,7 +50,7 @@ class RefusedError(Exception):
         status: the HTTP status.
         reason: what the publisher is told.
         retry_after_s: seconds, ``None`` where trying again makes no sense.
-        base_string: what the server computed, ``None`` where it did not come to that.
+        base_string: what the server computed, if a debugging client asked for it; otherwise ``None``.
     """
 
     def __init__(self, status: int, reason: str, *, retry_after_s: float | None = None) -> None:
@@ -66,6 +69,34 @@ class Target(NamedTuple):
     app_id: str
     apps: dict[str, App]
     destination: bytes
+
+
+class _Signed:
+    """A target with the parameters of its form, as they are signed."""
+
+    def __init__(self, target: Target, parameters: list[tuple[bytes, bytes]]) -> None:
+        self._target = target
+        self._parameters = [p for p in parameters if p[0] != b"oauth_signature"]
+
+    def is_by(self, app: App, signature: bytes) -> bool:
+        """Whether the signature was made with a secret of the app."""
+        rest = list(signing.base_string_rest(self._parameters))
+        # Behind a proxy that ends TLS, the publisher signed https though http arrives.
+        return any(_is_signed(self._start(scheme), rest, app, signature) for scheme in ("http", "https"))
+
+    @property
+    def base_string(self) -> str:
+        """What is signed, cut off after MAX_SHOWN_CHARACTERS."""
+        shown = self._start("http")
+        for part in signing.base_string_rest(self._parameters):
+            shown += part.decode()
+            if len(shown) > MAX_SHOWN_CHARACTERS:
+                return f"{shown[:MAX_SHOWN_CHARACTERS]}..."
+        return shown
+
+    def _start(self, scheme: str) -> str:
+        url = f"{scheme}://{self._target.host}{self._target.raw_path.decode('ascii')}"
+        return signing.base_string_start(signing.base_string_url(url))
 
 
 class _Request(NamedTuple):
@@ -124,8 +155,11 @@ class Publishing:
             raise RefusedError(404, f"there is no app {app_id!r} here")
         return Target(host, raw_path, app_id, apps, destination)
 
-    async def publish(self, target: Target, content_type: str, body: bytes) -> bool:
+    async def publish(self, target: Target, content_type: str, body: bytes, *, debug: bool = False) -> bool:
         """Verify one request and deliver its message.
+
+        Parameters:
+            debug: give a refusal the base string that the server computed.
 
         Returns:
             Whether it is a replay: the same request came before, and nothing was delivered now.
@@ -140,23 +174,20 @@ class Publishing:
         if body.count(b"&") >= MAX_PARAMETERS:
             raise RefusedError(400, f"the body has more than {MAX_PARAMETERS} parameters")
         parameters = signing.parse_form(body)
-        canonical = signing.canonical_query_string(p for p in parameters if p[0] != b"oauth_signature")
+        signed = _Signed(target, parameters)
         try:
-            return await self._publish(target, _parse(target, parameters), canonical)
+            return await self._publish(target, _parse(target, parameters), signed)
         except RefusedError as refused:
-            refused.base_string = _base_string("http", target, canonical)
+            if debug:
+                refused.base_string = signed.base_string
             raise
 
-    async def _publish(self, target: Target, request: _Request, canonical: str) -> bool:
+    async def _publish(self, target: Target, request: _Request, signed: _Signed) -> bool:
         now = int(self._clock())
         app = target.apps.get(request.app_key)
         if app is None:
             raise RefusedError(401, f"the app {target.app_id!r} has no such key (oauth_consumer_key)")
-        # Behind a proxy that ends TLS, https was signed though http arrives.
-        if not any(
-            _is_signed(_base_string(scheme, target, canonical), app, request.signature)
-            for scheme in ("http", "https")
-        ):
+        if not signed.is_by(app, request.signature):
             raise RefusedError(
                 401, f"wrong signature; is the secret right, and is {target.host!r} the host that was signed?"
             )
@@ -191,14 +222,9 @@ class Publishing:
         return outcome is Outcome.REPLAYED
 
 
-def _base_string(scheme: str, target: Target, canonical: str) -> str:
-    url = signing.base_string_url(f"{scheme}://{target.host}{target.raw_path.decode('ascii')}")
-    return signing.signature_base_string(url, canonical)
-
-
-def _is_signed(base_string: str, app: App, signature: bytes) -> bool:
+def _is_signed(start: str, rest: list[bytes], app: App, signature: bytes) -> bool:
     # Every secret is tried, so that the time taken does not tell which of them was right.
-    right = [signing.verify(base_string, secret, signature) for secret in app.secrets]
+    right = [signing.verify(start, rest, secret, signature) for secret in app.secrets]
     return any(right)
 
 

@@ -15,15 +15,23 @@ from .reading import SharedBufferProtocol
 MAX_PIPELINED_REQUESTS = 16
 """How many requests of one connection may wait for the one before them to be answered."""
 
+MAX_PIECES = 1024
+PIECE_BYTES = 256
+"""A request may arrive in ``MAX_PIECES`` pieces, and in one more for each ``PIECE_BYTES`` that it may have.
+
+A piece is a read, or a part of the body such as a chunk. Each takes the same time, however short it is. TCP
+segments of 536 bytes, the shortest that a network must carry, stay below.
+"""
+
 
 class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
     """One client connection, until it is upgraded or ends.
 
     A request must arrive within ``limits.request_timeout_s``, headers and body together, counted from the
     connection or from its first byte, and its answer must be read within the same time once it is more than
-    the system keeps for the client. Only a GET without a body is upgraded, and not while the answer to the
-    request before it is still on its way; any other request with an ``Upgrade`` header is refused if it has a
-    body, and otherwise answered as if it had no such header.
+    the system keeps for the client. A request in too many small pieces is refused. Only a GET without a body
+    is upgraded, and not while the answer to the request before it is still on its way; any other request with
+    an ``Upgrade`` header is refused if it has a body, and otherwise answered as if it had no such header.
 
     Parameters:
         limits: those of its server.
@@ -35,6 +43,8 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
         super().__init__(**uvicorn)
         self._limits = limits
         self._read_buffer = read_buffer
+        self._max_pieces = MAX_PIECES + (limits.max_header_bytes + limits.max_body_bytes) // PIECE_BYTES
+        self._pieces = 0
         self._unfinished_header_bytes = 0
         self._header_count = 0
         self._headers_are_complete = False
@@ -78,17 +88,22 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
     def data_received(self, data: bytes) -> None:
         # The parser calls back with whole headers only, and keeps what it has of the next.
         self._unfinished_header_bytes += len(data)
+        self._pieces += 1
         super().data_received(data)
         if self.transport.is_closing():
             return
         if self._unfinished_header_bytes > self._limits.max_header_bytes:
             self._refuse_headers(f"at most {self._limits.max_header_bytes} bytes are allowed")
             self.send_400_response("")
+        elif self._pieces > self._max_pieces:
+            self._refuse_pieces()
+            self.send_400_response("")
         # Most requests come whole and need no timer. The parser says nothing of a line break ahead of one.
         elif (self._is_arriving or self._unfinished_header_bytes > 0) and self._deadline is None:
             self._start_deadline()
 
     def on_message_begin(self) -> None:
+        self._pieces = 0
         self._header_count = 0
         self._headers_are_complete = False
         self._is_arriving = True
@@ -127,6 +142,10 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._unfinished_header_bytes = 0
+        self._pieces += 1
+        if self._pieces > self._max_pieces:
+            self._refuse_pieces()
+            raise ValueError
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -150,6 +169,9 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
 
     def _refuse_headers(self, rule: str) -> None:
         self._refusal = (431, f"Request Header Fields Too Large: {rule}")
+
+    def _refuse_pieces(self) -> None:
+        self._refusal = (400, "Bad Request: the request came in too many small pieces")
 
     def _should_upgrade(self) -> bool:
         # The WebSocket's parser takes no header that announces a body, not even an empty one.

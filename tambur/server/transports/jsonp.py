@@ -12,6 +12,8 @@ from starlette.responses import PlainTextResponse, Response
 from ..config import App
 from .refusal import Refusal, origin_not_allowed
 
+MAX_QUERY_PARAMETERS = 64
+
 # Both are written into a script, so nothing that could be more than a name and a number gets through.
 _CALLBACK = re.compile(r"[A-Za-z_$][A-Za-z0-9_$.]{0,99}")
 _INSTANCE = re.compile(r"[0-9]{1,20}")
@@ -73,6 +75,8 @@ def _origin_of(referer: str) -> str:
 
 def parse_caller(request: Request) -> Caller | Response:
     """Read ``callback`` and ``instance``; a 400 if one of them is missing or is not what it should be."""
+    if request.scope["query_string"].count(b"&") >= MAX_QUERY_PARAMETERS:
+        return PlainTextResponse(f"the query has more than {MAX_QUERY_PARAMETERS} parameters\n", 400)
     callback = request.query_params.get("callback", "")
     if not _CALLBACK.fullmatch(callback):
         return PlainTextResponse(f"callback must be a function's name, not {callback!a:.120}\n", 400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import threading
@@ -11,6 +12,8 @@ import pytest
 
 from tambur import MessageTooLargeError, RateLimitedError, RejectedError, Tambur, UnauthorizedError
 from tambur.server import App, Config, Limits, Server, in_background
+from tambur.server.api.publish import MAX_SHOWN_CHARACTERS
+from tambur.server.transports.http_protocol import MAX_PIPELINED_REQUESTS
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, subscriber
 
 from ...support.wire import SUBSCRIBE_PATH, Answer, ask, connect, handshake, read_all, read_answer, signed
@@ -299,20 +302,21 @@ def test_a_host_that_holds_more_than_a_host_moves_no_signature_to_another_stream
         assert receiver.receive(10).text == "fence"
 
 
-def test_who_has_not_read_an_answer_is_not_upgraded() -> None:
-    limits = Limits(max_message_bytes=8 * 1024 * 1024)
-    with in_background(Config(apps=(APP,), port=0, limits=limits)) as server, connect(server) as connection:
-        # The answer shows all that should have been signed: more than the system keeps for a client.
-        long = signed(
-            server,
-            "s",
-            "x" * limits.max_message_bytes,
-            line=f"POST /app/{APP_ID}/stream/s?debug=true HTTP/1.1",
-        )
-        connection.sendall(long.replace(b"message=x", b"message=y"))
+def test_who_has_not_read_an_answer_is_not_upgraded(server: Server) -> None:
+    with contextlib.closing(socket.socket()) as connection:
+        # Together the answers are more than the system keeps for a client that has so little room.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(10)
+        connection.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        line = f"POST /app/{APP_ID}/stream/s?debug=true HTTP/1.1"
+        refused = [
+            signed(server, "s", "x" * MAX_SHOWN_CHARACTERS, line=line).replace(b"message=x", b"message=y")
+            for _ in range(MAX_PIPELINED_REQUESTS)
+        ]
+        connection.sendall(b"".join(refused))
         assert connection.recv(1, socket.MSG_PEEK)
         connection.sendall(handshake(f"{SUBSCRIBE_PATH}?instance=1&callback=f"))
-        assert read_answer(connection).status == 401
+        assert [read_answer(connection).status for _ in refused] == [401] * len(refused)
         assert read_answer(connection).status == 200
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -62,10 +63,16 @@ class Publisher:
         return f"{canonical}&oauth_signature={signature}".encode()
 
     def send(
-        self, body: bytes, path: str = "/app/app/stream/test", content_type: str = FORM, host: str = HOST
+        self,
+        body: bytes,
+        path: str = "/app/app/stream/test",
+        content_type: str = FORM,
+        host: str = HOST,
+        *,
+        debug: bool = True,
     ) -> bool:
         target = self.publishing.target(host, path.encode())
-        return asyncio.run(self.publishing.publish(target, content_type, body))
+        return asyncio.run(self.publishing.publish(target, content_type, body, debug=debug))
 
     def publish(self, path: str = "/app/app/stream/test", **changes: Any) -> bool:
         return self.send(self.body(path=path, **changes), path)
@@ -367,6 +374,36 @@ def test_a_refusal_shows_the_base_string_and_nothing_secret(publisher: Publisher
         assert "hunter2" not in shown
         assert right not in shown
         assert signing.percent_encode(right) not in shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "debug", "count"),
+    [
+        ({}, False, 1),
+        ({"secret": "wrong"}, False, 1),
+        ({"secret": "wrong"}, True, 2),
+        ({"api_version": "2.0"}, False, 0),
+        ({"api_version": "2.0"}, True, 1),
+        ({"oauth_consumer_key": "other"}, False, 0),
+    ],
+)
+def test_the_base_string_is_computed_once_and_for_a_refusal_only_to_debug(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], debug: bool, count: int
+) -> None:
+    encode = signing.base_string_rest
+    encoded: list[object] = []
+
+    def counting(parameters: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
+        encoded.append(parameters)
+        return encode(parameters)
+
+    monkeypatch.setattr(signing, "base_string_rest", counting)
+    body = publisher.body(**changes)
+    try:
+        publisher.send(body, debug=debug)
+    except RefusedError as refused:
+        assert (refused.base_string is not None) is debug
+    assert len(encoded) == count
 
 
 @pytest.mark.parametrize("body", [b"", b"&", b"=", b"%", b"&&=&%zz&\xff=\x00", b"oauth_signature=" * 50])
