@@ -58,7 +58,7 @@ class Claim(NamedTuple):
     Attributes:
         app: whose nonce it is.
         timestamp: the request's own, in seconds since 1970.
-        nonce: a digest of the app and the nonce.
+        nonce: a digest of the nonce.
         signature: a digest of the signature; the same nonce with another one is refused.
     """
 
@@ -180,7 +180,7 @@ def from_url(url: str, *, max_claims: int, node_timeout_s: float) -> Broker:
 
     Parameters:
         url: ``memory://``, for one process, or that of a Redis, for many.
-        max_claims: how many claimed nonces are kept at most.
+        max_claims: how many claimed nonces of each app are kept at most.
         node_timeout_s: after how many seconds without a sign of life the users of another process are down.
 
     Raises:

@@ -9,7 +9,7 @@ import pytest
 from tambur import ConfigurationError
 from tambur.server.broker import CLAIM_WINDOW_S, Broker, Outcome, from_url
 from tambur.server.broker.memory import MemoryBroker
-from tests.support.broker import APP, NOW, RecordingBroker, claim, nobody_asks, public
+from tests.support.broker import APP, NOW, OTHER_APP, RecordingBroker, claim, nobody_asks, public
 
 from .contract import BrokerContract
 
@@ -51,7 +51,10 @@ def test_claims_that_are_past_take_no_room() -> None:
         for second in range(2 * CLAIM_WINDOW_S):
             now = NOW + second
             await node.publish(public("s", "x"), claim("n", timestamp=now), now=now)
-        assert broker._claims_count == sum(map(len, broker._claims.values())) == CLAIM_WINDOW_S + 1
+            if second == 0:
+                await node.publish(public("s", "x"), claim("n", timestamp=now, app=OTHER_APP), now=now)
+        assert broker._claims_count == {APP: CLAIM_WINDOW_S + 1}
+        assert list(broker._claims.values()) == [{APP: {b"n": b"s"}}] * (CLAIM_WINDOW_S + 1)
 
     asyncio.run(scenario())
 

@@ -68,7 +68,7 @@ class RedisBroker:
 
     Parameters:
         url: where Redis is.
-        max_claims: how many claimed nonces the cluster keeps at most; a publish past it is refused.
+        max_claims: how many claimed nonces of an app the cluster keeps; a publish past it is refused.
         node_timeout_s: after how many seconds without a sign of life a node's users are down.
     """
 
@@ -282,7 +282,7 @@ class RedisBroker:
                 CLAIM_WINDOW_S + MAX_CLOCK_SKEW_S,
                 self._max_claims,
                 "" if max_publishes_per_s is None else max_publishes_per_s,
-                keys=self._keys.publishing(claim.timestamp, publication.app),
+                keys=self._keys.publishing(claim.app, claim.timestamp),
             )
         )
         if outcome == b"full":
@@ -293,7 +293,8 @@ class RedisBroker:
         return Published(Outcome[outcome.decode().upper()], float(retry_after_s))
 
     async def claimed(self, claim: Claim) -> Outcome | None:
-        signature = await self._ready_link().call("HGET", self._keys.claims(claim.timestamp), claim.nonce)
+        key = self._keys.claims(claim.app, claim.timestamp)
+        signature = await self._ready_link().call("HGET", key, claim.nonce)
         if signature is None:
             return None
         return Outcome.REPLAYED if signature == claim.signature else Outcome.NONCE_REUSED
