@@ -1,6 +1,6 @@
 """For the tests of applications: a pytest plugin, there as soon as the package is installed.
 
-With a real server on a free port (``pip install 'tambur[server,subscriber]'``)::
+With a real server on a free port (``pip install 'tambur[server,subscriber]>=1'``)::
 
     def test_an_order_reaches_the_kitchen(tambur_server, client, monkeypatch):
         monkeypatch.setenv("TAMBUR_URL", tambur_server.url)

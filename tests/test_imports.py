@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "testing": ("credentials", "loopback", "protocol", "publisher"),
 }
 PURE = (
-    "credentials", "protocol", "server.history", "server.session", "server.broker.redis.presence", "server.broker.redis.scripts",
+    "credentials", "protocol", "server.history", "server.session", "server.broker.redis.mirror", "server.broker.redis.scripts",
     "server.broker.redis.urls", "server.stream",
 )  # fmt: skip
 IMPURE = {
@@ -116,7 +116,7 @@ def violations(package: Path) -> list[str]:
         found += [f"{name} is pure, and imports {module}" for module in outer & IMPURE if is_in(name, PURE)]
         if "requests" in outer and not is_in(name, KNOWS_REQUESTS):
             found.append(f"{name} imports requests")
-        if "redis" in outer and name != "server.broker.redis.broker":
+        if "redis" in outer and name != "server.broker.redis.shard":
             found.append(f"{name} imports redis")
     return found
 

@@ -11,7 +11,7 @@ try:
     import websockets as _websockets  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"the server needs {error.name}, which is not installed; pip install 'tambur[server]'",
+        f"the server needs {error.name}, which is not installed; pip install 'tambur[server]>=1'",
         name=error.name,
     ) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -17,17 +18,17 @@ import uvicorn
 from starlette.routing import BaseRoute
 
 from ..errors import ConfigurationError
-from .acceptor import Acceptor
 from .api.http import make_app
 from .api.publish import Publishing
 from .api.static import make_routes
-from .broker import Broker, from_url
-from .config import Config, Limits
+from .broker import Backend
+from .broker.factory import from_url
+from .config import Config
 from .hub import Hub
 from .logs import line
 from .transports.http_protocol import BoundedHttpProtocol
 from .transports.longpoll import LongPolls
-from .transports.reading import limit_tls_buffers, make_read_buffer
+from .transports.reading import make_read_buffer
 from .transports.websocket import Context, WebSocket
 from .workers import run_workers
 
@@ -39,6 +40,9 @@ KEEP_ALIVE_S = 65
 
 BACKLOG = 2048
 """How many connections may wait to be accepted."""
+
+ACCEPTED_IN_A_ROW = 8
+"""How many connections are accepted before all others have their turn."""
 
 FILES_BESIDES = 64
 """How many files a process has open besides its connections, at most."""
@@ -66,16 +70,16 @@ class Server:
         self, config: Config, routes: Sequence[BaseRoute] = (), *, shares_port: bool = False
     ) -> None:
         tls = _tls(config)
-        self._broker = _make_broker(config)
-        self._hub = Hub(self._broker, coalesce_window_s=config.join_window_ms / 1000)
-        self._long_polls = LongPolls(config, self._hub, self._broker)
+        self._backend = _make_backend(config)
+        self._hub = Hub(self._backend, coalesce_window_s=config.join_window_ms / 1000)
+        self._long_polls = LongPolls(config, self._hub, self._backend.calls)
         read_buffer = make_read_buffer()
         context = Context(config, {app.key: app for app in config.apps}, self._hub, read_buffer)
         uvicorn_config = uvicorn.Config(
             make_app(
                 config,
-                Publishing(config, self._broker, counts=self._hub.counts),
-                self._broker,
+                Publishing(config, self._backend.broker, counts=self._hub.counts),
+                self._backend,
                 self._hub.counts,
                 [*routes, *make_routes(), *self._long_polls.routes],
             ),
@@ -94,8 +98,8 @@ class Server:
             uvicorn_config,
             before=self._start,
             stopping=self._long_polls.shutdown,
-            after=self._broker.close,
-            limits=config.limits,
+            after=self._backend.close,
+            handshake_timeout_s=config.limits.request_timeout_s,
         )
         self._socket = _listen(config.host, config.port, shares_port=shares_port)
         self.url = _url(config, self._socket)
@@ -107,7 +111,7 @@ class Server:
             raise
 
     async def _start(self) -> None:
-        await self._broker.start(self._hub.deliver, self._long_polls.answer, self._hub.miss)
+        await self._backend.start(self._hub.deliver, self._long_polls.answer, self._hub.miss)
         if self._metrics is not None:
             self._metrics.start()
 
@@ -170,14 +174,12 @@ def run(config: Config, on_ready: Callable[[str], None]) -> None:
         ConfigurationError: as :class:`Server` does, or if this system cannot have several processes listen.
     """
     config = _with_open_files(config)
-    if config.tls_cert is not None:
-        limit_tls_buffers()
     if config.workers == 1:
         server = Server(config)
         server.run(lambda: on_ready(server.url))
         return
     # What is wrong with them is said once, and here.
-    _make_broker(config)
+    _make_backend(config)
     _tls(config)
     with _reserve(config.host, config.port) as reserved:
         shared = dataclasses.replace(config, port=reserved.getsockname()[1])
@@ -205,20 +207,20 @@ class _Uvicorn(uvicorn.Server):
         before: Callable[[], Awaitable[None]],
         stopping: Callable[[], None],
         after: Callable[[], Awaitable[None]],
-        limits: Limits,
+        handshake_timeout_s: float,
     ) -> None:
         super().__init__(config)
         self._before = before
         self._stopping = stopping
         self._after = after
-        self._limits = limits
-        self._acceptors: list[Acceptor] = []
+        self._handshake_timeout_s = handshake_timeout_s
         self.on_ready: Callable[[], None] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self._before()
         await super().startup([])
-        config = self.config
+        # uvicorn would leave a TLS handshake its 60 s.
+        config, loop = self.config, asyncio.get_running_loop()
         protocol = functools.partial(
             _protocol(config.http_protocol_class),
             config=config,
@@ -226,15 +228,18 @@ class _Uvicorn(uvicorn.Server):
             app_state=self.lifespan.state,
         )
         for listener in sockets or ():
-            acceptor = Acceptor(
-                listener, protocol, self.server_state.connections, tls=config.ssl, limits=self._limits
+            listening = await loop.create_server(
+                protocol,
+                sock=listener,
+                backlog=ACCEPTED_IN_A_ROW,
+                ssl=config.ssl,
+                ssl_handshake_timeout=self._handshake_timeout_s if config.is_ssl else None,
             )
-            self._acceptors.append(acceptor)
+            self.servers.append(listening)
+            listener.listen(BACKLOG)  # asyncio means both by its backlog
         self.on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for acceptor in self._acceptors:
-            await acceptor.close()
         self._stopping()
         await super().shutdown(sockets)
         await self._after()
@@ -319,7 +324,7 @@ def _with_open_files(config: Config) -> Config:
     return dataclasses.replace(config, limits=dataclasses.replace(limits, max_connections=max_connections))
 
 
-def _make_broker(config: Config) -> Broker:
+def _make_backend(config: Config) -> Backend:
     return from_url(config.broker, max_claims=config.limits.max_claims, node_timeout_s=config.node_timeout_s)
 
 

@@ -50,7 +50,7 @@ class Limits:
         max_commands_per_s: how many commands of one connection are answered; more wait for their turn. Pings
             and other frames that are no whole command count, too.
         max_long_polling_subscribers: how many subscribers may poll at once.
-        max_claims: how many publishes of each app are remembered, to deliver each once.
+        max_claims: how many publishes are remembered, to deliver each once.
         heartbeat_s: how long an extended connection may be silent before it is sent a heartbeat.
         session_ttl_s: for how long a session key is valid after it was issued.
         session_max_s: how long after its beginning a session can be resumed at most.

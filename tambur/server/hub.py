@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..protocol.messages import encode_direct, encode_presence
 from ..protocol.names import Kind
-from .broker import AppKey, Broker, Presence, Publication
+from .broker import AppKey, Backend, PresentUsers, Publication
 from .counters import Counts
 from .outbox import Batch, Outbox
 from .stream import Stream
@@ -53,12 +53,13 @@ class Hub:
     Writing to many outboxes takes several turns of the event loop. See :mod:`tambur.server.stream`.
 
     Parameters:
-        broker: carries publications between nodes.
+        backend: carries publications between nodes, and keeps who is present.
         coalesce_window_s: in seconds. With 0, each publication is a write of its own.
     """
 
-    def __init__(self, broker: Broker, *, coalesce_window_s: float) -> None:
-        self._broker = broker
+    def __init__(self, backend: Backend, *, coalesce_window_s: float) -> None:
+        self._backend = backend
+        self._broker, self._presence = backend.broker, backend.presence
         self._window_s = coalesce_window_s
         self._streams: dict[tuple[AppKey, str], _Stream] = {}
         self._private: dict[tuple[AppKey, str], Outbox] = {}
@@ -119,7 +120,7 @@ class Hub:
 
     def new_subscriber_id(self) -> str:
         """Make the id of a subscriber, for :meth:`connect`."""
-        return self._broker.new_subscriber_id()
+        return self._backend.new_subscriber_id()
 
     def connect(self, app: AppKey, subscriber_id: str, outbox: Outbox) -> None:
         """Have ``outbox`` receive the private messages for ``subscriber_id``."""
@@ -196,11 +197,11 @@ class Hub:
             BrokerUnavailableError: nothing has changed.
         """
         stream = self._streams[app, name]
-        present = Presence((), 0)
+        present = PresentUsers((), 0)
         # Presence events that arrive before the list is written belong behind it, and some are in it already.
         stream.hold(outbox)
         try:
-            present = await self._broker.join(app, name, user_id, subscriber_id)
+            present = await self._presence.join(app, name, user_id, subscriber_id)
             others = [other for other in present.user_ids if other != user_id]
             for i in range(0, len(others), USERS_PER_TURN):
                 if i:
@@ -218,5 +219,5 @@ class Hub:
         """Undo :meth:`enable_presence`; tell the others if this was the user's last connection."""
         stream = self._streams[app, name]
         stream.disable_presence(outbox)
-        self._broker.leave(app, name, user_id, subscriber_id)
+        self._presence.leave(app, name, user_id, subscriber_id)
         return stream.count_presence()

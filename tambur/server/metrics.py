@@ -1,4 +1,4 @@
-"""What is going on in a server, for Prometheus: ``pip install 'tambur[metrics]'``."""
+"""What is going on in a server, for Prometheus: ``pip install 'tambur[metrics]>=1'``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ try:
     from prometheus_client.registry import Collector
 except ImportError as error:
     raise ImportError(
-        "metrics_port needs prometheus-client, which is not installed; pip install 'tambur[metrics]'",
+        "metrics_port needs prometheus-client, which is not installed; pip install 'tambur[metrics]>=1'",
         name=error.name,
     ) from None
 

@@ -1,5 +1,6 @@
-"""A blocking WebSocket subscriber for bots, tests and the command line: ``pip install 'tambur[subscriber]'``.
+"""A blocking WebSocket subscriber for bots, tests and the command line.
 
+It needs ``pip install 'tambur[subscriber]>=1'``.
 A bot that answers direct messages and reconnects when the server restarts::
 
     from tambur import Tambur

@@ -23,7 +23,7 @@ try:
     from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidStatus, WebSocketException
 except ImportError as error:
     raise ImportError(
-        f"subscribing needs {error.name}, which is not installed; pip install 'tambur[subscriber]'",
+        f"subscribing needs {error.name}, which is not installed; pip install 'tambur[subscriber]>=1'",
         name=error.name,
     ) from None
 

@@ -7,23 +7,23 @@ from typing import Any
 import pytest
 
 from tambur.server import Limits
-from tambur.server.broker import Presence
-from tambur.server.broker.memory import MemoryBroker
+from tambur.server.broker import PresentUsers
+from tambur.server.broker.memory import MemoryBackend, MemoryPresence
 from tambur.server.connection import COMMANDS_PER_TURN, EVENTS_PER_COMMAND, MAX_QUEUED_COMMANDS
 
-from ..support.node import Node, SlowBroker, make_room, pass_time, run, run_slow, settle, until
+from ..support.node import Node, SlowBackend, make_room, pass_time, run, run_slow, settle, until
 
 
 def test_commands_are_answered_in_their_order_however_long_the_broker_takes() -> None:
-    async def scenario(node: Node, broker: SlowBroker) -> None:
+    async def scenario(node: Node, backend: SlowBackend) -> None:
         client = node.client("1", "s", "t")
         client.send("nonsense")
         await settle()
         assert client.seen.acks == []
-        broker.open()
+        backend.open()
         await settle()
         assert client.seen.acks == [["ack", 1, "ok"]]
-        broker.open()
+        backend.open()
         await settle()
         assert client.seen.acks == [["ack", 1, "ok"], ["ack", 2, "ok"], ["ack", 0, "unknown command"]]
 
@@ -31,29 +31,29 @@ def test_commands_are_answered_in_their_order_however_long_the_broker_takes() ->
 
 
 def test_a_command_that_the_broker_cannot_do_has_changed_nothing() -> None:
-    async def scenario(node: Node, broker: SlowBroker) -> None:
+    async def scenario(node: Node, backend: SlowBackend) -> None:
         client = node.client("1", "s")
         await settle()
-        broker.refuse()
+        backend.refuse()
         await settle()
         assert client.seen.acks == [["ack", 1, "unavailable"]]
         assert not node.hub._streams
         client.command("subscribe", "s")
         await settle()
-        broker.open()
+        backend.open()
         client.enable("presence", "s", "alice")
         client.enable("direct", "s", "alice")
         client.command("direct", "s", "alice", "x")
         await settle()
-        broker.refuse()
+        backend.refuse()
         await settle()
-        broker.refuse()
+        backend.refuse()
         await settle()
         assert [result for _, _, result in client.seen.acks[1:]] == ["ok", "unavailable", "ok", "unavailable"]
         assert client.seen.events == []
         client.enable("presence", "s", "alice")
         await settle()
-        broker.open()
+        backend.open()
         await settle()
         assert client.seen.acks[-1] == ["ack", 6, "ok"]
 
@@ -63,30 +63,30 @@ def test_a_command_that_the_broker_cannot_do_has_changed_nothing() -> None:
 @pytest.mark.parametrize("answer", ["open", "refuse"])
 @pytest.mark.parametrize("pending", ["subscribe", "join"])
 def test_who_goes_while_the_broker_thinks_leaves_nothing_behind(pending: str, answer: str) -> None:
-    async def scenario(node: Node, broker: SlowBroker) -> None:
+    async def scenario(node: Node, backend: SlowBackend) -> None:
         client = node.client("1", "s")
         await settle()
         if pending == "join":
-            broker.open()
+            backend.open()
             client.enable("presence", "s", "alice")
             await settle()
         client.connection.close()
-        getattr(broker, answer)()
+        getattr(backend, answer)()
         await settle()
         assert node.is_empty()
-        assert not broker._present
-        assert not broker._subscribed
+        assert not backend.presence._present
+        assert not backend.broker._subscribed
 
     run_slow(scenario)
 
 
 def test_a_transport_is_told_to_wait_and_to_go_on() -> None:
-    async def scenario(node: Node, broker: SlowBroker) -> None:
+    async def scenario(node: Node, backend: SlowBackend) -> None:
         client = node.client("1", *[f"s{i}" for i in range(MAX_QUEUED_COMMANDS + 1)])
         await settle()
         assert client.connection.is_busy
         for _ in range(MAX_QUEUED_COMMANDS + 1):
-            broker.open()
+            backend.open()
             await settle()
         assert not client.connection.is_busy
         assert client.seen.drained_count == 1
@@ -113,9 +113,12 @@ def test_ten_malformed_commands_in_a_row_end_a_connection() -> None:
 
 
 def test_a_bug_closes_its_connection_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    class Broken(MemoryBroker):
-        async def join(self, *args: Any) -> Presence:
+    class Broken(MemoryPresence):
+        async def join(self, *args: Any) -> PresentUsers:
             raise KeyError("bug")
+
+    backend = MemoryBackend(max_claims=10)
+    backend.presence = Broken(backend.broker.hand_on)
 
     async def scenario(node: Node) -> None:
         victim, other = node.client("1", "s"), node.client("2", "s")
@@ -128,7 +131,7 @@ def test_a_bug_closes_its_connection_and_no_other(caplog: pytest.LogCaptureFixtu
         other.connection.close()
         assert node.is_empty()
 
-    run(scenario, lambda: Node(Broken(max_claims=10)))
+    run(scenario, lambda: Node(backend))
     assert "KeyError: 'bug'" in caplog.text
 
 

@@ -6,10 +6,10 @@ import asyncio
 
 from tambur.protocol.names import Kind
 from tambur.server.broker import BrokerUnavailableError, Publication
-from tambur.server.broker.memory import MemoryBroker
+from tambur.server.broker.memory import MemoryBackend, MemoryBroker
 from tambur.server.stream import WRITES_PER_TURN
 
-from ..support.node import APP, Node, SlowBroker, pass_time, run, run_slow, settle
+from ..support.node import APP, Node, SlowBackend, pass_time, run, run_slow, settle
 
 
 def test_each_kind_reaches_those_it_is_for() -> None:
@@ -216,7 +216,8 @@ class PlacingBroker(MemoryBroker):
 
 
 def test_a_late_publication_reaches_those_that_were_subscribed_when_it_was_published() -> None:
-    broker = PlacingBroker(max_claims=10)
+    backend = MemoryBackend(max_claims=10)
+    backend.broker = broker = PlacingBroker(max_claims=10)
 
     async def scenario(node: Node) -> None:
         clients = []
@@ -240,7 +241,7 @@ def test_a_late_publication_reaches_those_that_were_subscribed_when_it_was_publi
         node.hub.miss()
         assert [c.seen.closed for c in clients] == [(1012, "messages were missed")] * 3
 
-    run(scenario, lambda: Node(broker, coalesce_window_s=WINDOW_S))
+    run(scenario, lambda: Node(backend, coalesce_window_s=WINDOW_S))
 
 
 class PlacelessBroker(MemoryBroker):
@@ -251,29 +252,30 @@ class PlacelessBroker(MemoryBroker):
 
 
 def test_a_subscriber_is_refused_while_the_broker_cannot_tell_its_place() -> None:
-    broker = PlacelessBroker(max_claims=10)
+    backend = MemoryBackend(max_claims=10)
+    backend.broker = PlacelessBroker(max_claims=10)
 
     async def scenario(node: Node) -> None:
         client = node.client("1", "s")
         await settle()
         assert client.seen.acks == [["ack", 1, "unavailable"]]
         assert not node.hub._streams
-        assert not broker._subscribed
+        assert not backend.broker._subscribed
 
-    run(scenario, lambda: Node(broker))
+    run(scenario, lambda: Node(backend))
 
 
 def test_all_who_wait_for_a_stream_are_answered_together() -> None:
-    async def scenario(node: Node, broker: SlowBroker) -> None:
+    async def scenario(node: Node, backend: SlowBackend) -> None:
         first = [node.client(str(i), "s") for i in range(3)]
         await settle()
-        assert len(broker.gates) == 1
-        broker.refuse()
+        assert len(backend.gates) == 1
+        backend.refuse()
         await settle()
         assert [client.seen.acks for client in first] == [[["ack", 1, "unavailable"]]] * 3
         second = [node.client(str(i), "s") for i in range(3, 6)]
         await settle()
-        broker.open()
+        backend.open()
         await settle()
         assert [client.seen.acks for client in second] == [[["ack", 1, "ok"]]] * 3
 

@@ -16,7 +16,7 @@ from tambur.server.broker import Publication
 from tambur.server.hub import USERS_PER_TURN
 from tambur.server.stream import WRITES_PER_TURN
 
-from ..support.node import APP, Client, Node, SlowBroker, make_room, pass_time, run, run_slow, settle, until
+from ..support.node import APP, Client, Node, SlowBackend, make_room, pass_time, run, run_slow, settle, until
 
 
 def test_the_list_of_users_is_whole_before_the_ack() -> None:
@@ -59,10 +59,10 @@ def test_each_way_to_leave_sends_down(leave: str) -> None:
 
 
 def test_presence_between_asking_and_answer_is_neither_missed_nor_doubled() -> None:
-    async def scenario(node: Node, broker: SlowBroker) -> None:
+    async def scenario(node: Node, backend: SlowBackend) -> None:
         client = node.client("1", "s")
         await settle()
-        broker.open()
+        backend.open()
         await settle()
         client.enable("presence", "s", "alice")
         await settle()
@@ -75,7 +75,7 @@ def test_presence_between_asking_and_answer_is_neither_missed_nor_doubled() -> N
         node.hub.deliver(event("coming", 2, up=True))
         node.hub.deliver(event("coming", 3, up=False))
         assert client.seen.events == []
-        broker.open()
+        backend.open()
         await settle()
         assert [e[3] for e in client.seen.events] == [["coming", "up"], ["coming", "down"]]
         assert client.seen.everything[-1] == ["ack", 2, "ok"]
@@ -132,12 +132,12 @@ def test_a_long_list_is_written_in_turns_and_events_come_behind_it() -> None:
 
 
 def test_messages_keep_their_order_while_the_broker_is_asked_who_is_present() -> None:
-    async def scenario(node: Node, broker: SlowBroker) -> None:
+    async def scenario(node: Node, backend: SlowBackend) -> None:
         client, other = node.client("1", "s"), node.client("2", "s")
         await settle()
-        broker.open()
+        backend.open()
         await settle()
-        for end in (broker.open, broker.refuse):
+        for end in (backend.open, backend.refuse):
             client.enable("presence", "s", "alice")
             await settle()
             await node.publish("s", "a")
@@ -181,7 +181,7 @@ class PresenceMachine(RuleBasedStateMachine):
         for client in self.clients:
             self.run_command(client.connection.close)
         assert self.node.is_empty()
-        assert not self.node.broker._present
+        assert not self.node.backend.presence._present
         self.loop.close()
 
     def settle(self) -> None:

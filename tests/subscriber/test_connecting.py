@@ -244,4 +244,4 @@ def test_without_websockets_the_error_says_what_to_install() -> None:
     code = "import sys; sys.modules['websockets'] = None\nimport tambur.subscriber"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "subscribing needs websockets" in done.stderr
-    assert "pip install 'tambur[subscriber]'" in done.stderr
+    assert "pip install 'tambur[subscriber]>=1'" in done.stderr

@@ -1,9 +1,9 @@
-"""What tests publish to a broker, and a broker that keeps what it delivered."""
+"""What tests publish, and a backend that keeps what it delivered."""
 
 from __future__ import annotations
 
 from tambur.protocol.names import Kind
-from tambur.server.broker import AppKey, Broker, Claim, Outcome, Publication, Published
+from tambur.server.broker import AppKey, Backend, Claim, Outcome, Publication, Published
 
 APP = AppKey("key", "app")
 OTHER_APP = AppKey("other", "app")
@@ -26,11 +26,12 @@ async def nobody_asks(question: bytes) -> bytes:
     raise AssertionError(question)
 
 
-class RecordingBroker:
-    """A broker, and what it delivered."""
+class RecordingBackend:
+    """A backend, and what it delivered."""
 
-    def __init__(self, broker: Broker) -> None:
-        self.broker = broker
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.broker, self.presence, self.calls = backend.broker, backend.presence, backend.calls
         self.delivered: list[Publication] = []
         self.joins = 0
 
@@ -42,7 +43,7 @@ class RecordingBroker:
     async def settle(self) -> None:
         """Wait until all that has been done so far has been delivered: the answer to a join comes after it."""
         self.joins += 1
-        await self.broker.join(APP, "settled", "user", str(self.joins))
+        await self.presence.join(APP, "settled", "user", str(self.joins))
 
-    def presence(self) -> list[tuple[str, bytes]]:
+    def presence_events(self) -> list[tuple[str, bytes]]:
         return [(p.user_id or "", p.event) for p in self.delivered if p.kind is Kind.PRESENCE]

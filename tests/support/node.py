@@ -11,8 +11,8 @@ from tambur.protocol.messages import encode_message
 from tambur.protocol.names import Kind
 from tambur.protocol.tokens import TokenSigner
 from tambur.server import App, Limits
-from tambur.server.broker import BrokerUnavailableError, Claim, Presence, Publication
-from tambur.server.broker.memory import MemoryBroker
+from tambur.server.broker import BrokerUnavailableError, Claim, Publication
+from tambur.server.broker.memory import MemoryBackend
 from tambur.server.connection import Connection
 from tambur.server.hub import Hub
 from tambur.server.outbox import Batch
@@ -84,15 +84,16 @@ class Client:
 
 
 class Node:
-    """A hub over a broker."""
+    """A hub over a backend."""
 
-    def __init__(self, broker: MemoryBroker | None = None, *, coalesce_window_s: float = 0.0) -> None:
-        self.broker = broker or MemoryBroker(max_claims=1_000_000)
-        self.hub = Hub(self.broker, coalesce_window_s=coalesce_window_s)
+    def __init__(self, backend: MemoryBackend | None = None, *, coalesce_window_s: float = 0.0) -> None:
+        self.backend = backend or MemoryBackend(max_claims=1_000_000)
+        self.broker = self.backend.broker
+        self.hub = Hub(self.backend, coalesce_window_s=coalesce_window_s)
         self.nonce = 0
 
     async def start(self) -> Node:
-        await self.broker.start(self.hub.deliver, nobody_asks)
+        await self.backend.start(self.hub.deliver, nobody_asks)
         return self
 
     def client(self, subscriber_id: str, *streams: str, limits: Limits | None = None) -> Client:
@@ -168,17 +169,23 @@ def run(scenario: Callable[[Node], Awaitable[None]], node: Callable[[], Node] = 
         loop.close()
 
 
-class SlowBroker(MemoryBroker):
-    """Answers when it is told to, or says that it cannot."""
+class SlowBackend(MemoryBackend):
+    """A backend whose calls wait until a test opens or refuses them."""
 
     def __init__(self) -> None:
         super().__init__(max_claims=1000)
         self.gates: list[asyncio.Future[None]] = []
+        for part, method in ((self.broker, "subscribe"), (self.presence, "join"), (self.broker, "send")):
+            setattr(part, method, self._gated(getattr(part, method)))
 
-    async def _gate(self) -> None:
-        gate = asyncio.get_running_loop().create_future()
-        self.gates.append(gate)
-        await gate
+    def _gated(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def wait_then_call(*arguments: Any) -> Any:
+            gate = asyncio.get_running_loop().create_future()
+            self.gates.append(gate)
+            await gate
+            return await method(*arguments)
+
+        return wait_then_call
 
     def open(self) -> None:
         self.gates.pop(0).set_result(None)
@@ -186,23 +193,11 @@ class SlowBroker(MemoryBroker):
     def refuse(self) -> None:
         self.gates.pop(0).set_exception(BrokerUnavailableError("away", retry_after_s=1))
 
-    async def subscribe(self, app: Any, stream: str) -> None:
-        await self._gate()
-        await super().subscribe(app, stream)
 
-    async def join(self, app: Any, stream: str, user_id: str, subscriber_id: str) -> Presence:
-        await self._gate()
-        return await super().join(app, stream, user_id, subscriber_id)
-
-    async def send(self, publication: Publication) -> None:
-        await self._gate()
-        await super().send(publication)
-
-
-def run_slow(scenario: Callable[[Node, SlowBroker], Awaitable[None]]) -> None:
-    broker = SlowBroker()
+def run_slow(scenario: Callable[[Node, SlowBackend], Awaitable[None]]) -> None:
+    backend = SlowBackend()
 
     async def whole(node: Node) -> None:
-        await scenario(node, broker)
+        await scenario(node, backend)
 
-    run(whole, lambda: Node(broker))
+    run(whole, lambda: Node(backend))

@@ -34,7 +34,6 @@ from ..support.abused_server import (
     serving,
     wait_for_files,
 )
-from ..support.certificate import Certificate
 from ..support.wire import Socket, connect, handshake, read_answer
 
 IDLE = 10_000
@@ -44,7 +43,6 @@ READ_AT_ONCE = 256 * KIB
 
 LIMITS = Limits(max_connections=IDLE + 20, max_long_polling_subscribers=500)
 IMPATIENT = Limits(max_connections=30, request_timeout_s=1, ping_interval_s=1, ping_timeout_s=2)
-IMPATIENT_WITH_TLS = Limits(request_timeout_s=1)
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +57,6 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """A server with TLS that may open few files."""
-    certificate = Certificate(tmp_path_factory.mktemp("certificate"))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in certificate.trusting.items():
-            patch.setenv(name, value)
-        words = ("--tls-cert", certificate.both)
-        with serving(IMPATIENT_WITH_TLS, tmp_path_factory, *words, files=300) as server:
-            yield server
-
-
 class Case(NamedTuple):
     """An abuse.
 
@@ -78,7 +64,7 @@ class Case(NamedTuple):
         limits: what bounds it, by name.
         memory: what each client may have the server keep, in bytes, by those limits.
         is_bounded: whether what the clients have seen shows that.
-        server: the fixture with the server for it.
+        is_impatient: whether the server shall be one that waits for little.
         is_on_stream: whether it is one of :mod:`tests.support.stream_abuse`, on the bystander's stream.
     """
 
@@ -87,7 +73,7 @@ class Case(NamedTuple):
     limits: str
     memory: int
     is_bounded: Callable[[dict[str, float], int], bool]
-    server: str = "patient"
+    is_impatient: bool = False
     is_on_stream: bool = False
 
 
@@ -101,7 +87,6 @@ def toggles(seen: dict[str, float], clients: int) -> bool:
 
 
 CASES = [
-    Case("silence", 400, "max_connections", 80 * KIB, each("closed"), server="encrypted"),
     Case(
         "handshakes",
         50,
@@ -109,13 +94,13 @@ CASES = [
         64 * KIB,
         # How many are there at the same moment is chance; the server's open files show that it keeps to its limit.
         lambda seen, _: seen.keys() <= {"503", "101", "closed", "seconds"},
-        server="impatient",
+        is_impatient=True,
     ),
     Case("never_read", 5, "max_unsent_bytes", LIMITS.max_unsent_bytes + 64 * KIB, each("closed")),
-    Case("never_read_answers", 5, "request_timeout_s", READ_AT_ONCE, each("closed"), server="impatient"),
-    Case("drip_head", 20, "request_timeout_s", IMPATIENT.max_header_bytes, each("408"), server="impatient"),
-    Case("drip_body", 20, "request_timeout_s", IMPATIENT.max_body_bytes, each("408"), server="impatient"),
-    Case("drip_frame", 20, "ping_timeout_s", IMPATIENT.max_frame_bytes, each("closed"), server="impatient"),
+    Case("never_read_answers", 5, "request_timeout_s", READ_AT_ONCE, each("closed"), is_impatient=True),
+    Case("drip_head", 20, "request_timeout_s", IMPATIENT.max_header_bytes, each("408"), is_impatient=True),
+    Case("drip_body", 20, "request_timeout_s", IMPATIENT.max_body_bytes, each("408"), is_impatient=True),
+    Case("drip_frame", 20, "ping_timeout_s", IMPATIENT.max_frame_bytes, each("closed"), is_impatient=True),
     Case(
         "streams",
         10,
@@ -175,9 +160,9 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_abuse_is_bounded_and_a_bystander_gets_its_messages(
-    case: Case, request: pytest.FixtureRequest
+    case: Case, patient: Serving, impatient: Serving
 ) -> None:
-    server: Serving = request.getfixturevalue(case.server)
+    server = impatient if case.is_impatient else patient
     with Bystander(server) as bystander:
         idle = bystander.measure()
         files, before = server.files, server.memory("VmRSS")
@@ -185,7 +170,7 @@ def test_abuse_is_bounded_and_a_bystander_gets_its_messages(
         stream = bystander.stream if case.is_on_stream else None
         with abused(server, bystander, case.name, case.clients, stream=stream) as seen:
             beside = bystander.measure()
-            assert server.files <= server.max_connections + FILES_BESIDES
+            assert server.files <= server_limits(case).max_connections + FILES_BESIDES
         grown = server.memory("VmHWM") - before
         report(case.name, case.clients, case.limits, idle, beside, grown)
         assert case.is_bounded(seen, case.clients), seen
@@ -193,6 +178,10 @@ def test_abuse_is_bounded_and_a_bystander_gets_its_messages(
         wait_for_files(server, files)
         bystander.send()
     assert "Traceback" not in server.log
+
+
+def server_limits(case: Case) -> Limits:
+    return IMPATIENT if case.is_impatient else LIMITS
 
 
 def test_ten_thousand_connections_idle_and_one_too_many_is_refused(

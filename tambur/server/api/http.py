@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...credentials import is_host
 from ...protocol.paths import split_subscribe_path, subscribe_path
-from ..broker import AppKey, Broker
+from ..broker import AppKey, Backend
 from ..config import Config
 from ..counters import Counts
 from ..logs import line
@@ -41,12 +41,12 @@ logger = logging.getLogger("tambur.server")
 
 
 def make_app(
-    config: Config, publishing: Publishing, broker: Broker, counts: Counts, routes: Sequence[BaseRoute] = ()
+    config: Config, publishing: Publishing, backend: Backend, counts: Counts, routes: Sequence[BaseRoute] = ()
 ) -> ASGIApp:
     """Make what uvicorn calls for every request that is not upgraded.
 
     Parameters:
-        broker: asked for its health.
+        backend: asked for its health.
         counts: where publishes are counted.
         routes: what else is answered, such as polls.
     """
@@ -68,10 +68,10 @@ def make_app(
         return caller.answer(host + subscribe_path(*names))
 
     async def health(_: Request) -> Response:
-        trouble = broker.trouble
-        if trouble is None:
+        reason = backend.unavailable_reason
+        if reason is None:
             return PlainTextResponse("ok\n")
-        return PlainTextResponse(f"{trouble}\n", 503)
+        return PlainTextResponse(f"{reason}\n", 503)
 
     async def publish(scope: Scope, receive: Receive, send: Send) -> None:
         answer = await answer_publish(Request(scope, receive))

@@ -1,10 +1,9 @@
-"""The broker of a single process. What it keeps is gone at a restart, claimed nonces included."""
+"""The backend of a single process. It forgets everything at a restart, claimed nonces included."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable
 
 from ...protocol.messages import encode_presence
@@ -18,7 +17,7 @@ from . import (
     Deliver,
     Missed,
     Outcome,
-    Presence,
+    PresentUsers,
     Publication,
     Published,
 )
@@ -44,7 +43,7 @@ class _Rate:
 
 
 class _Present:
-    """The users on a stream, each with his connections, and how many have come and gone."""
+    """The users on a stream with their connections, and the number of presence events."""
 
     __slots__ = ("users", "version")
 
@@ -54,36 +53,22 @@ class _Present:
 
 
 class MemoryBroker:
-    """Everything happens within one event loop, so what doesn't await is one step.
+    """Everything happens in one event loop, so code without an ``await`` is atomic.
 
     Parameters:
-        max_claims: how many claimed nonces of each app are kept at most; a publish past it is refused.
+        max_claims: claimed nonces that are kept; a publish past that is refused.
         monotonic: the clock of the rate limits, in seconds.
     """
 
     def __init__(self, *, max_claims: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._max_claims = max_claims
         self._monotonic = monotonic
-        self._deliver: Deliver | None = None
+        self.deliver: Deliver | None = None
         self._subscribed: set[tuple[AppKey, str]] = set()
         # By timestamp, so that a second's worth of claims is dropped at once when it has passed.
-        self._claims: dict[int, dict[AppKey, dict[bytes, bytes]]] = {}
-        self._claims_count: Counter[AppKey] = Counter()
+        self._claims: dict[int, dict[bytes, bytes]] = {}
+        self._claims_count = 0
         self._rates: dict[AppKey, _Rate] = {}
-        self._present: dict[tuple[AppKey, str], _Present] = {}
-
-    @property
-    def trouble(self) -> str | None:
-        return None if self._deliver is not None else "the server is shutting down"
-
-    async def start(self, deliver: Deliver, answer: Answer, missed: Missed = lambda: None) -> None:  # noqa: ARG002 - nobody asks, nothing is missed
-        self._deliver = deliver
-
-    async def close(self) -> None:
-        self._deliver = None
-
-    def new_subscriber_id(self) -> str:
-        return str(uuid.uuid4())
 
     async def subscribe(self, app: AppKey, stream: str) -> None:
         self._subscribed.add((app, stream))
@@ -97,7 +82,7 @@ class MemoryBroker:
     async def publish(
         self, publication: Publication, claim: Claim, *, now: int, max_publishes_per_s: float | None
     ) -> Published:
-        if self._deliver is None:
+        if self.deliver is None:
             raise BrokerUnavailableError("the server is shutting down", retry_after_s=1)
         if (taken := self._taken(claim)) is not None:
             return Published(taken)
@@ -110,57 +95,62 @@ class MemoryBroker:
         self._claim(claim, now)
         if rate is not None:
             rate.take()
-        self._hand_on(publication)
+        self.hand_on(publication)
         return Published(Outcome.DELIVERED)
 
     async def claimed(self, claim: Claim) -> Outcome | None:
         return self._taken(claim)
 
     def _taken(self, claim: Claim) -> Outcome | None:
-        signature = self._claims.get(claim.timestamp, {}).get(claim.app, {}).get(claim.nonce)
+        signature = self._claims.get(claim.timestamp, {}).get(claim.nonce)
         if signature is None:
             return None
         return Outcome.REPLAYED if signature == claim.signature else Outcome.NONCE_REUSED
 
     def _claim(self, claim: Claim, now: int) -> None:
-        app, timestamp, nonce, signature = claim
-        if timestamp not in self._claims or self._claims_count[app] >= self._max_claims:
-            self._forget_claims(before=now - CLAIM_WINDOW_S)
-        if self._claims_count[app] >= self._max_claims:
-            oldest = min(second for second, apps in self._claims.items() if app in apps)
+        claims = self._claims.get(claim.timestamp)
+        if claims is None or self._claims_count >= self._max_claims:
+            for timestamp in [t for t in self._claims if t < now - CLAIM_WINDOW_S]:
+                self._claims_count -= len(self._claims.pop(timestamp))
+        if self._claims_count >= self._max_claims:
             raise BrokerUnavailableError(
                 f"{self._max_claims} publishes are remembered, the most that max_claims allows",
-                retry_after_s=oldest + CLAIM_WINDOW_S + 1 - now,
+                retry_after_s=min(self._claims) + CLAIM_WINDOW_S + 1 - now,
             )
-        self._claims.setdefault(timestamp, {}).setdefault(app, {})[nonce] = signature
-        self._claims_count[app] += 1
-
-    def _forget_claims(self, *, before: int) -> None:
-        for second in [second for second in self._claims if second < before]:
-            for app, claims in self._claims.pop(second).items():
-                self._claims_count[app] -= len(claims)
-                if not self._claims_count[app]:
-                    del self._claims_count[app]
-
-    async def ask(self, subscriber_id: str, question: bytes, *, timeout_s: float) -> bytes | None:  # noqa: ARG002
-        return None  # there is no other node
+        if claims is None:
+            claims = self._claims[claim.timestamp] = {}
+        claims[claim.nonce] = claim.signature
+        self._claims_count += 1
 
     async def send(self, publication: Publication) -> None:
-        self._hand_on(publication)
+        self.hand_on(publication)
 
-    def _hand_on(self, publication: Publication) -> None:
+    def hand_on(self, publication: Publication) -> None:
+        """Deliver a publication if the node is subscribed to its stream."""
         # A private message reaches one connection, whatever that is subscribed to.
         wanted = publication.kind is Kind.PRIVATE or (publication.app, publication.name) in self._subscribed
-        if wanted and self._deliver is not None:
-            self._deliver(publication)
+        if wanted and self.deliver is not None:
+            self.deliver(publication)
 
-    async def join(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> Presence:
+
+class MemoryPresence:
+    """Who is present on the streams of one process.
+
+    Parameters:
+        hand_on: delivers an event to the subscribers of its stream.
+    """
+
+    def __init__(self, hand_on: Deliver) -> None:
+        self._hand_on = hand_on
+        self._present: dict[tuple[AppKey, str], _Present] = {}
+
+    async def join(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> PresentUsers:
         present = self._present.setdefault((app, stream), _Present())
         connections = present.users.setdefault(user_id, set())
         connections.add(subscriber_id)
         if len(connections) == 1:
-            self._tell(app, stream, user_id, present, up=True)
-        return Presence(tuple(present.users), present.version)
+            self._announce(app, stream, user_id, present, up=True)
+        return PresentUsers(tuple(present.users), present.version)
 
     def leave(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> None:
         present = self._present.get((app, stream))
@@ -171,11 +161,45 @@ class MemoryBroker:
         if connections:
             return
         del present.users[user_id]
-        self._tell(app, stream, user_id, present, up=False)
+        self._announce(app, stream, user_id, present, up=False)
         if not present.users:
             del self._present[app, stream]
 
-    def _tell(self, app: AppKey, stream: str, user_id: str, present: _Present, *, up: bool) -> None:
+    def _announce(self, app: AppKey, stream: str, user_id: str, present: _Present, *, up: bool) -> None:
         present.version += 1
         event = encode_presence(stream, user_id, up=up)
         self._hand_on(Publication(app, Kind.PRESENCE, stream, event, user_id, present.version))
+
+
+class NoOtherNodes:
+    """The node calls of a server that is one process."""
+
+    async def ask(self, subscriber_id: str, question: bytes, *, timeout_s: float) -> bytes | None:  # noqa: ARG002
+        return None
+
+
+class MemoryBackend:
+    """Broker, presence and node calls of a server that is one process.
+
+    Parameters:
+        max_claims: claimed nonces that are kept; a publish past that is refused.
+        monotonic: the clock of the rate limits, in seconds.
+    """
+
+    def __init__(self, *, max_claims: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.broker = MemoryBroker(max_claims=max_claims, monotonic=monotonic)
+        self.presence = MemoryPresence(self.broker.hand_on)
+        self.calls = NoOtherNodes()
+
+    @property
+    def unavailable_reason(self) -> str | None:
+        return None if self.broker.deliver is not None else "the server is shutting down"
+
+    def new_subscriber_id(self) -> str:
+        return str(uuid.uuid4())
+
+    async def start(self, deliver: Deliver, answer: Answer, missed: Missed = lambda: None) -> None:  # noqa: ARG002 - no node asks, nothing is missed
+        self.broker.deliver = deliver
+
+    async def close(self) -> None:
+        self.broker.deliver = None

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from ...protocol.paths import split_subscribe_path
-from ..broker import AppKey, Broker, BrokerUnavailableError
+from ..broker import AppKey, BrokerUnavailableError, NodeCalls
 from ..config import App, Config
 from ..connection import Connection
 from ..hub import Hub
@@ -40,10 +40,10 @@ logger = logging.getLogger("tambur.server")
 class LongPolls:
     """All subscribers of a server that poll."""
 
-    def __init__(self, config: Config, hub: Hub, broker: Broker) -> None:
+    def __init__(self, config: Config, hub: Hub, calls: NodeCalls) -> None:
         self._config = config
         self._hub = hub
-        self._broker = broker
+        self._calls = calls
         self._apps = {app.key: app for app in config.apps}
         self._subscribers: dict[tuple[AppKey, str], _Subscriber] = {}
 
@@ -97,7 +97,7 @@ class LongPolls:
             return await self._serve_here(app, subscriber_id, data)
         question = json.dumps([*app, subscriber_id, data]).encode()
         timeout_s = self._config.limits.ping_interval_s + NODE_DELAY_S
-        answer = await self._broker.ask(subscriber_id, question, timeout_s=timeout_s)
+        answer = await self._calls.ask(subscriber_id, question, timeout_s=timeout_s)
         return _UNKNOWN if answer is None else answer
 
     async def answer(self, question: bytes) -> bytes:

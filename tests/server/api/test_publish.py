@@ -13,7 +13,7 @@ from tambur.protocol import oauth as signing
 from tambur.server import App, Config, Limits
 from tambur.server.api.publish import Publishing, RefusedError
 from tambur.server.broker import Publication
-from tambur.server.broker.memory import MemoryBroker
+from tambur.server.broker.memory import MemoryBackend
 from tests.support.broker import nobody_asks
 
 NOW = 1_353_628_800
@@ -34,10 +34,11 @@ class Publisher:
 
     def __init__(self, config: Config = CONFIG) -> None:
         self.delivered: list[Publication] = []
-        self.broker = MemoryBroker(max_claims=config.limits.max_claims)
+        self.backend = MemoryBackend(max_claims=config.limits.max_claims)
+        self.broker = self.backend.broker
         self.now = float(NOW)
         self.publishing = Publishing(config, self.broker, clock=lambda: self.now)
-        asyncio.run(self.broker.start(self.delivered.append, nobody_asks))
+        asyncio.run(self.backend.start(self.delivered.append, nobody_asks))
         for app in ("app", "slow"):
             for stream in ("test", "a/b", "x"):
                 for key in ("key", "key2"):

@@ -7,8 +7,8 @@ from selenium.webdriver import Chrome
 
 from tambur import Tambur
 from tambur.server import Config, in_background
-from tambur.server.broker import AppKey, BrokerUnavailableError, Presence, memory
-from tambur.server.broker.memory import MemoryBroker
+from tambur.server.broker import AppKey, BrokerUnavailableError, PresentUsers, memory
+from tambur.server.broker.memory import MemoryBroker, MemoryPresence
 from tests.conftest import API_KEY, APP, APP_ID, SECRET
 from tests.support.browser import page
 
@@ -63,19 +63,21 @@ def test_what_is_unavailable_is_asked_for_again(driver: Chrome, stream: str) -> 
     """As when the broker of the server cannot be reached for a while."""
     refusals = iter(range(4))
 
-    class Unreliable(MemoryBroker):
+    class UnreliableBroker(MemoryBroker):
         async def subscribe(self, app: AppKey, stream: str) -> None:
             if next(refusals, None) in (0, 1):
                 raise BrokerUnavailableError("away", retry_after_s=1)
             await super().subscribe(app, stream)
 
-        async def join(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> Presence:
+    class UnreliablePresence(MemoryPresence):
+        async def join(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> PresentUsers:
             if next(refusals, None) is not None:
                 raise BrokerUnavailableError("away", retry_after_s=1)
             return await super().join(app, stream, user_id, subscriber_id)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "MemoryBroker", Unreliable)
+        patch.setattr(memory, "MemoryBroker", UnreliableBroker)
+        patch.setattr(memory, "MemoryPresence", UnreliablePresence)
         with in_background(Config(apps=(APP,), port=0)) as server, page(HTML % server.url) as address:
             opening = opened(driver, address, "WebSocket")
             browser = next(opening)

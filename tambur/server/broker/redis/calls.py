@@ -1,30 +1,30 @@
-"""What one node asks another, and is answered, over the channel that each has of its own."""
+"""Calls from one node to another, over the channel that each node has."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
 
 from ...logs import line
 from .. import Answer, BrokerUnavailableError
+from . import scripts
+from .keys import node_of
 from .link import RETRY_AFTER_S, Link
+from .shard import Shard
 
 logger = logging.getLogger("tambur.server")
 
 
-class Questions:
-    """The questions of one node, and those that it is asked.
+class RedisNodeCalls:
+    """The calls of one node, and those that other nodes make to it.
 
     Parameters:
-        node: its id.
-        tell: publishes something on the channel of a node, if that can be done now.
+        shard: the Redis.
     """
 
-    def __init__(self, node: str, tell: Callable[[str, bytes], None]) -> None:
-        self._node = node
-        self._tell = tell
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
         self._answer: Answer | None = None
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
@@ -33,52 +33,40 @@ class Questions:
     def start(self, answer: Answer) -> None:
         self._answer = answer
 
-    async def ask(
-        self,
-        node: str,
-        question: bytes,
-        *,
-        link: Link,
-        send: Callable[[bytes], Awaitable[int]],
-        timeout_s: float,
-    ) -> bytes | None:
-        """Ask, and wait for the answer; who no longer waits has it withdrawn.
-
-        Parameters:
-            link: whose failure ends the waiting.
-            send: publishes on the node's channel, and returns how many listened.
-
-        Returns:
-            ``None`` if there is no such node.
-
-        Raises:
-            BrokerUnavailableError: no answer came.
-        """
+    async def ask(self, subscriber_id: str, question: bytes, *, timeout_s: float) -> bytes | None:
+        node = node_of(subscriber_id)
+        if node == self._shard.node:
+            return None
+        link = self._shard.ready_link()
         number = next(self._numbers)
-        name = f"{self._node} {number}"
+        name = f"{self._shard.node} {number}"
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answered
         try:
-            if not await send(f"question {name}\n".encode() + question):
+            if not await self._send(link, node, f"question {name}\n".encode() + question):
                 answered.cancel()
                 return None
             await asyncio.wait(
                 (answered, link.failed), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
             )
             if not answered.done():
-                raise BrokerUnavailableError("the node that knows did not answer", RETRY_AFTER_S)
+                raise BrokerUnavailableError("the node of this subscriber did not answer", RETRY_AFTER_S)
             return answered.result()
         finally:
             del self._waiting[number]
             if not answered.done():
-                self._tell(node, f"withdrawn {name}\n".encode())
+                self._publish(node, f"withdrawn {name}\n".encode())
 
-    def receive(self, head: bytes, data: bytes) -> None:
-        """Take a message of the own channel; ``head`` is its first line."""
+    # What follows the link.
+
+    def receive(self, channel: bytes, data: bytes) -> bool:
+        if channel != self._shard.node_key:
+            return False
+        head, _, rest = data.partition(b"\n")
         match head.split(b" "):
             case [b"question", node, number]:
                 name = b"%s %s" % (node, number)
-                work = self._reply(node.decode(), int(number), data)
+                work = self._reply(node.decode(), int(number), rest)
                 task = self._answering[name] = asyncio.get_running_loop().create_task(work)
                 task.add_done_callback(lambda _: self._answering.pop(name))
             case [b"withdrawn", node, number]:
@@ -87,10 +75,17 @@ class Questions:
             case [b"reply", number] if int(number) in self._waiting:
                 answered = self._waiting[int(number)]
                 if not answered.done():
-                    answered.set_result(data)
+                    answered.set_result(rest)
+        return True
 
-    def withdraw_all(self) -> None:
-        """What is being answered can be told nobody any more."""
+    async def catch_up(self, link: Link, *, in_doubt: bool) -> None:
+        """Nothing to do: a call that lost its link has failed."""
+
+    async def maintain(self, link: Link) -> None:
+        """Nothing to do."""
+
+    def unlink(self) -> None:
+        """Cancel what is being answered: no reply can be sent any more."""
         for task in self._answering.values():
             task.cancel()
 
@@ -99,6 +94,16 @@ class Questions:
         try:
             answer = await self._answer(question)
         except Exception:
-            logger.exception(line("question of another node not answered", node=node))
+            logger.exception(line("call of another node failed", node=node))
         else:
-            self._tell(node, f"reply {number}\n".encode() + answer)
+            self._publish(node, f"reply {number}\n".encode() + answer)
+
+    async def _send(self, link: Link, node: str, data: bytes) -> int:
+        """Returns how many nodes listen: 0 or 1."""
+        channel = self._shard.keys.node(node)
+        count: int = await link.call(*scripts.SEND(self._shard.deadline_ms(), channel, data, keys=()))
+        return count
+
+    def _publish(self, node: str, data: bytes) -> None:
+        if self._shard.link is not None:
+            self._shard.link.send("PUBLISH", self._shard.keys.node(node), data)

@@ -13,13 +13,13 @@ from ...logs import line
 from .. import BrokerUnavailableError
 
 CALL_TIMEOUT_S = 2.0
-"""After how many seconds without a word from Redis, while it owes one, the link has failed."""
+"""Seconds to wait for a pending reply of Redis before the link fails."""
 
 CLOSE_TIMEOUT_S = 0.5
-"""How long saying goodbye to Redis may take, in seconds."""
+"""Seconds to wait for a connection to close."""
 
 RETRY_AFTER_S = 1.0
-"""After how many seconds trying again makes sense while Redis is away."""
+"""Seconds after which a caller should retry while Redis cannot be reached."""
 
 _TICKS = 4
 
@@ -28,8 +28,8 @@ _numbers = itertools.count(1)
 logger = logging.getLogger("tambur.server")
 
 
-class Wire(Protocol):
-    """A connection to Redis, as :mod:`redis.asyncio` has it."""
+class RedisConnection(Protocol):
+    """A connection to Redis, with the methods of :mod:`redis.asyncio` that a link uses."""
 
     async def connect(self) -> None: ...
 
@@ -50,8 +50,8 @@ class Wire(Protocol):
 class _Writer:
     """Sends commands in their order; those of one turn of the event loop leave together."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
         self._unsent: list[tuple[Any, ...]] = []
         self._wake = asyncio.Event()
 
@@ -64,29 +64,37 @@ class _Writer:
             await self._wake.wait()
             self._wake.clear()
             commands, self._unsent = self._unsent, []
-            await self._wire.send_packed_command(self._wire.pack_commands(commands), check_health=False)
+            packed = self._connection.pack_commands(commands)
+            await self._connection.send_packed_command(packed, check_health=False)
 
 
 class Link:
-    """Whatever goes wrong with a call fails the whole link; the next one finds out what was done.
+    """Two connections to Redis. Any failure of a call fails the whole link; the next link repairs the state.
 
     Parameters:
         commands, messages: two connections, not connected yet.
         receive: called with the channel and the data of each message.
+
+    Attributes:
+        failed: pending while the link works; its result is the error.
     """
 
-    def __init__(self, commands: Wire, messages: Wire, receive: Callable[[bytes, bytes], None]) -> None:
+    def __init__(
+        self,
+        commands: RedisConnection,
+        messages: RedisConnection,
+        receive: Callable[[bytes, bytes], None],
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._wires = commands, messages
+        self._connections = commands, messages
         self._commands, self._messages = _Writer(commands), _Writer(messages)
         self._receive = receive
         self.failed: asyncio.Future[BaseException] = self._loop.create_future()
-        """Its result is what went wrong; it has none as long as all is well."""
-        # What Redis owes: an answer to each command, in their order, and on the other connection
-        # confirmations by channel and answers by their heads.
+        # Pending replies: to each command in order; on the other connection confirmations by
+        # channel, and replies among the messages by their first line.
         self._calls: deque[asyncio.Future[Any] | None] = deque()
         self._confirmations: dict[bytes, asyncio.Future[None]] = {}
-        self._questions: dict[bytes, tuple[asyncio.Future[Any], Callable[[bytes], Any]]] = {}
+        self._replies: dict[bytes, tuple[asyncio.Future[Any], Callable[[bytes], Any]]] = {}
         self._quiet_ticks = [0, 0]
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -97,85 +105,84 @@ class Link:
         Raises:
             Exception: of redis and asyncio, if that fails.
         """
-        for wire in self._wires:
-            await asyncio.wait_for(wire.connect(), CALL_TIMEOUT_S)
+        for connection in self._connections:
+            await asyncio.wait_for(connection.connect(), CALL_TIMEOUT_S)
         for work in (
             self._commands.run(),
             self._messages.run(),
-            self._read_answers(self._wires[0]),
-            self._read_messages(self._wires[1]),
+            self._read_replies(self._connections[0]),
+            self._read_messages(self._connections[1]),
         ):
             self._tasks.append(self._loop.create_task(self._guard(work)))
         self._tick()
 
     async def close(self) -> None:
-        """Disconnect; what is owed is not waited for."""
+        """Disconnect without waiting for pending replies."""
         self.fail(ConnectionAbortedError("the link was closed"))
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        closing = [asyncio.wait_for(wire.disconnect(), CLOSE_TIMEOUT_S) for wire in self._wires]
+        closing = [asyncio.wait_for(one.disconnect(), CLOSE_TIMEOUT_S) for one in self._connections]
         await asyncio.gather(*closing, return_exceptions=True)
 
-    # What goes out.
+    # Sending.
 
     def call(self, *command: Any) -> asyncio.Future[Any]:
-        """Send a command; its answer is the result, or a :class:`BrokerUnavailableError` if none comes."""
-        answer = self._promise()
-        self._calls.append(answer)
+        """Send a command; the result is its reply, or a :class:`BrokerUnavailableError` if none comes."""
+        reply = self._promise()
+        self._calls.append(reply)
         self._commands.write(*command)
-        return answer
+        return reply
 
     def send(self, *command: Any) -> None:
-        """Send a command whose answer is of no interest."""
+        """Send a command and ignore its reply."""
         self._calls.append(None)
         self._commands.write(*command)
 
     def subscribe(self, channel: bytes) -> asyncio.Future[None]:
-        """Have what is published to a channel received, once the result is there."""
+        """Receive what is published to a channel, once the result is there."""
         confirmed = self._confirmations[channel] = self._promise()
         self._messages.write("SUBSCRIBE", channel)
         return confirmed
 
     def unsubscribe(self, channel: bytes) -> None:
-        """Have what is published to a channel received no more."""
+        """Receive nothing more from a channel."""
         self._messages.write("UNSUBSCRIBE", channel)
 
-    def ask(self, understand: Callable[[bytes], Any]) -> tuple[bytes, asyncio.Future[Any]]:
-        """Expect an answer among the messages.
+    def ask(self, parse: Callable[[bytes], Any]) -> tuple[bytes, asyncio.Future[Any]]:
+        """Expect a reply among the messages, which a script publishes.
 
         Parameters:
-            understand: called with the answer when its turn among the messages has come, and makes
-                the result of it.
+            parse: called with the reply in its turn among the messages; returns the result.
 
         Returns:
-            What the message begins with that is the answer, and the result.
+            The first line of the reply's message, and the result.
         """
-        # No two links count alike: an answer to one that was given up is no answer to its successor.
+        # Numbers are unique among links: a late reply to a former link must not match.
         head = b"answer %d\n" % next(_numbers)
-        answered = self._promise()
-        self._questions[head] = answered, understand
-        return head, answered
+        replied = self._promise()
+        self._replies[head] = replied, parse
+        return head, replied
 
-    # What comes in.
+    # Receiving.
 
-    async def _read_answers(self, wire: Wire) -> None:
+    async def _read_replies(self, connection: RedisConnection) -> None:
         while True:
-            answer = await wire.read_response(disable_decoding=True, disconnect_on_error=False)
+            reply = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
             self._quiet_ticks[0] = 0
             waiting = self._calls.popleft()
             if waiting is not None:
-                _settle(waiting, answer)
+                _settle(waiting, reply)
 
-    async def _read_messages(self, wire: Wire) -> None:
+    async def _read_messages(self, connection: RedisConnection) -> None:
         while True:
-            message = await wire.read_response(disable_decoding=True, disconnect_on_error=False)
+            message = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
             self._quiet_ticks[1] = 0
             match message:
                 case [b"message", bytes(channel), bytes(data)]:
                     try:
                         self._take(channel, data)
                     except Exception:
-                        told = channel.decode("utf-8", "replace")
-                        logger.exception(line("message from Redis lost", channel=told))
+                        name = channel.decode("utf-8", "replace")
+                        logger.exception(line("message from Redis lost", channel=name))
                 case [b"subscribe", bytes(channel), _] if channel in self._confirmations:
                     _settle(self._confirmations.pop(channel), None)
 
@@ -185,15 +192,15 @@ class Link:
             return
         head, line_break, rest = data.partition(b"\n")
         head += line_break
-        if head in self._questions:
-            answered, understand = self._questions[head]
-            _settle(answered, understand(rest))
-            del self._questions[head]
+        if head in self._replies:
+            replied, parse = self._replies[head]
+            _settle(replied, parse(rest))
+            del self._replies[head]
 
     # Failure.
 
     def fail(self, error: BaseException) -> None:
-        """Give up: nothing goes out any more, and what is owed will not come."""
+        """Give up: send nothing more, and fail all pending replies."""
         if self.failed.done():
             return
         self.failed.set_result(error)
@@ -201,8 +208,8 @@ class Link:
             task.cancel()
         if self._timer is not None:
             self._timer.cancel()
-        questions = [answered for answered, _ in self._questions.values()]
-        for waiting in [*self._calls, *self._confirmations.values(), *questions]:
+        replies = [replied for replied, _ in self._replies.values()]
+        for waiting in [*self._calls, *self._confirmations.values(), *replies]:
             if waiting is not None and not waiting.done():
                 _break(waiting)
 
@@ -215,13 +222,13 @@ class Link:
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told as the failure
+        except Exception as error:  # noqa: BLE001 - any error fails the link
             self.fail(error)
 
     def _tick(self) -> None:
-        # Ticks are counted, not seconds: if it is this process that was stopped, Redis is not to blame.
-        for i, owed in enumerate((self._calls, self._confirmations or self._questions)):
-            self._quiet_ticks[i] = self._quiet_ticks[i] + 1 if owed else 0
+        # Counting ticks, not seconds: if this process was stopped, Redis is not late.
+        for i, pending in enumerate((self._calls, self._confirmations or self._replies)):
+            self._quiet_ticks[i] = self._quiet_ticks[i] + 1 if pending else 0
         if max(self._quiet_ticks) > _TICKS:
             self.fail(asyncio.TimeoutError(f"no answer within {CALL_TIMEOUT_S:g} s"))
         else:
@@ -230,7 +237,7 @@ class Link:
 
 def _break(promise: asyncio.Future[Any]) -> None:
     promise.set_exception(BrokerUnavailableError("the broker cannot be reached", RETRY_AFTER_S))
-    promise.exception()  # asyncio complains of those that nobody looks at, which are some here
+    promise.exception()  # asyncio complains about exceptions that nothing retrieves
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:

@@ -1,89 +1,122 @@
-"""The presence of one node's subscribers: who of them is where, and whom they have been told is there."""
+"""Who is present on the streams of a cluster: Redis holds the users, and each node mirrors them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+import asyncio
+from collections.abc import Mapping
+from functools import partial
 
-from ....protocol.messages import encode_presence
-from ....protocol.names import Kind
-from .. import AppKey, Presence, Publication
+from .. import AppKey, Deliver, PresentUsers
+from . import scripts
+from .keys import encode_entry
+from .link import Link
+from .mirror import Entry, PresenceMirror
+from .shard import Shard
 
-
-class Entry(NamedTuple):
-    """The presence of one connection."""
-
-    app: AppKey
-    stream: str
-    user_id: str
-    subscriber_id: str
+MAX_SWEPT_AT_ONCE = 500
+"""Users of a dead node that one script removes; everything else in Redis waits for it."""
 
 
-class Pictures:
-    """All presence subscribers of a stream on a node have been told the same: the stream's picture.
+class RedisPresence:
+    """One node's part in presence.
 
-    What arrives is held against the picture, so that nobody is told twice that a user is there, or is not,
-    even where news of it comes twice, or was missed and is made up for.
+    Parameters:
+        shard: the Redis.
+        streams: the app and the stream of each channel that the node is subscribed to.
     """
 
-    def __init__(self) -> None:
-        self._version = 0
-        self._entries: dict[tuple[AppKey, str], set[Entry]] = {}
-        self._users: dict[tuple[AppKey, str], dict[str, None]] = {}  # a set that keeps the order
+    def __init__(self, shard: Shard, streams: Mapping[bytes, tuple[AppKey, str]]) -> None:
+        self._shard = shard
+        self._streams = streams
+        self._mirror = PresenceMirror()
+        # After Redis lost its data, other nodes may not have registered their users again yet.
+        self._may_announce_downs = True
+        self.deliver: Deliver = lambda _: None
 
-    def __iter__(self) -> Iterator[Entry]:
-        for entries in self._entries.values():
-            yield from entries
+    async def join(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> PresentUsers:
+        link = self._shard.ready_link()
+        entry = Entry(app, stream, user_id, subscriber_id)
+        head, joined = link.ask(partial(self._on_joined, entry))
+        self._send_join(link, entry, head)
+        present: PresentUsers = await joined
+        return present
 
-    def streams(self) -> list[tuple[AppKey, str]]:
-        """Where somebody of this node is."""
-        return list(self._entries)
+    def leave(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> None:
+        entry = Entry(app, stream, user_id, subscriber_id)
+        # Without a link, dropping the entry suffices: the next link removes unknown entries.
+        if self._mirror.remove(entry) and self._shard.link is not None:
+            self._send_leave(self._shard.link, encode_entry(entry))
 
-    def add(self, entry: Entry) -> None:
-        """Somebody of this node is there; he is told all that the picture holds."""
-        self._entries.setdefault((entry.app, entry.stream), set()).add(entry)
+    def leave_all(self) -> None:
+        """Remove every local connection: the node stops."""
+        for entry in list(self._mirror):
+            self.leave(*entry)
 
-    def remove(self, entry: Entry) -> bool:
-        """Somebody of this node has gone; false if he was not there."""
-        key = entry.app, entry.stream
-        entries = self._entries.get(key, set())
-        if entry not in entries:
+    # What follows the link.
+
+    def receive(self, channel: bytes, data: bytes) -> bool:
+        if channel not in self._streams:
             return False
-        entries.remove(entry)
-        if not entries:
-            del self._entries[key]
-            self._users.pop(key, None)
+        app, stream = self._streams[channel]
+        head, _, user_id = data.partition(b"\n")
+        up = {b"up": True, b"down": False}[head]
+        event = self._mirror.event(app, stream, user_id.decode(), up=up)
+        if event is not None:
+            self.deliver(event)
         return True
 
-    def event(self, app: AppKey, stream: str, user_id: str, *, up: bool) -> Publication | None:
-        """A user joined or left; ``None`` if all have been told."""
-        users = self._users.get((app, stream))
-        if users is not None:
-            if up == (user_id in users):
-                return None
-            if up:
-                users[user_id] = None
-            else:
-                del users[user_id]
-        self._version += 1
-        event = encode_presence(stream, user_id, up=up)
-        return Publication(app, Kind.PRESENCE, stream, event, user_id, self._version)
+    async def catch_up(self, link: Link, *, in_doubt: bool) -> None:
+        if in_doubt:
+            self._may_announce_downs = False
+        held = set(await link.call("SMEMBERS", self._shard.node_key))
+        wanted = {encode_entry(entry): entry for entry in self._mirror}
+        for encoded in held - set(wanted):
+            self._send_leave(link, encoded)
+        for encoded in set(wanted) - held:
+            self._send_join(link, wanted[encoded], b"")
+        await self._compare(link)
 
-    def compare(self, app: AppKey, stream: str, user_ids: Iterable[str], *, downs: bool) -> list[Publication]:
-        """Hold the picture against who is there now; returns what differed, which all are to be told.
+    async def maintain(self, link: Link) -> None:
+        """Announce who left during an outage, and remove the users of dead nodes."""
+        if not self._may_announce_downs:
+            self._may_announce_downs = True
+            await self._compare(link)
+        keys = self._shard.keys.links, self._shard.keys.leases
+        while await link.call(*scripts.SWEEP(self._shard.keys.prefix, MAX_SWEPT_AT_ONCE, keys=keys)):
+            pass
 
-        Parameters:
-            downs: whether those who are not there are told down; otherwise they stay for the time being.
-        """
-        if (app, stream) not in self._entries:
-            return []
-        there = dict.fromkeys(user_ids)
-        users = self._users.setdefault((app, stream), there)
-        gone = [user_id for user_id in users if user_id not in there] if downs else []
-        told = [self.event(app, stream, user_id, up=False) for user_id in gone]
-        told += [self.event(app, stream, user_id, up=True) for user_id in there]
-        return [publication for publication in told if publication is not None]
+    def unlink(self) -> None:
+        """Nothing to do: the next link brings everything into step."""
 
-    def presence(self, app: AppKey, stream: str) -> Presence:
-        """The picture as it is now."""
-        return Presence(tuple(self._users[app, stream]), self._version)
+    async def _compare(self, link: Link) -> None:
+        """Compare the users of every stream with those in Redis, and announce the differences."""
+        replies = []
+        for app, stream in self._mirror.streams():
+            head, replied = link.ask(partial(self._on_present, app, stream))
+            keys = (self._shard.keys.present(app, stream),)
+            link.send(*scripts.PRESENT(self._shard.node_key, head, keys=keys))
+            replies.append(replied)
+        await asyncio.gather(*replies)
+
+    def _on_present(self, app: AppKey, stream: str, data: bytes) -> None:
+        user_ids = data.decode().split("\n") if data else []
+        for event in self._mirror.compare(app, stream, user_ids, downs=self._may_announce_downs):
+            self.deliver(event)
+
+    def _on_joined(self, entry: Entry, data: bytes) -> PresentUsers:
+        self._mirror.add(entry)
+        self._on_present(entry.app, entry.stream, data)
+        return self._mirror.present(entry.app, entry.stream)
+
+    def _send_join(self, link: Link, entry: Entry, reply_head: bytes) -> None:
+        shard = self._shard
+        app, stream, user_id, _ = entry
+        channel = shard.keys.stream(app, stream)
+        keys = shard.keys.links, shard.node_key, shard.keys.present(app, stream)
+        arguments = encode_entry(entry), user_id, channel, shard.node_key, reply_head
+        link.send(*scripts.JOIN(*shard.fence(), *arguments, keys=keys))
+
+    def _send_leave(self, link: Link, encoded: bytes) -> None:
+        shard = self._shard
+        keys = shard.keys.links, shard.node_key
+        link.send(*scripts.LEAVE(*shard.fence(), encoded, shard.keys.prefix, keys=keys))

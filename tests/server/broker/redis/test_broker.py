@@ -15,14 +15,18 @@ import pytest
 from tambur.protocol.names import Kind
 from tambur.server.broker import (
     CLAIM_WINDOW_S,
-    Broker,
+    Backend,
     BrokerUnavailableError,
     Outcome,
     Publication,
-    from_url,
 )
+from tambur.server.broker.factory import from_url
 from tambur.server.broker.redis import scripts
-from tambur.server.broker.redis.broker import MAX_CLOCK_SKEW_S, RedisBroker
+from tambur.server.broker.redis.backend import RedisBackend
+from tambur.server.broker.redis.broker import MAX_CLOCK_SKEW_S
+from tambur.server.broker.redis.mirror import PresenceMirror
+from tambur.server.broker.redis.presence import RedisPresence
+from tambur.server.broker.redis.shard import Shard
 from tests.support import documentation
 from tests.support.broker import (
     APP,
@@ -31,7 +35,7 @@ from tests.support.broker import (
     NOW,
     OTHER_APP,
     REPLAYED,
-    RecordingBroker,
+    RecordingBackend,
     claim,
     nobody_asks,
     public,
@@ -54,33 +58,39 @@ class TestRedisBroker(BrokerContract):
     def cluster(self, redis_server: RedisServer) -> None:
         self.url = redis_server.url()
 
-    def make(self, *, max_claims: int = 100) -> Broker:
+    def make(self, *, max_claims: int = 100) -> Backend:
         return from_url(self.url, max_claims=max_claims, node_timeout_s=30)
 
 
-def broker(redis: RedisServer, *, max_claims: int = 100, node_timeout_s: float = 30) -> RedisBroker:
+def backend(redis: RedisServer, *, max_claims: int = 100, node_timeout_s: float = 30) -> RedisBackend:
     made = from_url(redis.url(), max_claims=max_claims, node_timeout_s=node_timeout_s)
-    assert isinstance(made, RedisBroker)
+    assert isinstance(made, RedisBackend)
     return made
+
+
+def shard(node: RecordingBackend) -> Shard:
+    """The link of a node to Redis, for tests that break it."""
+    assert isinstance(node.backend, RedisBackend)
+    return node.backend._shard
 
 
 def run(redis: RedisServer, count: int, scenario: Callable[..., Awaitable[None]], **options: Any) -> None:
     """Run a scenario of several nodes."""
 
     async def whole() -> None:
-        nodes = [RecordingBroker(broker(redis, **options)) for _ in range(count)]
+        nodes = [RecordingBackend(backend(redis, **options)) for _ in range(count)]
         for node in nodes:
-            await node.broker.start(node.delivered.append, nobody_asks)
+            await node.backend.start(node.delivered.append, nobody_asks)
         try:
             await scenario(*nodes)
         finally:
             for node in nodes:
-                await node.broker.close()
+                await node.backend.close()
 
     asyncio.run(whole())
 
 
-async def ready(node: RecordingBroker) -> None:
+async def ready(node: RecordingBackend) -> None:
     """Wait until a node's broker works again."""
     while True:
         try:
@@ -92,7 +102,7 @@ async def ready(node: RecordingBroker) -> None:
 
 
 def test_a_node_subscribes_to_what_its_own_subscribers_listen_to(redis_server: RedisServer) -> None:
-    async def scenario(one: RecordingBroker, two: RecordingBroker) -> None:
+    async def scenario(one: RecordingBackend, two: RecordingBackend) -> None:
         await one.broker.subscribe(APP, "s")
         await two.broker.subscribe(APP, "t")
         await two.broker.subscribe(OTHER_APP, "s")
@@ -109,8 +119,8 @@ def test_a_node_subscribes_to_what_its_own_subscribers_listen_to(redis_server: R
 
 
 def test_a_private_message_goes_to_the_node_that_the_id_names(redis_server: RedisServer) -> None:
-    async def scenario(one: RecordingBroker, two: RecordingBroker) -> None:
-        ids = [node.broker.new_subscriber_id() for node in (one, two) for _ in range(100)]
+    async def scenario(one: RecordingBackend, two: RecordingBackend) -> None:
+        ids = [node.backend.new_subscriber_id() for node in (one, two) for _ in range(100)]
         assert len(set(ids)) == 200
         for subscriber_id in ids:
             parsed = uuid.UUID(subscriber_id)
@@ -132,7 +142,7 @@ def test_a_private_message_goes_to_the_node_that_the_id_names(redis_server: Redi
 
 
 def test_claims_and_their_limit_are_the_clusters(redis_server: RedisServer) -> None:
-    async def scenario(one: RecordingBroker, two: RecordingBroker) -> None:
+    async def scenario(one: RecordingBackend, two: RecordingBackend) -> None:
         await two.broker.subscribe(APP, "s")
         assert await one.publish(public("s", "x"), claim("1")) == DELIVERED
         assert await two.publish(public("s", "x"), claim("1")) == REPLAYED
@@ -148,7 +158,7 @@ def test_claims_and_their_limit_are_the_clusters(redis_server: RedisServer) -> N
 
 
 def test_what_was_kept_is_forgotten_in_time(redis_server: RedisServer) -> None:
-    async def scenario(node: RecordingBroker) -> None:
+    async def scenario(node: RecordingBackend) -> None:
         for timestamp in (NOW - CLAIM_WINDOW_S, NOW, NOW + CLAIM_WINDOW_S):
             await node.publish(public("s", "x"), claim("n", timestamp=timestamp), rate=0.5)
         await node.publish(public("s", "x"), claim("n", app=OTHER_APP), rate=0.5)
@@ -156,10 +166,9 @@ def test_what_was_kept_is_forgotten_in_time(redis_server: RedisServer) -> None:
     run(redis_server, 1, scenario)
     kept_s = CLAIM_WINDOW_S + MAX_CLOCK_SKEW_S
     longest_s = {
-        f"tambur:0:claims:key/app:{NOW - CLAIM_WINDOW_S}": MAX_CLOCK_SKEW_S + 1,
+        f"tambur:0:claims:{NOW - CLAIM_WINDOW_S}": MAX_CLOCK_SKEW_S + 1,
         "tambur:0:rate:key/app": 3,
-        "tambur:0:claims:key/app": 2 * kept_s + 1,
-        "tambur:0:claims:other/app": 2 * kept_s + 1,
+        "tambur:0:claims": 2 * kept_s + 1,
     }
     keys = set(redis_server.cli("KEYS", "*").split("\n"))
     assert set(longest_s) <= keys
@@ -179,10 +188,10 @@ def test_the_documentation_lists_all_keys_and_channels(redis_server: RedisServer
         in text
     )
 
-    async def scenario(node: RecordingBroker) -> None:
+    async def scenario(node: RecordingBackend) -> None:
         await node.broker.subscribe(APP, "s")
         await node.publish(public("s", "x"), claim("n"), rate=5)
-        await node.broker.join(APP, "s", "alice", "a")
+        await node.presence.join(APP, "s", "alice", "a")
         keys = redis_server.cli("KEYS", "*").split("\n")
         channels = redis_server.cli("PUBSUB", "CHANNELS", "tambur:0:*").split("\n")
         found = keys + channels
@@ -193,10 +202,10 @@ def test_the_documentation_lists_all_keys_and_channels(redis_server: RedisServer
 
 
 def test_nothing_is_left_of_a_stream_that_everybody_left(redis_server: RedisServer) -> None:
-    async def scenario(one: RecordingBroker, two: RecordingBroker) -> None:
+    async def scenario(one: RecordingBackend, two: RecordingBackend) -> None:
         for node, subscriber_id in ((one, "a1"), (two, "a2"), (one, "a3")):
-            await node.broker.join(APP, "s", "alice", subscriber_id)
-        two.broker.leave(APP, "s", "alice", "a2")
+            await node.presence.join(APP, "s", "alice", subscriber_id)
+        two.presence.leave(APP, "s", "alice", "a2")
         # The others are left by the end of the broker.
 
     run(redis_server, 2, scenario)
@@ -205,18 +214,18 @@ def test_nothing_is_left_of_a_stream_that_everybody_left(redis_server: RedisServ
 
 
 def test_a_dead_nodes_leavings_are_swept(redis_server: RedisServer) -> None:
-    async def scenario(node: RecordingBroker, victim: RecordingBroker) -> None:
+    async def scenario(node: RecordingBackend, victim: RecordingBackend) -> None:
         for i in range(3):
-            await victim.broker.join(APP, "s", f"user {i}", str(i))
-        assert isinstance(victim.broker, RedisBroker)
-        victim.broker._pictures = type(victim.broker._pictures)()  # it dies before it can leave
-        await victim.broker.close()
-        present = await node.broker.join(APP, "s", "alice", "a")
+            await victim.presence.join(APP, "s", f"user {i}", str(i))
+        assert isinstance(victim.presence, RedisPresence)
+        victim.presence._mirror = PresenceMirror()  # it dies before it can leave
+        await victim.backend.close()
+        present = await node.presence.join(APP, "s", "alice", "a")
         assert len(present.user_ids) == 4
         await node.broker.subscribe(APP, "s")
-        while len(node.presence()) < 3:
+        while len(node.presence_events()) < 3:
             await node.settle()
-        assert {event for _, event in node.presence()} == {
+        assert {event for _, event in node.presence_events()} == {
             f'["msg","s","presence",["user {i}","down"]]'.encode() for i in range(3)
         }
 
@@ -226,29 +235,28 @@ def test_a_dead_nodes_leavings_are_swept(redis_server: RedisServer) -> None:
 
 
 def test_a_link_that_was_given_up_can_change_nothing_any_more(redis_server: RedisServer) -> None:
-    async def scenario(node: RecordingBroker, other: RecordingBroker) -> None:
-        await node.broker.join(APP, "s", "alice", "a")
-        first, second = node.broker, other.broker
-        assert isinstance(first, RedisBroker)
-        assert isinstance(second, RedisBroker)
-        assert first._link is not None
-        first._link.fail(ConnectionResetError("test"))
+    async def scenario(node: RecordingBackend, other: RecordingBackend) -> None:
+        await node.presence.join(APP, "s", "alice", "a")
+        first, second = shard(node), shard(other)
+        assert first.link is not None
+        first.link.fail(ConnectionResetError("test"))
         await ready(node)
-        keys = first._keys.links, first._node_key, first._keys.present(APP, "s")
+        keys = first.keys.links, first.node_key, first.keys.present(APP, "s")
         entry = b"key/app:s\nbob\nb"
         late = [
-            scripts.LEAVE(first._node, 1, b"key/app:s\nalice\na", first._keys.prefix, keys=keys[:2]),
-            scripts.JOIN(first._node, 1, entry, "bob", b"c", b"c", b"", keys=keys),
-            scripts.LEASE(first._node, 1, 1, b"c", b"", keys=(keys[0], first._keys.leases)),
-            scripts.ENTER(first._node, 1, 1, b"c", b"", keys=(keys[0], first._keys.leases)),
+            scripts.LEAVE(first.node, 1, b"key/app:s\nalice\na", first.keys.prefix, keys=keys[:2]),
+            scripts.JOIN(first.node, 1, entry, "bob", b"c", b"c", b"", keys=keys),
+            scripts.LEASE(first.node, 1, 1, b"c", b"", keys=(keys[0], first.keys.leases)),
+            scripts.ENTER(first.node, 1, 1, b"c", b"", keys=(keys[0], first.keys.leases)),
         ]
         for command in late:
-            assert second._link is not None
+            link = second.link
+            assert link is not None
             with pytest.raises(BrokerUnavailableError):
-                await second._link.call(*command)
-            assert re.match("LINK 1 of this node", str(second._link.failed.result()))
+                await link.call(*command)
+            assert re.match("LINK 1 of this node", str(link.failed.result()))
             await ready(other)
-        assert (await second.join(APP, "s", "carol", "c")).user_ids == ("alice", "carol")
+        assert (await other.presence.join(APP, "s", "carol", "c")).user_ids == ("alice", "carol")
 
     run(redis_server, 2, scenario)
 
@@ -256,29 +264,29 @@ def test_a_link_that_was_given_up_can_change_nothing_any_more(redis_server: Redi
 @contextlib.asynccontextmanager
 async def two_nodes(
     redis: RedisServer,
-) -> AsyncIterator[tuple[RecordingBroker, RecordingBroker, TcpProxy, list[None]]]:
+) -> AsyncIterator[tuple[RecordingBackend, RecordingBackend, TcpProxy, list[None]]]:
     """Two nodes, a proxy before the Redis of the second, and how often that one was told that it missed something."""
     missed: list[None] = []
     with TcpProxy(redis.port) as link:
-        one = RecordingBroker(broker(redis, max_claims=1000))
-        two = RecordingBroker(from_url(f"redis://127.0.0.1:{link.port}", max_claims=100, node_timeout_s=30))
-        await one.broker.start(one.delivered.append, nobody_asks)
-        await two.broker.start(two.delivered.append, nobody_asks, lambda: missed.append(None))
+        one = RecordingBackend(backend(redis, max_claims=1000))
+        two = RecordingBackend(from_url(f"redis://127.0.0.1:{link.port}", max_claims=100, node_timeout_s=30))
+        await one.backend.start(one.delivered.append, nobody_asks)
+        await two.backend.start(two.delivered.append, nobody_asks, lambda: missed.append(None))
         try:
             yield one, two, link, missed
         finally:
-            await one.broker.close()
-            await two.broker.close()
+            await one.backend.close()
+            await two.backend.close()
 
 
 @contextlib.asynccontextmanager
-async def cut(node: RecordingBroker, link: TcpProxy) -> AsyncIterator[None]:
+async def cut(node: RecordingBackend, link: TcpProxy) -> AsyncIterator[None]:
     """A node has no link, until the end of this, and has found it again."""
-    assert isinstance(node.broker, RedisBroker)
-    assert node.broker._link is not None
+    failing = shard(node).link
+    assert failing is not None
     link.refuse(True)
     link.drop()
-    await node.broker._link.failed
+    await failing.failed
     yield
     link.refuse(False)
     await ready(node)
@@ -287,7 +295,7 @@ async def cut(node: RecordingBroker, link: TcpProxy) -> AsyncIterator[None]:
 def test_a_node_makes_up_for_what_it_missed_in_order(redis_server: RedisServer) -> None:
     async def scenario() -> None:
         async with two_nodes(redis_server) as (one, two, link, missed):
-            private = Publication(APP, Kind.PRIVATE, two.broker.new_subscriber_id(), b"private")
+            private = Publication(APP, Kind.PRIVATE, two.backend.new_subscriber_id(), b"private")
             direct = Publication(APP, Kind.DIRECT, "s", b"direct", "bob")
             many = [public("s", str(i)) for i in range(250)]
             await two.broker.subscribe(APP, "s")
@@ -376,7 +384,7 @@ def test_a_redis_that_forgot_has_places_above_those_it_gave(redis_server: RedisS
 def test_what_is_kept_for_others_is_bounded(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario(node: RecordingBroker) -> None:
+    async def scenario(node: RecordingBackend) -> None:
         for i in range(1200):
             await node.publish(public("s", "x" * 64 * 1024), claim(str(i)))
         kept = int(redis_server.cli("XLEN", "tambur:0:recent"))
@@ -389,10 +397,9 @@ def test_what_is_kept_for_others_is_bounded(
 def test_messages_that_are_none_of_ours_are_passed_over(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def scenario(node: RecordingBroker) -> None:
+    async def scenario(node: RecordingBackend) -> None:
         await node.broker.subscribe(APP, "s")
-        assert isinstance(node.broker, RedisBroker)
-        for channel in ("tambur:0:stream:key/app:s", node.broker._node_key.decode()):
+        for channel in ("tambur:0:stream:key/app:s", shard(node).node_key.decode()):
             for garbage in ("", "x", "private\nx", "answer x\n", "answer 99999999\n", "direct\n"):
                 redis_server.cli("PUBLISH", channel, garbage)
         await node.settle()

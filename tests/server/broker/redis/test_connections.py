@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import trustme
 
-from tambur.server.broker import BrokerUnavailableError, Published, from_url
-from tests.support.broker import APP, DELIVERED, REPLAYED, RecordingBroker, claim, nobody_asks, public
+from tambur.server.broker import BrokerUnavailableError, Published
+from tambur.server.broker.factory import from_url
+from tests.support.broker import APP, DELIVERED, REPLAYED, RecordingBackend, claim, nobody_asks, public
 from tests.support.redis_server import RedisServer
 
 
@@ -31,7 +32,7 @@ def server(directory: Path, *options: str, **more: Any) -> Iterator[RedisServer]
         running.end()
 
 
-async def publish(node: RecordingBroker, number: int) -> Published:
+async def publish(node: RecordingBackend, number: int) -> Published:
     """Publish as soon as the broker can."""
     while True:
         try:
@@ -44,8 +45,8 @@ def deliver(url: str) -> bool:
     """Whether a broker of that URL works."""
 
     async def whole() -> bool:
-        node = RecordingBroker(from_url(url, max_claims=10, node_timeout_s=30))
-        await node.broker.start(node.delivered.append, nobody_asks)
+        node = RecordingBackend(from_url(url, max_claims=10, node_timeout_s=30))
+        await node.backend.start(node.delivered.append, nobody_asks)
         try:
             await node.broker.subscribe(APP, "s")
             assert await node.publish(public("s", "x"), claim("1")) == DELIVERED
@@ -53,7 +54,7 @@ def deliver(url: str) -> bool:
         except BrokerUnavailableError:
             return False
         finally:
-            await node.broker.close()
+            await node.backend.close()
         return node.delivered == [public("s", "x")]
 
     return asyncio.run(whole())
@@ -67,7 +68,7 @@ def test_user_password_and_database(tmp_path: Path, caplog: pytest.LogCaptureFix
         assert deliver(f"redis://node:hunter3@{host}/2")
         for wrong in (f"redis://{host}", f"redis://:hunter4@{host}", f"redis://node:hunter4@{host}"):
             assert not deliver(wrong)
-        assert "Redis is away" in caplog.text
+        assert "Redis cannot be reached" in caplog.text
         assert "hunter" not in caplog.text
 
 
@@ -151,19 +152,19 @@ def test_sentinels_say_where_redis_is(tmp_path: Path) -> None:
             while first.cli("WAIT", "1", "1000") != "1":
                 pass
 
-        async def scenario(node: RecordingBroker, second: RedisServer) -> None:
-            await node.broker.start(node.delivered.append, nobody_asks)
+        async def scenario(node: RecordingBackend, second: RedisServer) -> None:
+            await node.backend.start(node.delivered.append, nobody_asks)
             await node.broker.subscribe(APP, "s")
             assert await publish(node, 1) == DELIVERED
-            await node.broker.join(APP, "s", "alice", "a")
+            await node.presence.join(APP, "s", "alice", "a")
             replicate()
             first.end()
             assert await publish(node, 2) == DELIVERED
             assert await publish(node, 1) == REPLAYED
-            present = await node.broker.join(APP, "s", "bob", "b")
+            present = await node.presence.join(APP, "s", "bob", "b")
             assert set(present.user_ids) == {"alice", "bob"}
             assert second.cli("ROLE").startswith("master")
-            await node.broker.close()
+            await node.backend.close()
 
         with server(tmp_path / "second", *follow) as second:
             replicate()
@@ -171,7 +172,7 @@ def test_sentinels_say_where_redis_is(tmp_path: Path) -> None:
                 # One of the Sentinels is not there, which is what there are several for.
                 url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel.port}/main"
                 asyncio.run(
-                    scenario(RecordingBroker(from_url(url, max_claims=10, node_timeout_s=30)), second)
+                    scenario(RecordingBackend(from_url(url, max_claims=10, node_timeout_s=30)), second)
                 )
 
 
@@ -186,5 +187,5 @@ def test_without_the_package_the_mistake_says_what_to_install() -> None:
     assert done.returncode == 1
     assert done.stderr == (
         "tambur: the broker redis:// needs the package redis, which is not installed; "
-        "pip install 'tambur[redis]'\n"
+        "pip install 'tambur[redis]>=1'\n"
     )

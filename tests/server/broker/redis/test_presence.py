@@ -8,8 +8,9 @@ import random
 import pytest
 
 from tambur.protocol.tokens import Mode
-from tambur.server.broker import BrokerUnavailableError, from_url
-from tambur.server.broker.redis.broker import RedisBroker
+from tambur.server.broker import BrokerUnavailableError
+from tambur.server.broker.factory import from_url
+from tambur.server.broker.redis.backend import RedisBackend
 from tambur.server.hub import Hub
 from tests.support.broker import nobody_asks
 from tests.support.node import APP, Client
@@ -49,38 +50,38 @@ class Tracker(Client):
 
 
 class Cluster:
-    """Hubs with their clients, each over a broker of its own."""
+    """Hubs with their clients, each over a backend of its own."""
 
     def __init__(self, redis: RedisServer, count: int) -> None:
-        self.brokers: list[RedisBroker] = []
+        self.backends: list[RedisBackend] = []
         for _ in range(count):
-            broker = from_url(redis.url(), max_claims=1, node_timeout_s=30)
-            assert isinstance(broker, RedisBroker)
-            self.brokers.append(broker)
-        self.hubs = [Hub(broker, coalesce_window_s=0) for broker in self.brokers]
+            backend = from_url(redis.url(), max_claims=1, node_timeout_s=30)
+            assert isinstance(backend, RedisBackend)
+            self.backends.append(backend)
+        self.hubs = [Hub(backend, coalesce_window_s=0) for backend in self.backends]
         self.clients: list[Tracker] = []
         self.count = 0
         self.failures = 0
 
     async def start(self) -> None:
-        for broker, hub in zip(self.brokers, self.hubs, strict=True):
-            await broker.start(hub.deliver, nobody_asks)
+        for backend, hub in zip(self.backends, self.hubs, strict=True):
+            await backend.start(hub.deliver, nobody_asks)
 
     async def settle(self) -> None:
         """Wait until every command is answered, and what came of it has arrived everywhere."""
         while workers := [c.connection._worker for c in self.clients if c.connection._worker is not None]:
             await asyncio.wait(workers)
         for _ in range(2):
-            for broker in self.brokers:
-                await self.join(broker)
+            for backend in self.backends:
+                await self.join(backend)
         await turn()
 
-    async def join(self, broker: RedisBroker) -> None:
+    async def join(self, backend: RedisBackend) -> None:
         """Have a broker answer, which then has delivered all that came before."""
         self.count += 1
         while True:
             try:
-                await broker.join(APP.key, "settled", "user", str(self.count))
+                await backend.presence.join(APP.key, "settled", "user", str(self.count))
             except BrokerUnavailableError:
                 await asyncio.sleep(0.01)
             else:
@@ -92,7 +93,7 @@ class Cluster:
         (deed,) = chance.choices(list(deeds), list(deeds.values()))
         number = chance.randrange(len(self.hubs))
         if deed == "fail":
-            link = self.brokers[number]._link
+            link = self.backends[number]._shard.link
             if link is not None:
                 link.fail(ConnectionResetError("test"))
                 self.failures += 1
@@ -137,8 +138,8 @@ def test_everybody_has_the_right_picture_in_the_end(redis_server: RedisServer, s
                 pictures += bool(expected)
         assert pictures
         assert cluster.failures
-        for broker in cluster.brokers:
-            await broker.close()
+        for backend in cluster.backends:
+            await backend.close()
 
     asyncio.run(whole())
     assert "present" not in redis_server.cli("KEYS", "*:s")

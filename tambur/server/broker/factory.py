@@ -1,0 +1,29 @@
+"""Which backend a URL names."""
+
+from __future__ import annotations
+
+from . import Backend
+from .redis.urls import parse_url
+
+
+def from_url(url: str, *, max_claims: int, node_timeout_s: float) -> Backend:
+    """Make the backend that a URL names.
+
+    Parameters:
+        url: ``memory://`` for one process, or the URL of a Redis for several nodes.
+        max_claims: claimed nonces that are kept; a publish past that is refused.
+        node_timeout_s: seconds without a renewed lease after which the users of another node leave.
+
+    Raises:
+        ConfigurationError: if the URL is malformed.
+        ImportError: if a package that the backend needs is not installed.
+    """
+    redis_url = parse_url(url)
+    # Only the backend that is used is loaded: each has dependencies of its own.
+    if redis_url is None:
+        from .memory import MemoryBackend  # noqa: PLC0415
+
+        return MemoryBackend(max_claims=max_claims)
+    from .redis.backend import RedisBackend  # noqa: PLC0415
+
+    return RedisBackend(redis_url, max_claims=max_claims, node_timeout_s=node_timeout_s)

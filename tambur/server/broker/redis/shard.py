@@ -1,0 +1,268 @@
+"""One Redis, as one node sees it: a link that a supervisor keeps up, and the node's lease."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from ...logs import line
+from .. import BrokerUnavailableError
+from . import scripts
+from .keys import Keys, new_node
+from .link import CALL_TIMEOUT_S, RETRY_AFTER_S, Link, RedisConnection
+from .urls import RedisUrl
+
+try:
+    from redis.asyncio import Connection, Sentinel, SentinelConnectionPool, SSLConnection
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import RedisError
+except ImportError as error:
+    raise ImportError(
+        "the broker redis:// needs the package redis, which is not installed; pip install 'tambur[redis]>=1'",
+        name=error.name,
+    ) from None
+
+FIRST_RECONNECT_WAIT_S = 0.1
+MAX_RECONNECT_WAIT_S = 1.0
+"""Wait before connecting to Redis again, in seconds; each wait is twice the one before."""
+
+GOODBYE_TIMEOUT_S = 1.0
+"""How long a stopping node waits for Redis to remove its users, in seconds."""
+
+# In parts of node_timeout_s: a lease outlasts some failed renewals, and is swept in time after it ends.
+_LEASE = 0.75
+_RENEWAL = 0.125
+
+_SENTINEL_TIMEOUT_S = 0.5  # several may have to be asked within the time that a connection may take
+
+logger = logging.getLogger("tambur.server")
+
+
+class Part(Protocol):
+    """A part of the node whose state follows the link."""
+
+    def receive(self, channel: bytes, data: bytes) -> bool:
+        """Take a message if it is for this part; returns whether it was."""
+        ...
+
+    async def catch_up(self, link: Link, *, in_doubt: bool) -> None:
+        """Bring Redis and this node into step, after a new link was opened.
+
+        Parameters:
+            in_doubt: whether Redis lost its data, or other nodes took this node for dead.
+        """
+        ...
+
+    async def maintain(self, link: Link) -> None:
+        """Called after each renewal of the lease, once other nodes have had time to renew theirs."""
+        ...
+
+    def unlink(self) -> None:
+        """The link is gone."""
+        ...
+
+
+class Shard:
+    """The link to one Redis. The parts of the node use it, in the order in which they were added.
+
+    Parameters:
+        url: where Redis is.
+        node_timeout_s: seconds without a renewed lease after which other nodes take this node for dead.
+
+    Attributes:
+        keys: the names of keys and channels.
+        node: this node's ID.
+        node_key: the channel that only this node listens to.
+        parts: what follows the link.
+        before_open: called when a link was opened, before it receives anything.
+        on_place: called with the place of the last publication, in its turn among the messages.
+    """
+
+    def __init__(self, url: RedisUrl, *, node_timeout_s: float) -> None:
+        self.keys = Keys(url.database)
+        self.node = new_node()
+        self.node_key = self.keys.node(self.node)
+        self.parts: list[Part] = []
+        self.before_open: Callable[[], None] = lambda: None
+        self.on_place: Callable[[bytes], None] = lambda _: None
+        self._connections = _Connections(url)
+        self._node_timeout_s = node_timeout_s
+        self._supervisor: asyncio.Task[None] | None = None
+        self._link: Link | None = None
+        self._links_count = 0
+        # A link that is there is not ready before the node has caught up with what happened without it.
+        self._is_ready = False
+        self._leased_until_ms = 0
+        self._clock_offset_ms = 0.0  # Redis' clock less the event loop's
+
+    @property
+    def unavailable_reason(self) -> str | None:
+        """Why Redis cannot be used now; ``None`` if it can."""
+        return None if self._is_ready else "Redis cannot be reached"
+
+    @property
+    def link(self) -> Link | None:
+        """The link, for what cannot fail: while there is none, the next one repairs the state."""
+        return self._link
+
+    def ready_link(self) -> Link:
+        """The link.
+
+        Raises:
+            BrokerUnavailableError: if there is none, or the node has not caught up yet.
+        """
+        if self._link is None or not self._is_ready:
+            raise BrokerUnavailableError("the broker cannot be reached", RETRY_AFTER_S)
+        return self._link
+
+    def deadline_ms(self) -> int:
+        """When a call made now will have timed out, by Redis' clock, in milliseconds since 1970."""
+        return round((asyncio.get_running_loop().time() + CALL_TIMEOUT_S) * 1000 + self._clock_offset_ms)
+
+    def fence(self) -> tuple[str, int]:
+        """What scripts compare, so that a former link's late commands change nothing."""
+        return self.node, self._links_count
+
+    async def start(self) -> None:
+        """Connect. If Redis cannot be reached, return after the first attempt and keep trying."""
+        tried = asyncio.Event()
+        self._supervisor = asyncio.get_running_loop().create_task(self._supervise(tried))
+        await tried.wait()
+
+    async def flush(self) -> None:
+        """Wait until Redis has taken everything that was sent, at most :data:`GOODBYE_TIMEOUT_S`."""
+        if not self._is_ready or self._link is None:
+            return
+        try:
+            # Its reply comes after all that was sent before it.
+            await asyncio.wait_for(self._link.call("PING"), GOODBYE_TIMEOUT_S)
+        except (BrokerUnavailableError, asyncio.TimeoutError):
+            logger.warning(
+                line(
+                    "shutdown not confirmed by Redis; users expire later",
+                    timeout_s=self._node_timeout_s,
+                )
+            )
+
+    async def close(self) -> None:
+        """Disconnect. Nothing is received afterwards."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+        await self._connections.close()
+
+    async def _supervise(self, tried: asyncio.Event) -> None:
+        wait_s = FIRST_RECONNECT_WAIT_S
+        was_logged = False
+        while True:
+            link = Link(self._connections.make(), self._connections.make(), self._receive)
+            try:
+                await self._open(link)
+                if was_logged:
+                    logger.warning("Redis is back")
+                was_logged, wait_s = False, FIRST_RECONNECT_WAIT_S
+                self._is_ready = True
+                tried.set()
+                await self._keep(link)
+            except (RedisError, OSError, asyncio.TimeoutError, BrokerUnavailableError) as error:
+                cause = link.failed.result() if link.failed.done() else error
+                if not was_logged:
+                    reason = str(cause) or repr(cause)
+                    logger.warning(line("Redis cannot be reached, trying again", reason=reason))
+                was_logged = True
+            except Exception:
+                logger.exception(line("link to Redis failed, trying again"))
+            finally:
+                self._is_ready = False
+                self._link = None
+                for part in self.parts:
+                    part.unlink()
+                await link.close()
+            tried.set()
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, MAX_RECONNECT_WAIT_S, self._node_timeout_s * _RENEWAL)
+
+    async def _open(self, link: Link) -> None:
+        """Connect, and catch up with what happened without this node."""
+        await link.open()
+        self._links_count += 1
+        self.before_open()
+        await asyncio.gather(*(link.call("SCRIPT", "LOAD", script.text) for script in scripts.ALL))
+        await link.subscribe(self.node_key)
+        before = self._leased_until_ms
+        in_doubt = await self._take_lease(link, scripts.ENTER) < before
+        self._link = link
+        for part in self.parts:
+            await part.catch_up(link, in_doubt=in_doubt)
+
+    async def _keep(self, link: Link) -> None:
+        """Renew the lease until the link fails."""
+        loop = asyncio.get_running_loop()
+        opened_at = loop.time()
+        while True:
+            await asyncio.wait([link.failed], timeout=self._node_timeout_s * _RENEWAL)
+            await self._take_lease(link, scripts.LEASE)
+            # When Redis comes back all leases may have ended; living nodes need time to renew theirs.
+            if loop.time() - opened_at < self._node_timeout_s * _LEASE:
+                continue
+            for part in self.parts:
+                await part.maintain(link)
+
+    async def _take_lease(self, link: Link, script: scripts.Script) -> int:
+        """Returns the end of the lease before, in milliseconds since 1970; 0 if there was none."""
+        head, reached = link.ask(self.on_place)
+        lease_ms = round(self._node_timeout_s * _LEASE * 1000)
+        keys = self.keys.links, self.keys.leases, self.keys.place
+        before, until_ms = await link.call(*script(*self.fence(), lease_ms, self.node_key, head, keys=keys))
+        self._leased_until_ms = int(until_ms)
+        self._clock_offset_ms = int(until_ms) - lease_ms - asyncio.get_running_loop().time() * 1000
+        await reached
+        return int(before or 0)
+
+    def _receive(self, channel: bytes, data: bytes) -> None:
+        for part in self.parts:
+            if part.receive(channel, data):
+                return
+
+
+class _Connections:
+    """Makes connections to a Redis, at a fixed address or the one that the Sentinels name."""
+
+    def __init__(self, url: RedisUrl) -> None:
+        # The link has a timeout of its own, and the supervisor opens another when it fails.
+        patient = {"socket_timeout": None, "socket_connect_timeout": None}
+        settings: dict[str, Any] = {
+            "db": url.database,
+            "username": url.username,
+            "password": url.password,
+            "protocol": 2,
+            **patient,
+        }
+        if url.tls is not None:
+            # Not every release of redis-py checks these by itself.
+            settings |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True, **url.tls}
+        self._sentinels: list[Any] = []
+        if url.service is None:
+            host, port = url.hosts[0]
+            connection = Connection if url.tls is None else SSLConnection
+            self.make: Callable[[], RedisConnection] = partial(connection, host=host, port=port, **settings)
+            return
+        impatient = {
+            "socket_timeout": _SENTINEL_TIMEOUT_S,
+            "socket_connect_timeout": _SENTINEL_TIMEOUT_S,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]
+            url.hosts, sentinel_kwargs=impatient
+        )
+        self._sentinels = sentinel.sentinels
+        pool = SentinelConnectionPool(url.service, sentinel, **settings)  # type: ignore[no-untyped-call]
+        self.make = pool.make_connection
+
+    async def close(self) -> None:
+        for sentinel in self._sentinels:
+            await sentinel.aclose()
