@@ -25,9 +25,14 @@ def one_line(text: str, max_code_points: int | None = None) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def json_line(value: Any) -> str:
-    """Encode a value as one printable line of JSON, which keeps printable non-ASCII text as it is."""
-    line = json.dumps(value, ensure_ascii=False)
+def json_line(value: Any, *, ascii_only: bool = False) -> str:
+    """Encode a value as one printable line of JSON.
+
+    Parameters:
+        value: what :func:`json.dumps` takes.
+        ascii_only: whether to escape printable non-ASCII text, too.
+    """
+    line = json.dumps(value, ensure_ascii=ascii_only)
     if line.isprintable():
         return line
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)

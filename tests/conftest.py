@@ -13,7 +13,7 @@ from selenium.webdriver import Chrome
 from tambur import Tambur
 from tambur.server import Config, Server, in_background
 
-from .support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
+from .support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber, tambur_url
 from .support.browser import chromium
 from .support.redis_server import RedisServer
 
@@ -53,6 +53,12 @@ def driver() -> Iterator[Chrome]:
 def stream(request: pytest.FixtureRequest) -> str:
     """A stream that no other test uses."""
     return hashlib.sha1(request.node.nodeid.encode(), usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture
+def url(server: Server) -> str:
+    """The ``TAMBUR_URL`` of the shared server."""
+    return tambur_url(server)
 
 
 @pytest.fixture

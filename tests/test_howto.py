@@ -55,11 +55,6 @@ def python(directory: Path, *words: str, **variables: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.fixture
-def url(server: Server) -> str:
-    return f"http://{API_KEY}:{SECRET}@{server.url.removeprefix('http://')}/app/{APP_ID}"
-
-
 @contextmanager
 def flask(directory: Path, app: str, **variables: str) -> Iterator[str]:
     """Run an application as its users do; yields its URL."""

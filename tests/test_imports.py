@@ -29,6 +29,7 @@ MAY_IMPORT = {
     # What needs an extra, the command line imports inside its commands.
     "cli": ("", "cli", "credentials", "errors", "printable", "protocol", "publisher"),
     "cli.demo": (
+        "cli.shell",
         "cli.demo",
         "credentials",
         "errors",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
 
 import pytest
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import ServerConnection
 
 from tambur import (
     CommandRefusedError,
@@ -29,36 +26,9 @@ from tambur.subscriber.websocket import WebSocket
 from ..support.app import API_KEY, APP, APP_ID, subscriber
 from ..support.faults import FaultyServer, response
 from ..support.ports import free_port
+from ..support.strange_server import GREETING, HARMLESS, HOSTILE, sending, strange_server
 
 TIMEOUT_S = 60
-GREETING = "id:a0629978-28d8-4fd4-b862-f67e9b6dfd8f"
-HOSTILE = "\x1b[2J\x9b2J\x9d0;title\x07\x7f\u202edrawkcab\u2066"
-HARMLESS = "\\x1b[2J\\x9b2J\\x9d0;title\\x07\\x7f\\u202edrawkcab\\u2066"
-
-
-@contextlib.contextmanager
-def strange_server(behave: Callable[[ServerConnection], None]) -> Iterator[str]:
-    """Serve WebSockets that ``behave`` handles, then read them to their end; yields ``host:port``."""
-
-    def handle(connection: ServerConnection) -> None:
-        behave(connection)
-        for _ in connection:
-            pass
-
-    with serve(handle, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"127.0.0.1:{server.socket.getsockname()[1]}"
-        server.shutdown()
-        thread.join()
-
-
-def sending(*frames: str) -> Callable[[ServerConnection], None]:
-    def behave(connection: ServerConnection) -> None:
-        for frame in frames:
-            connection.send(frame)
-
-    return behave
 
 
 def test_a_malformed_parameter_is_named(server: Server) -> None:

@@ -14,6 +14,11 @@ SECRET = "wsbot"
 APP = App(API_KEY, APP_ID, (SECRET,))
 
 
+def tambur_url(server: Server) -> str:
+    """The ``TAMBUR_URL`` of the app that tests use."""
+    return f"http://{API_KEY}:{SECRET}@{server.url.removeprefix('http://')}/app/{APP_ID}"
+
+
 def publisher(server: Server) -> Tambur:
     """A publisher for the app that tests use."""
     return Tambur(API_KEY, APP_ID, SECRET, server.url)

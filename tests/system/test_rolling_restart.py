@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tambur import Tambur, TamburError, cli
+from tambur.cli.serve import run_serve
 from tambur.server import Config
 from tambur.subscriber import Subscriber
 from tests.conftest import API_KEY, APP_ID, SECRET
@@ -40,7 +41,7 @@ def test_the_compose_files_nodes_are_what_our_command_line_and_configuration_tak
     for name in NODES:
         program, *words = shlex.split(SERVICES[name]["command"])
         arguments = cli._parser().parse_args(words)
-        assert (program, arguments.run) == ("tambur", cli._serve)
+        assert (program, arguments.run) == ("tambur", run_serve)
         assert f"./tambur.toml:{arguments.config}:ro" in SERVICES[name]["volumes"]
         host, port = arguments.broker.removeprefix("redis://").removesuffix("/0").split(":")
         assert (host in SERVICES, port) == (True, "6379")

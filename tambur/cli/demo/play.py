@@ -1,4 +1,4 @@
-"""The whole way of a message of each kind, from ``Tambur.publish`` to who receives it."""
+"""A message of each kind, from the publisher to the subscribers that receive it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FENCE_MESSAGE = Message(ROOM, "public", _FENCE)
 
 
 class _Step(NamedTuple):
-    """What is done, and what each subscriber is to receive of it."""
+    """One action, and the messages that each subscriber should receive."""
 
     title: str
     alice: list[Message]
@@ -27,13 +27,18 @@ class _Step(NamedTuple):
 def play(tambur: Tambur, alice: Subscriber, bob: Subscriber) -> bool:
     """Send a message of each kind, and print what each of two subscribers received.
 
+    Parameters:
+        tambur: a publisher.
+        alice: a subscriber of the same app, subscribed to nothing.
+        bob: another one.
+
     Returns:
-        Whether every message arrived where it should and nowhere else.
+        Whether each message arrived at the right subscribers and at no other.
     """
     all_arrived = True
     for step in _steps(tambur, alice, bob):
         print(step.title)
-        # All that a step causes is ahead of this one, which everybody receives.
+        # Both subscribers receive this message, after everything that the step causes.
         tambur.publish(ROOM, _FENCE)
         for name, subscriber, expected in (("alice", alice, step.alice), ("bob", bob, step.bob)):
             received = list(iter(functools.partial(subscriber.receive, TIMEOUT_S), _FENCE_MESSAGE))
@@ -55,16 +60,16 @@ def _steps(tambur: Tambur, alice: Subscriber, bob: Subscriber) -> Iterator[_Step
     alice.enable_auth(ROOM, tambur.generate_auth_token)
     tambur.publish(f"auth:{ROOM}", "Hello, admins")
     admins = Message(ROOM, "auth", "Hello, admins")
-    yield _Step(f"One to 'auth:{ROOM}' reaches those with a token for it, here alice:", [admins], [])
+    yield _Step(f"A message to 'auth:{ROOM}' reaches subscribers with a token, here alice:", [admins], [])
 
     tambur.publish(f"private:{bob.subscriber_id}", "Hello, Bob")
     private = Message("private", "private", "Hello, Bob")
-    yield _Step("One to 'private:' and bob's subscriber id reaches bob:", [], [private])
+    yield _Step("A message to 'private:' and bob's subscriber ID reaches bob:", [], [private])
 
     alice.enable_presence(ROOM, "alice", tambur.generate_presence_token)
     bob.enable_presence(ROOM, "bob", tambur.generate_presence_token)
     yield _Step(
-        "With presence enabled, each learns who is there:",
+        "With presence enabled, alice and bob see each other:",
         [Message(ROOM, "presence", "up", "bob")],
         [Message(ROOM, "presence", "up", "alice")],
     )
@@ -73,7 +78,9 @@ def _steps(tambur: Tambur, alice: Subscriber, bob: Subscriber) -> Iterator[_Step
     bob.enable_direct(ROOM, "bob", tambur.generate_direct_token)
     alice.send_direct(ROOM, "bob", "Coffee?")
     yield _Step(
-        "With direct enabled, alice writes to bob:", [], [Message(ROOM, "direct", "Coffee?", "alice")]
+        "With direct messages enabled, alice writes to bob:",
+        [],
+        [Message(ROOM, "direct", "Coffee?", "alice")],
     )
 
     bob.disable_presence(ROOM)

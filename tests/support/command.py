@@ -1,0 +1,101 @@
+"""The ``tambur`` command as a process."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from .app import APP_ID, SECRET
+
+TIMEOUT_S = 60
+
+
+def environment(url: str | None, **variables: str) -> dict[str, str]:
+    """The variables of this process, with ``TAMBUR_URL`` set to ``url`` or removed."""
+    others = {name: value for name, value in os.environ.items() if name != "TAMBUR_URL"}
+    return others | ({} if url is None else {"TAMBUR_URL": url}) | variables
+
+
+def run(
+    *words: str, url: str | None = None, stdin: bytes = b"", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, and decode its output as UTF-8."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tambur", *words],
+        env=environment(url, **variables),
+        input=stdin,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@contextmanager
+def running(
+    *words: str, url: str | None = None, stdin: IO[bytes] | None = None, **variables: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a command; kill it afterwards if it still runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tambur", *words],
+        env=environment(url, **variables),
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def run_on_terminal(*words: str, url: str, stream: str, stdin: IO[str] | None = None) -> str:
+    """Run a command whose ``stream`` ("stdout" or "stderr") is a terminal, and return what it drew there."""
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "tambur", *words],
+            env=environment(url),
+            stdin=stdin,
+            stdout=theirs if stream == "stdout" else None,
+            stderr=theirs if stream == "stderr" else None,
+            check=True,
+            timeout=TIMEOUT_S,
+        )
+        return os.read(ours, 65536).decode()
+    finally:
+        os.close(theirs)
+        os.close(ours)
+
+
+def lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    """The lines of a process's output, as they come."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield line.rstrip("\n")
+
+
+def failed(done: subprocess.CompletedProcess[str], said: str) -> bool:
+    """Whether a command failed with one line on stderr that contains ``said``."""
+    assert done.returncode == 1, done
+    assert done.stderr.startswith("tambur: "), done
+    assert done.stderr.count("\n") == 1, done
+    assert done.stderr.removesuffix("\n").isprintable(), done
+    assert SECRET not in done.stderr.replace(APP_ID, "")
+    return said in done.stderr
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Send Ctrl-C, and require that the process ends at once and says nothing."""
+    process.send_signal(signal.SIGINT)
+    assert process.wait(TIMEOUT_S) == 130
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
