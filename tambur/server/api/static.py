@@ -1,4 +1,4 @@
-"""The files of the package that pages load: tambur.js, and its types for who develops them."""
+"""The files of the package that pages load: tambur.js, as a classic script and as a module, and its types."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ _HEADERS = {
 
 
 def make_routes() -> list[Route]:
-    """What answers ``/tambur.js`` and ``/tambur.d.ts``."""
-    return [_route("tambur.js", "application/javascript"), _route("tambur.d.ts", "text/plain")]
+    """Make the routes of ``/tambur.js``, ``/tambur.mjs`` and their types."""
+    scripts = [_route(name, "application/javascript") for name in ("tambur.js", "tambur.mjs")]
+    return [*scripts, *(_route(name, "text/plain") for name in ("tambur.d.ts", "tambur.d.mts"))]
 
 
 def _route(name: str, media_type: str) -> Route:

@@ -3,20 +3,75 @@
 declare namespace tambur {
   type Mode = "auth" | "presence" | "direct";
 
+  /**
+   * - `"connecting"`: an attempt to connect is under way.
+   * - `"connected"`: the connection is open.
+   * - `"waiting"`: the connection is lost or an attempt failed, and the next attempt follows. Also while the user
+   *   has left the page, and the browser keeps it.
+   * - `"closed"`: the page closed the connection, or `max_retries` attempts in a row failed. `reopen()` connects again.
+   * - `"refused"`: the server refuses this connection, and would refuse it again. `reopen()` connects again.
+   */
+  type State = "connecting" | "connected" | "waiting" | "closed" | "refused";
+
   interface Options {
     api_key: string;
     app_id: string;
-    /** Connect with TLS. Default: if the script was loaded with it. */
+    /** Connect with TLS. Default: as the script was loaded; as the page was loaded if that is not from a server. */
     ssl?: boolean;
-    /** The server, as `host` or `host:port`. Default: where the script was loaded from. */
+    /**
+     * The server, as `host` or `host:port`. Default: where the script was loaded from. Required if the module was not
+     * loaded from a Tambur server, such as in a bundle.
+     */
     host?: string;
     /** How many attempts in a row may fail before the connection is closed. Default: any number. */
     max_retries?: number;
     ready?: Connection["ready"];
+    onstate?: Connection["onstate"];
     onclose?: Connection["onclose"];
     onerror?: Connection["onerror"];
     ontoken?: Connection["ontoken"];
   }
+
+  /** The events of an object, by name: the type of each event's `detail`. */
+  interface Events<Details> extends EventTarget {
+    addEventListener<Name extends keyof Details & string>(
+      type: Name,
+      listener: Listener<Details[Name]> | null,
+      options?: boolean | AddEventListenerOptions,
+    ): void;
+    removeEventListener<Name extends keyof Details & string>(
+      type: Name,
+      listener: Listener<Details[Name]> | null,
+      options?: boolean | EventListenerOptions,
+    ): void;
+  }
+
+  type Listener<Detail> =
+    | ((event: CustomEvent<Detail>) => void)
+    | { handleEvent(event: CustomEvent<Detail>): void };
+
+  /** The `detail` of each event of a connection. Each event also calls the handler of its name. */
+  interface ConnectionEvents {
+    ready: Connection;
+    state: State;
+    close: Connection;
+    /** `preventDefault()` keeps the error out of the console. */
+    error: TamburError;
+  }
+
+  /** The `detail` of each event of a stream. Each event also calls the handler of its name. */
+  interface StreamEvents {
+    ready: Stream;
+    message: string;
+    auth: string;
+    presence: Presence;
+    direct: Direct;
+    enabled: Mode;
+    disabled: Mode;
+  }
+
+  type Presence = [user: string, what: "up" | "down"];
+  type Direct = [from: string, text: string];
 
   /**
    * A connection to one app. It connects by itself: by WebSocket or, where that fails, by long polling. After
@@ -24,50 +79,53 @@ declare namespace tambur {
    * refusal that would not change, such as a wrong key, it closes. It disconnects when the user leaves the page,
    * and connects again when the user goes back to it.
    */
-  interface Connection {
+  interface Connection extends Events<ConnectionEvents> {
     readonly api_key: string;
     readonly app_id: string;
-    /** What the server calls this connection; null while there is none. It is another after each reconnect. */
+    readonly state: State;
+    /** The server's ID for this connection; null while it is not connected. It changes with each reconnect. */
     readonly subscriber_id: string | null;
-    /** Called each time that the connection is made, and at once if it is when assigned. */
+    /** Called on each connect; immediately if already connected. */
     ready: ((this: Connection, connection: Connection) => void) | null;
+    /** Called when `state` has changed. */
+    onstate: ((this: Connection, state: State) => void) | null;
     /** Called when the page closes the connection, when the server refuses it, and after `max_retries`. */
     onclose: ((this: Connection, connection: Connection) => void) | null;
     /** Called with each error that is not thrown; its `code` says which. Default: console.error. */
-    onerror: ((error: TamburError) => void) | null;
+    onerror: ((this: Connection, error: TamburError) => void) | null;
     /**
-     * Asked for a token when a mode is enabled without one, and after a reconnect, when the modes that were
-     * enabled are to be so again. The user of presence and direct is the one that they were enabled for.
+     * Returns a token. Called when a mode is enabled without one, and after a reconnect for each mode that was
+     * enabled. A token for presence or direct must be for the user that the mode was enabled for.
      */
     ontoken: ((mode: Mode, stream: string, subscriber_id: string) => string | Promise<string>) | null;
-    /** The stream of a name, subscribed; always the same one. `"private"` has the private messages. */
+    /** The stream of that name, subscribed; always the same object. `"private"` receives private messages. */
     get_stream(name: string): Stream;
-    /** Closes the connection, if it is not. */
+    /** Closes the connection, if it is open. */
     close(): void;
-    /** Connects again. Throws if the connection is open. */
+    /** Connects again. Throws if the connection is not closed. */
     reopen(): void;
   }
 
   /** One stream of a connection. */
-  interface Stream {
+  interface Stream extends Events<StreamEvents> {
     readonly name: string;
-    /** Whether it is subscribed. */
+    /** Whether the stream is subscribed. */
     readonly active: boolean;
     /** The modes that are enabled. */
     readonly enabled_modes: Mode[];
     /**
-     * Called each time that the stream is subscribed, also after a reconnect, and at once if it is when
-     * assigned. The place to enable modes.
+     * Called on each subscribe, also after a reconnect; immediately if already subscribed. The place to enable
+     * modes.
      */
     ready: ((this: Stream, stream: Stream) => void) | null;
-    /** A message to the stream; of the stream "private", a private message. */
+    /** A public message; on the stream `"private"`, a private message. */
     onmessage: ((this: Stream, text: string) => void) | null;
-    /** A message to `auth:` the stream. */
+    /** A message published to `auth:` and this stream. */
     onauth: ((this: Stream, text: string) => void) | null;
     /** A user joined or left. */
-    onpresence: ((this: Stream, event: [user: string, what: "up" | "down"]) => void) | null;
+    onpresence: ((this: Stream, event: Presence) => void) | null;
     /** A message from another user. */
-    ondirect: ((this: Stream, event: [from: string, text: string]) => void) | null;
+    ondirect: ((this: Stream, event: Direct) => void) | null;
     /** A mode is enabled now. */
     onenabled: ((this: Stream, mode: Mode) => void) | null;
     /** A mode is no longer enabled. */
@@ -76,7 +134,7 @@ declare namespace tambur {
     close(): void;
     /** Subscribes again. Throws if the stream was not closed. */
     reopen(): void;
-    /** Each throws if the stream is not active, or the mode is enabled; without a token, `ontoken` is asked. */
+    /** Each throws if the stream is not active or the mode is enabled. Without a token, `ontoken` is called. */
     enable_auth(token?: string): void;
     enable_presence(user: string, token?: string): void;
     enable_direct(user: string, token?: string): void;
@@ -84,11 +142,11 @@ declare namespace tambur {
     disable_auth(): void;
     disable_presence(): void;
     disable_direct(): void;
-    /** Sends a message to a user. Throws if direct is not enabled. It is no error if the user is not there. */
+    /** Sends a message to a user. Throws if direct mode is not enabled. An absent user is not an error. */
     direct_msg(user: string, text: string): void;
   }
 
-  /** Why the server refuses a connection. These close it. */
+  /** Why the server refuses a connection. Each of these ends in the state `"refused"`. */
   type Refusal =
     /** The server has no app with this `api_key` and `app_id`. */
     | "unknown_app"
@@ -148,6 +206,7 @@ declare namespace tambur {
   const TamburError: { new (message: string, fields: { code: string }): TamburError; prototype: TamburError };
 
   const Connection: {
+    prototype: Connection;
     new (options: Options): Connection;
     new (
       api_key: string,

@@ -1,5 +1,5 @@
 /*
- * Tambur for browsers. Load it from the server that you want to connect to:
+ * Tambur for browsers. Load it from your Tambur server:
  *
  *     <script src="https://tambur.example.com/tambur.js"></script>
  *     <script>
@@ -8,11 +8,13 @@
  *       news.onmessage = (text) => console.log(text);
  *     </script>
  *
- * tambur.d.ts beside it declares and explains the whole interface; the protocol is docs/reference/protocol.md.
+ * As a module: import { Connection } from "https://tambur.example.com/tambur.mjs", or from the npm package "tambur".
+ *
+ * tambur.d.ts declares and explains the whole interface. The protocol is docs/reference/protocol.md.
  */
 "use strict";
 
-var tambur = (() => {
+var tambur = ((url) => {
   const MODES = ["auth", "presence", "direct"];
   const PRIVATE = "private";
   const FIRST_WAIT_MS = 500;
@@ -23,8 +25,8 @@ var tambur = (() => {
   // The server holds a poll for longer; a proxy that answers in its place would be asked again at once, for ever.
   const MIN_EMPTY_POLL_MS = 250;
 
-  const script = document.currentScript;
-  const origin = script && script.src ? new URL(script.src) : window.location;
+  // The server that this was loaded from; null if that is not known.
+  const home = url ? new URL(url) : null;
 
   /** The page misused something, the connection failed, or the server refused something: `code` says which. */
   class TamburError extends Error {
@@ -83,11 +85,18 @@ var tambur = (() => {
   class LongPollTransport {
     static #requests = new Map();
     static #count = 0;
+    static #callback = null;
 
-    /** What the server's scripts call, with the number of the request and its answer. */
-    static answer(number, value) {
-      const request = LongPollTransport.#requests.get(number);
-      if (request) request.value = value;
+    /** The name of the global function that the server's scripts call. Each copy of tambur.js has its own. */
+    static get callback() {
+      if (!LongPollTransport.#callback) {
+        LongPollTransport.#callback = `_tambur${Math.random().toString(36).slice(2)}`;
+        window[LongPollTransport.#callback] = (number, value) => {
+          const request = LongPollTransport.#requests.get(number);
+          if (request) request.value = value;
+        };
+      }
+      return LongPollTransport.#callback;
     }
 
     #url;
@@ -165,12 +174,13 @@ var tambur = (() => {
       };
       // The server may check the page's origin, and a script tag tells it by the Referer alone.
       element.referrerPolicy = "origin";
-      element.src = `${this.#url}?instance=${number}&callback=tambur._answer&ts=${Date.now()}${query}`;
+      const { callback } = LongPollTransport;
+      element.src = `${this.#url}?instance=${number}&callback=${callback}&ts=${Date.now()}${query}`;
       document.head.append(element);
     }
   }
 
-  class Stream {
+  class Stream extends EventTarget {
     onmessage = null;
     onauth = null;
     onpresence = null;
@@ -189,6 +199,7 @@ var tambur = (() => {
     #enabling = new Map();
 
     constructor(connection, name) {
+      super();
       this.#connection = connection;
       this.name = name;
     }
@@ -297,7 +308,7 @@ var tambur = (() => {
           if (this.#enabling.get(mode) !== attempt) return;
           this.#enabling.delete(mode);
           this.#enabled.set(mode, attempt.user);
-          this.#connection._call(this.onenabled, this, mode);
+          this.#connection._emit(this, "enabled", mode);
         },
         () => this.#enabling.get(mode) === attempt && this.#enabling.delete(mode),
       );
@@ -307,7 +318,7 @@ var tambur = (() => {
       check(this.#enabled.has(mode), `${mode} is not enabled on stream '${this.name}'`);
       this.#enabled.delete(mode);
       this.#connection._send(["unset_mode", mode, this.name], this, () =>
-        this.#connection._call(this.ondisabled, this, mode),
+        this.#connection._emit(this, "disabled", mode),
       );
     }
 
@@ -324,7 +335,7 @@ var tambur = (() => {
     #activate() {
       if (!this.#wanted) return;
       this.#active = true;
-      this.#connection._call(this.#ready, this, this);
+      this.#connection._emit(this, "ready", this);
       const lost = this.#lost;
       this.#lost = new Map();
       if (!this.#connection.ontoken) return;
@@ -342,7 +353,7 @@ var tambur = (() => {
       this.#enabling.clear();
       this.#enabled = new Map();
       return () => {
-        for (const mode of enabled.keys()) this.#connection._call(this.ondisabled, this, mode);
+        for (const mode of enabled.keys()) this.#connection._emit(this, "disabled", mode);
       };
     }
 
@@ -353,12 +364,12 @@ var tambur = (() => {
 
     _receive(kind, body) {
       if (!this.#wanted) return; // it was on its way when the stream was closed
-      const handlers = { auth: this.onauth, presence: this.onpresence, direct: this.ondirect };
-      this.#connection._call(kind in handlers ? handlers[kind] : this.onmessage, this, body);
+      this.#connection._emit(this, MODES.includes(kind) ? kind : "message", body);
     }
   }
 
-  class TamburConnection {
+  class TamburConnection extends EventTarget {
+    onstate = null;
     onclose = null;
     onerror = null;
     ontoken = null;
@@ -376,37 +387,47 @@ var tambur = (() => {
     #failures = 0;
     #webSocketsPass = false;
     #timer = null;
-    // Another one for each attempt to connect; null while there is none.
-    #attempt = null;
-    #closed = false;
+    // Another one each time that the server is asked why it refused; null while it is not asked.
+    #question = null;
+    #state = "connecting";
 
     constructor(options) {
+      super();
       for (const name of ["api_key", "app_id"]) {
         check(typeof options[name] === "string" && options[name], `${name} must be a string`, "invalid_argument");
       }
       this.api_key = options.api_key;
       this.app_id = options.app_id;
       this.#path = `/${encodeURIComponent(this.api_key)}/${encodeURIComponent(this.app_id)}`;
-      this.#host = options.host || origin.host;
-      this.#ssl = options.ssl ?? origin.protocol === "https:";
+      check(
+        options.host || home,
+        "host is required, since tambur.js was not loaded from a Tambur server",
+        "invalid_argument",
+      );
+      this.#host = options.host || home.host;
+      this.#ssl = options.ssl ?? (home || location).protocol === "https:";
       this.#maxRetries = options.max_retries ?? Infinity;
-      for (const name of ["onclose", "onerror", "ontoken"]) this[name] = options[name] ?? null;
+      for (const name of ["onstate", "onclose", "onerror", "ontoken"]) this[name] = options[name] ?? null;
       this.#ready = options.ready ?? null;
       // Not at once, so that handlers can still be assigned.
       this.#timer = setTimeout(() => this.#connect());
       this.#followPage(window.addEventListener);
     }
 
-    // A page that was left may be kept, frozen, for who goes back to it. Its user is not there meanwhile, but
-    // the browser would leave the socket open.
-    #onpagehide = () => this.#reset();
+    // The browser may keep a page that the user leaves, with its socket open, and show it again later.
+    // Meanwhile the user is not there.
+    #onpagehide = () => this.#leave("waiting");
     #onpageshow = ({ persisted }) => {
-      if (persisted && !this.#attempt) this.#connect();
+      if (persisted && this.#state === "waiting") this.#connect();
     };
 
     #followPage(change) {
       change("pagehide", this.#onpagehide);
       change("pageshow", this.#onpageshow);
+    }
+
+    get state() {
+      return this.#state;
     }
 
     get ready() {
@@ -430,26 +451,28 @@ var tambur = (() => {
     }
 
     close() {
-      if (this.#closed) return;
-      this.#closed = true;
-      this.#followPage(window.removeEventListener);
-      this.#reset();
-      this._call(this.onclose, this, this);
+      if (this.#isClosed) return;
+      this.#leave("closed");
+      this._emit(this, "close", this);
     }
 
     reopen() {
-      check(this.#closed, "the connection is open already");
-      this.#closed = false;
+      check(this.#isClosed, "the connection is open already");
       this.#followPage(window.addEventListener);
       this.#failures = 0;
       this.#connect();
     }
 
+    get #isClosed() {
+      return this.#state === "closed" || this.#state === "refused";
+    }
+
     #connect() {
+      this.#enter("connecting");
+      if (this.#state !== "connecting" || this.#transport) return; // the page closed or reopened it in a handler
       const handlers = { onframe: (frame) => this.#receive(frame), onlost: () => this.#lose() };
-      this.#attempt = {};
-      // Every third attempt polls; every tenth where it cannot be but that the server is away, or that the
-      // network is another one now.
+      // Every third attempt polls. Once a WebSocket has passed, an attempt fails because the server is down or
+      // the network has changed, so only every tenth polls.
       const round = this.#webSocketsPass ? 10 : 3;
       const polls = typeof WebSocket === "undefined" || this.#failures % round === round - 1;
       const Transport = polls ? LongPollTransport : WebSocketTransport;
@@ -461,23 +484,34 @@ var tambur = (() => {
       }
     }
 
-    /** Let go of the connection, whatever state it is in. */
-    #reset() {
+    /** Enter a state, and tell the page if it is another one. */
+    #enter(state) {
+      if (this.#state === state) return;
+      this.#state = state;
+      this._emit(this, "state", state);
+    }
+
+    /** End the connection or the attempt, if there is one, and enter a state. */
+    #leave(state) {
       clearTimeout(this.#timer);
       if (this.#transport) this.#transport.close();
-      this.#transport = this.#attempt = null;
-      this.subscriber_id = null;
+      this.#transport = this.#question = this.subscriber_id = null;
       this.#pending.clear();
       const active = [...this.#streams.values()].filter((stream) => stream.active);
-      for (const tell of active.map((stream) => stream._deactivate())) tell();
+      const tell = active.map((stream) => stream._deactivate());
+      const isNew = this.#state !== state;
+      this.#state = state;
+      if (this.#isClosed) this.#followPage(window.removeEventListener);
+      for (const each of tell) each();
+      if (isNew && this.#state === state) this._emit(this, "state", state);
     }
 
     #lose(cause) {
       if (this._isOpen) return this.#retry();
-      this.#reset();
-      const attempt = (this.#attempt = {});
-      // Nothing else goes on with this attempt, but the page may close the connection meanwhile.
-      const unlessClosed = (next) => (value) => attempt === this.#attempt && next(value);
+      this.#leave("connecting");
+      const question = (this.#question = {});
+      // The page may close the connection before the answer arrives.
+      const unlessClosed = (next) => (value) => question === this.#question && next(value);
       fetchRefusal(`${this.#ssl ? "https" : "http"}://${this.#host}${this.#path}`).then(
         unlessClosed((refusal) => (refusal ? this.#giveUp(refusal) : this.#retry(cause))),
         unlessClosed(() => this.#retry(cause)),
@@ -486,22 +520,25 @@ var tambur = (() => {
 
     /** The server refused the connection, and will again: asking once more would not change that. */
     #giveUp({ code, reason }) {
-      this.#reset();
-      this._report(new TamburError(`${this.#host} refused the connection: ${reason}`, { code }));
-      if (!this.#closed && !this.#attempt) this.close();
+      this.#fail("refused", new TamburError(`${this.#host} refused the connection: ${reason}`, { code }));
     }
 
     #retry(cause) {
       const [code, what] = this._isOpen
         ? ["connection_lost", "lost the connection to"]
         : ["cannot_connect", "cannot connect to"];
-      this.#reset();
       this.#failures += 1;
       const message = `${what} ${this.#host}${cause ? `: ${cause.message}` : ""}`;
-      this._report(new TamburError(message, { code, cause }));
-      if (this.#closed || this.#attempt) return; // the page closed or reopened the connection in its onerror
-      if (this.#failures > this.#maxRetries) return this.close();
-      this.#timer = setTimeout(() => this.#connect(), wait(this.#failures));
+      const state = this.#failures > this.#maxRetries ? "closed" : "waiting";
+      this.#fail(state, new TamburError(message, { code, cause }));
+    }
+
+    #fail(state, error) {
+      this.#leave(state);
+      this._report(error);
+      if (this.#state !== state) return; // the page closed or reopened the connection in a handler
+      if (this.#isClosed) this._emit(this, "close", this);
+      else this.#timer = setTimeout(() => this.#connect(), wait(this.#failures));
     }
 
     #receive(frame) {
@@ -522,9 +559,11 @@ var tambur = (() => {
       this.#failures = 0;
       this.#webSocketsPass ||= this.#transport instanceof WebSocketTransport;
       this.subscriber_id = subscriber_id;
-      // Those that the page makes in its ready subscribe by themselves.
-      for (const stream of [...this.#streams.values()]) if (this._isOpen) stream._subscribe();
-      if (this._isOpen) this._call(this.#ready, this, this);
+      // Streams that the page makes in a handler subscribe by themselves.
+      const streams = [...this.#streams.values()];
+      this.#enter("connected");
+      for (const stream of streams) if (this._isOpen) stream._subscribe();
+      if (this._isOpen) this._emit(this, "ready", this);
     }
 
     #acknowledge(handle, result) {
@@ -557,7 +596,7 @@ var tambur = (() => {
     // What streams call.
 
     get _isOpen() {
-      return this.subscriber_id !== null;
+      return this.#state === "connected";
     }
 
     _send(array, stream, onok, onrefused, attempts = 1) {
@@ -586,13 +625,21 @@ var tambur = (() => {
       }
     }
 
+    /** Tell the page of an event: its handler first, then its listeners. */
+    _emit(target, type, detail) {
+      this._call(target[type === "ready" ? type : `on${type}`], target, detail);
+      target.dispatchEvent(new CustomEvent(type, { detail }));
+    }
+
     _report(error) {
-      if (typeof this.onerror !== "function") return console.error(error);
+      const isHandled = typeof this.onerror === "function";
       try {
-        this.onerror(error);
+        if (isHandled) this.onerror(error);
       } catch (another) {
         console.error(another);
       }
+      const isUnheard = this.dispatchEvent(new CustomEvent("error", { detail: error, cancelable: true }));
+      if (isUnheard && !isHandled) console.error(error);
     }
   }
 
@@ -603,5 +650,5 @@ var tambur = (() => {
   }
   Connection.prototype = TamburConnection.prototype;
 
-  return { Connection, TamburError, _answer: LongPollTransport.answer };
-})();
+  return { Connection, TamburError };
+})(document.currentScript?.src || location.href);

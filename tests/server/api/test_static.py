@@ -9,10 +9,17 @@ import requests
 
 from tambur.server import Server
 
+from ...support import esm
+
 
 @pytest.mark.parametrize(
     ("name", "media_type"),
-    [("tambur.js", "application/javascript"), ("tambur.d.ts", "text/plain; charset=utf-8")],
+    [
+        ("tambur.js", "application/javascript"),
+        ("tambur.mjs", "application/javascript"),
+        ("tambur.d.ts", "text/plain; charset=utf-8"),
+        ("tambur.d.mts", "text/plain; charset=utf-8"),
+    ],
 )
 def test_the_files_of_the_package_are_served_to_any_page(server: Server, name: str, media_type: str) -> None:
     answer = requests.get(f"{server.url}/{name}", timeout=10)
@@ -30,3 +37,8 @@ def test_a_page_that_has_the_file_gets_no_second_one(server: Server, form: str) 
     answer = requests.get(url, headers={"If-None-Match": form.format(tag)}, timeout=10)
     assert (answer.status_code, answer.content) == (304, b"")
     assert requests.get(url, headers={"If-None-Match": '"old"'}, timeout=10).status_code == 200
+
+
+def test_the_module_and_its_types_are_made_from_the_classic_script() -> None:
+    for path, text in esm.made().items():
+        assert path.read_text("utf-8") == text, f"{path.name} is old: run python -m tests.support.esm"

@@ -120,9 +120,10 @@ def test_a_page_connects_where_its_script_came_from_unless_told_another_host(web
 
 def test_what_answers_polls_in_the_servers_place_is_a_lost_connection(driver: Chrome) -> None:
     """Such as a captive portal, or a proxy that strips scripts: it is not asked again without end."""
-    greeting = (
-        'tambur._answer(Number(new URL(document.currentScript.src).searchParams.get("instance")), "id:x")'
-    )
+    greeting = """
+        const asked = new URL(document.currentScript.src).searchParams;
+        window[asked.get("callback")](Number(asked.get("instance")), "id:x");
+    """
     asked = []
 
     async def answer(request: Request) -> Response:

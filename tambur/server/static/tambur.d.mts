@@ -1,0 +1,228 @@
+// Made from tambur.d.ts by: python -m tests.support.esm
+/** The interface of the module tambur. */
+
+export type Mode = "auth" | "presence" | "direct";
+
+/**
+ * - `"connecting"`: an attempt to connect is under way.
+ * - `"connected"`: the connection is open.
+ * - `"waiting"`: the connection is lost or an attempt failed, and the next attempt follows. Also while the user
+ *   has left the page, and the browser keeps it.
+ * - `"closed"`: the page closed the connection, or `max_retries` attempts in a row failed. `reopen()` connects again.
+ * - `"refused"`: the server refuses this connection, and would refuse it again. `reopen()` connects again.
+ */
+export type State = "connecting" | "connected" | "waiting" | "closed" | "refused";
+
+export interface Options {
+  api_key: string;
+  app_id: string;
+  /** Connect with TLS. Default: as the script was loaded; as the page was loaded if that is not from a server. */
+  ssl?: boolean;
+  /**
+   * The server, as `host` or `host:port`. Default: where the script was loaded from. Required if the module was not
+   * loaded from a Tambur server, such as in a bundle.
+   */
+  host?: string;
+  /** How many attempts in a row may fail before the connection is closed. Default: any number. */
+  max_retries?: number;
+  ready?: Connection["ready"];
+  onstate?: Connection["onstate"];
+  onclose?: Connection["onclose"];
+  onerror?: Connection["onerror"];
+  ontoken?: Connection["ontoken"];
+}
+
+/** The events of an object, by name: the type of each event's `detail`. */
+export interface Events<Details> extends EventTarget {
+  addEventListener<Name extends keyof Details & string>(
+    type: Name,
+    listener: Listener<Details[Name]> | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  removeEventListener<Name extends keyof Details & string>(
+    type: Name,
+    listener: Listener<Details[Name]> | null,
+    options?: boolean | EventListenerOptions,
+  ): void;
+}
+
+export type Listener<Detail> =
+  | ((event: CustomEvent<Detail>) => void)
+  | { handleEvent(event: CustomEvent<Detail>): void };
+
+/** The `detail` of each event of a connection. Each event also calls the handler of its name. */
+export interface ConnectionEvents {
+  ready: Connection;
+  state: State;
+  close: Connection;
+  /** `preventDefault()` keeps the error out of the console. */
+  error: TamburError;
+}
+
+/** The `detail` of each event of a stream. Each event also calls the handler of its name. */
+export interface StreamEvents {
+  ready: Stream;
+  message: string;
+  auth: string;
+  presence: Presence;
+  direct: Direct;
+  enabled: Mode;
+  disabled: Mode;
+}
+
+export type Presence = [user: string, what: "up" | "down"];
+export type Direct = [from: string, text: string];
+
+/**
+ * A connection to one app. It connects by itself: by WebSocket or, where that fails, by long polling. After
+ * a connection is lost it connects again, with growing pauses, and subscribes to its streams again. After a
+ * refusal that would not change, such as a wrong key, it closes. It disconnects when the user leaves the page,
+ * and connects again when the user goes back to it.
+ */
+export interface Connection extends Events<ConnectionEvents> {
+  readonly api_key: string;
+  readonly app_id: string;
+  readonly state: State;
+  /** The server's ID for this connection; null while it is not connected. It changes with each reconnect. */
+  readonly subscriber_id: string | null;
+  /** Called on each connect; immediately if already connected. */
+  ready: ((this: Connection, connection: Connection) => void) | null;
+  /** Called when `state` has changed. */
+  onstate: ((this: Connection, state: State) => void) | null;
+  /** Called when the page closes the connection, when the server refuses it, and after `max_retries`. */
+  onclose: ((this: Connection, connection: Connection) => void) | null;
+  /** Called with each error that is not thrown; its `code` says which. Default: console.error. */
+  onerror: ((this: Connection, error: TamburError) => void) | null;
+  /**
+   * Returns a token. Called when a mode is enabled without one, and after a reconnect for each mode that was
+   * enabled. A token for presence or direct must be for the user that the mode was enabled for.
+   */
+  ontoken: ((mode: Mode, stream: string, subscriber_id: string) => string | Promise<string>) | null;
+  /** The stream of that name, subscribed; always the same object. `"private"` receives private messages. */
+  get_stream(name: string): Stream;
+  /** Closes the connection, if it is open. */
+  close(): void;
+  /** Connects again. Throws if the connection is not closed. */
+  reopen(): void;
+}
+
+/** One stream of a connection. */
+export interface Stream extends Events<StreamEvents> {
+  readonly name: string;
+  /** Whether the stream is subscribed. */
+  readonly active: boolean;
+  /** The modes that are enabled. */
+  readonly enabled_modes: Mode[];
+  /**
+   * Called on each subscribe, also after a reconnect; immediately if already subscribed. The place to enable
+   * modes.
+   */
+  ready: ((this: Stream, stream: Stream) => void) | null;
+  /** A public message; on the stream `"private"`, a private message. */
+  onmessage: ((this: Stream, text: string) => void) | null;
+  /** A message published to `auth:` and this stream. */
+  onauth: ((this: Stream, text: string) => void) | null;
+  /** A user joined or left. */
+  onpresence: ((this: Stream, event: Presence) => void) | null;
+  /** A message from another user. */
+  ondirect: ((this: Stream, event: Direct) => void) | null;
+  /** A mode is enabled now. */
+  onenabled: ((this: Stream, mode: Mode) => void) | null;
+  /** A mode is no longer enabled. */
+  ondisabled: ((this: Stream, mode: Mode) => void) | null;
+  /** Unsubscribes. Throws if the stream is not active. */
+  close(): void;
+  /** Subscribes again. Throws if the stream was not closed. */
+  reopen(): void;
+  /** Each throws if the stream is not active or the mode is enabled. Without a token, `ontoken` is called. */
+  enable_auth(token?: string): void;
+  enable_presence(user: string, token?: string): void;
+  enable_direct(user: string, token?: string): void;
+  /** Each throws if the mode is not enabled. */
+  disable_auth(): void;
+  disable_presence(): void;
+  disable_direct(): void;
+  /** Sends a message to a user. Throws if direct mode is not enabled. An absent user is not an error. */
+  direct_msg(user: string, text: string): void;
+}
+
+/** Why the server refuses a connection. Each of these ends in the state `"refused"`. */
+export type Refusal =
+  /** The server has no app with this `api_key` and `app_id`. */
+  | "unknown_app"
+  /** The app has `allowed_origins`, and the page's origin is not one of them. */
+  | "origin_not_allowed"
+  /** The server has `public_hosts`, and the connection's host is not one of them. */
+  | "host_not_allowed";
+
+/** Why the server refuses a command. Only `"unavailable"` is tried again. */
+export type Result =
+  | "already_subscribed"
+  | "not_subscribed"
+  | "invalid_token"
+  | "mode_already_enabled"
+  | "mode_not_enabled"
+  | "invalid_stream"
+  | "invalid_user_id"
+  | "message_too_large"
+  | "too_many_streams"
+  /** The server cannot reach its broker. */
+  | "unavailable";
+
+export type Code =
+  | Refusal
+  | Result
+  /** No connection was made, and the server gave no reason. The next attempt follows. */
+  | "cannot_connect"
+  /** The connection ended. The next attempt follows. */
+  | "connection_lost"
+  /** `ontoken` failed; `cause` is what it threw. */
+  | "no_token"
+  /** A handler of the page threw an error; `cause` is that error. */
+  | "handler_failed"
+  /** The server did not understand a command. */
+  | "malformed_command"
+  /** The server sent something that is not JSON. */
+  | "invalid_frame"
+  /** Thrown: an argument is missing, or has the wrong type. */
+  | "invalid_argument"
+  /** Thrown: the connection or the stream is not in a state for that. */
+  | "invalid_state";
+
+/** Misuse, which is thrown, or a failure, which `onerror` receives. */
+export interface TamburError extends Error {
+  /** What happened, for programs. A newer server may send other codes than these. */
+  readonly code: Code | (string & {});
+  /** What caused it, if anything else did. */
+  readonly cause?: unknown;
+  /** The refused command, such as `"set_mode"`; null otherwise. */
+  readonly command: string | null;
+  /** The server's answer to that command, which is also the `code`; null otherwise. */
+  readonly result: string | null;
+  /** The name of the stream that it was about; null otherwise. */
+  readonly stream: string | null;
+}
+
+export declare const TamburError: { new (message: string, fields: { code: string }): TamburError; prototype: TamburError };
+
+export declare const Connection: {
+  prototype: Connection;
+  new (options: Options): Connection;
+  new (
+    api_key: string,
+    app_id: string,
+    ssl?: boolean,
+    ready?: Connection["ready"],
+    onclose?: Connection["onclose"],
+    max_retries?: number,
+  ): Connection;
+  (options: Options): Connection;
+  (
+    api_key: string,
+    app_id: string,
+    ssl?: boolean,
+    ready?: Connection["ready"],
+    onclose?: Connection["onclose"],
+    max_retries?: number,
+  ): Connection;
+};

@@ -1,0 +1,658 @@
+// Made from tambur.js by: python -m tests.support.esm
+/*
+ * Tambur for browsers. Load it from your Tambur server:
+ *
+ *     <script src="https://tambur.example.com/tambur.js"></script>
+ *     <script>
+ *       const connection = new tambur.Connection("API_KEY", "APP_ID");
+ *       const news = connection.get_stream("news");
+ *       news.onmessage = (text) => console.log(text);
+ *     </script>
+ *
+ * As a module: import { Connection } from "https://tambur.example.com/tambur.mjs", or from the npm package "tambur".
+ *
+ * tambur.d.ts declares and explains the whole interface. The protocol is docs/reference/protocol.md.
+ */
+"use strict";
+
+var tambur = ((url) => {
+  const MODES = ["auth", "presence", "direct"];
+  const PRIVATE = "private";
+  const FIRST_WAIT_MS = 500;
+  const MAX_WAIT_MS = 30_000;
+  const CONNECT_TIMEOUT_MS = 10_000;
+  // A proxy or server need not take a longer URL, and that is where long polling puts a command.
+  const MAX_POLLED_COMMAND = 6_000;
+  // The server holds a poll for longer; a proxy that answers in its place would be asked again at once, for ever.
+  const MIN_EMPTY_POLL_MS = 250;
+
+  // The server that this was loaded from; null if that is not known.
+  const home = url ? new URL(url) : null;
+
+  /** The page misused something, the connection failed, or the server refused something: `code` says which. */
+  class TamburError extends Error {
+    constructor(message, { code, command = null, result = null, stream = null, cause } = {}) {
+      super(message, { cause });
+      this.name = "TamburError";
+      this.code = code;
+      this.command = command;
+      this.result = result;
+      this.stream = stream;
+    }
+  }
+
+  /** How long to wait after so many failures: longer each time, and not the same for all. */
+  function wait(failures) {
+    return Math.min(FIRST_WAIT_MS * 2 ** (failures - 1), MAX_WAIT_MS) * (0.5 + Math.random() / 2);
+  }
+
+  function check(condition, message, code = "invalid_state") {
+    if (!condition) throw new TamburError(message, { code });
+  }
+
+  /**
+   * Ask the server why it takes no connection. A page cannot see how a WebSocket or a script was refused, so this
+   * asks the balancer, which refuses for the same reasons. Null if the server gives no reason that will last.
+   */
+  async function fetchRefusal(url) {
+    const signal = AbortSignal.timeout(CONNECT_TIMEOUT_MS);
+    const options = { cache: "no-store", credentials: "omit", referrerPolicy: "origin", signal };
+    const answer = await fetch(`${url}?instance=0&callback=_`, options);
+    const code = answer.headers.get("Tambur-Refused");
+    return code && { code, reason: (await answer.text()).trim() };
+  }
+
+  // Transports. Each has send(text) and close(), and calls back: onframe(text or array) for what the server
+  // sends, and onlost() once, when there is no connection or no longer one.
+
+  class WebSocketTransport {
+    constructor(base, path, ssl, { onframe, onlost }) {
+      this.socket = new WebSocket(`${ssl ? "wss" : "ws"}://${base}${path}`);
+      this.socket.onmessage = (event) => onframe(event.data);
+      this.socket.onclose = () => onlost();
+    }
+
+    send(text) {
+      this.socket.send(text);
+    }
+
+    close() {
+      this.socket.onmessage = this.socket.onclose = null;
+      this.socket.close();
+    }
+  }
+
+  /** Script tags, since they work across origins wherever anything does. Each is a request of its own. */
+  class LongPollTransport {
+    static #requests = new Map();
+    static #count = 0;
+    static #callback = null;
+
+    /** The name of the global function that the server's scripts call. Each copy of tambur.js has its own. */
+    static get callback() {
+      if (!LongPollTransport.#callback) {
+        LongPollTransport.#callback = `_tambur${Math.random().toString(36).slice(2)}`;
+        window[LongPollTransport.#callback] = (number, value) => {
+          const request = LongPollTransport.#requests.get(number);
+          if (request) request.value = value;
+        };
+      }
+      return LongPollTransport.#callback;
+    }
+
+    #url;
+    #handlers;
+    #commands = [];
+    #sending = false;
+    #greeted = false;
+    #open = true;
+
+    constructor(base, path, ssl, handlers) {
+      this.#url = `${ssl ? "https" : "http"}://${base}/comet${path}`;
+      this.#handlers = handlers;
+      this.#request("", (greeting) => {
+        if (typeof greeting !== "string") return this.#lose();
+        this.#url += `/${greeting.slice("id:".length)}`;
+        this.#greeted = true;
+        handlers.onframe(greeting);
+        this.#poll();
+      });
+    }
+
+    #poll() {
+      const begun = Date.now();
+      this.#request("", (event) => {
+        if (event !== undefined) this.#handlers.onframe(event);
+        else if (Date.now() - begun < MIN_EMPTY_POLL_MS) return this.#lose();
+        if (this.#open) this.#poll();
+      });
+    }
+
+    send(text) {
+      this.#commands.push(text);
+      this.#sendNext();
+    }
+
+    // One at a time, since requests may overtake each other.
+    #sendNext() {
+      if (this.#sending || !this.#open || this.#commands.length === 0) return;
+      this.#sending = true;
+      this.#request(`&data=${encodeURIComponent(this.#commands.shift())}`, (ack) => {
+        this.#sending = false;
+        if (ack === undefined) return this.#lose();
+        this.#handlers.onframe(ack);
+        this.#sendNext();
+      });
+    }
+
+    close() {
+      if (this.#open && this.#greeted) this.#request("&data=fin", () => {});
+      this.#open = false;
+    }
+
+    #lose() {
+      if (!this.#open) return;
+      this.#open = false;
+      this.#handlers.onlost();
+    }
+
+    #request(query, onanswer) {
+      const number = ++LongPollTransport.#count;
+      const element = document.createElement("script");
+      const request = { value: undefined };
+      LongPollTransport.#requests.set(number, request);
+      const done = () => {
+        LongPollTransport.#requests.delete(number);
+        element.remove();
+      };
+      element.onload = () => {
+        done();
+        if (this.#open) onanswer(request.value);
+      };
+      element.onerror = () => {
+        done();
+        this.#lose();
+      };
+      // The server may check the page's origin, and a script tag tells it by the Referer alone.
+      element.referrerPolicy = "origin";
+      const { callback } = LongPollTransport;
+      element.src = `${this.#url}?instance=${number}&callback=${callback}&ts=${Date.now()}${query}`;
+      document.head.append(element);
+    }
+  }
+
+  class Stream extends EventTarget {
+    onmessage = null;
+    onauth = null;
+    onpresence = null;
+    ondirect = null;
+    onenabled = null;
+    ondisabled = null;
+
+    #connection;
+    #ready = null;
+    #active = false;
+    #wanted = true;
+    // Mode -> its user (undefined for auth): of what is enabled; and of what was enabled, or on its way
+    // there, when the connection was lost. Between them, mode -> { user } of each attempt to enable.
+    #enabled = new Map();
+    #lost = new Map();
+    #enabling = new Map();
+
+    constructor(connection, name) {
+      super();
+      this.#connection = connection;
+      this.name = name;
+    }
+
+    get ready() {
+      return this.#ready;
+    }
+
+    set ready(handler) {
+      this.#ready = handler;
+      if (this.#active) this.#connection._call(handler, this, this);
+    }
+
+    get active() {
+      return this.#active;
+    }
+
+    get enabled_modes() {
+      return MODES.filter((mode) => this.#enabled.has(mode));
+    }
+
+    close() {
+      this.#requireNotPrivate("closed");
+      check(this.#active, `stream '${this.name}' is not active, so it cannot be closed`);
+      this.#wanted = false;
+      this.#connection._send(["unsubscribe", this.name], this);
+      const tell = this._deactivate();
+      this.#lost.clear();
+      tell();
+    }
+
+    reopen() {
+      this.#requireNotPrivate("reopened");
+      check(!this.#active && !this.#wanted, `stream '${this.name}' is open already`);
+      this.#wanted = true;
+      if (this.#connection._isOpen) this._subscribe();
+    }
+
+    enable_auth(token) {
+      this.#enable("auth", undefined, token);
+    }
+
+    enable_presence(user, token) {
+      this.#enable("presence", user, token);
+    }
+
+    enable_direct(user, token) {
+      this.#enable("direct", user, token);
+    }
+
+    disable_auth() {
+      this.#disable("auth");
+    }
+
+    disable_presence() {
+      this.#disable("presence");
+    }
+
+    disable_direct() {
+      this.#disable("direct");
+    }
+
+    direct_msg(user, text) {
+      check(this.#enabled.has("direct"), `direct mode is not enabled on stream '${this.name}'`);
+      this.#connection._send(["direct", this.name, String(user), String(text)], this);
+    }
+
+    #requireNotPrivate(what) {
+      check(this.name !== PRIVATE, `the stream 'private' is always there: it cannot be ${what}`);
+    }
+
+    #enable(mode, user, token) {
+      check(this.name !== PRIVATE, "the stream 'private' has no modes");
+      check(this.#active, `stream '${this.name}' is not active, so ${mode} cannot be enabled`);
+      check(
+        !this.#enabled.has(mode) && !this.#enabling.has(mode),
+        `${mode} is enabled on stream '${this.name}' already`,
+      );
+      check(
+        token !== undefined || this.#connection.ontoken,
+        `${mode} takes a token, or the connection an ontoken that gets one`,
+        "invalid_argument",
+      );
+      const attempt = { user };
+      this.#enabling.set(mode, attempt);
+      if (token !== undefined) return this.#sendToken(mode, attempt, token);
+      const subscriber_id = this.#connection.subscriber_id;
+      new Promise((resolve) => resolve(this.#connection.ontoken(mode, this.name, subscriber_id))).then(
+        (fresh) => this.#sendToken(mode, attempt, fresh),
+        (cause) => {
+          if (this.#enabling.get(mode) === attempt) this.#enabling.delete(mode);
+          const message = `no token for ${mode} on stream '${this.name}': ${cause}`;
+          this.#connection._report(new TamburError(message, { code: "no_token", stream: this.name, cause }));
+        },
+      );
+    }
+
+    #sendToken(mode, attempt, token) {
+      // Closed or lost while the token was fetched: it was for the subscriber id of then.
+      if (this.#enabling.get(mode) !== attempt) return;
+      const users = mode === "auth" ? [] : [String(attempt.user)];
+      this.#connection._send(
+        ["set_mode", mode, this.name, ...users, String(token)],
+        this,
+        () => {
+          if (this.#enabling.get(mode) !== attempt) return;
+          this.#enabling.delete(mode);
+          this.#enabled.set(mode, attempt.user);
+          this.#connection._emit(this, "enabled", mode);
+        },
+        () => this.#enabling.get(mode) === attempt && this.#enabling.delete(mode),
+      );
+    }
+
+    #disable(mode) {
+      check(this.#enabled.has(mode), `${mode} is not enabled on stream '${this.name}'`);
+      this.#enabled.delete(mode);
+      this.#connection._send(["unset_mode", mode, this.name], this, () =>
+        this.#connection._emit(this, "disabled", mode),
+      );
+    }
+
+    // What the connection calls.
+
+    /** The connection is open. */
+    _subscribe() {
+      if (!this.#wanted) return;
+      if (this.name === PRIVATE) return this.#activate();
+      const refused = () => (this.#wanted = false); // so that the page can reopen it
+      this.#connection._send(["subscribe", this.name], this, () => this.#activate(), refused);
+    }
+
+    #activate() {
+      if (!this.#wanted) return;
+      this.#active = true;
+      this.#connection._emit(this, "ready", this);
+      const lost = this.#lost;
+      this.#lost = new Map();
+      if (!this.#connection.ontoken) return;
+      for (const [mode, user] of lost) {
+        if (this.#active && !this.#enabled.has(mode) && !this.#enabling.has(mode)) this.#enable(mode, user);
+      }
+    }
+
+    /** Closed, or the connection is lost. Returns what tells the page so, once everything is as it will be. */
+    _deactivate() {
+      const enabled = this.#enabled;
+      this.#active = false;
+      this.#lost = new Map(enabled);
+      for (const [mode, { user }] of this.#enabling) this.#lost.set(mode, user);
+      this.#enabling.clear();
+      this.#enabled = new Map();
+      return () => {
+        for (const mode of enabled.keys()) this.#connection._emit(this, "disabled", mode);
+      };
+    }
+
+    /** Whether a command that could not be done is still to be. */
+    _wants([command, mode]) {
+      return command === "subscribe" ? this.#wanted : this.#enabling.has(mode);
+    }
+
+    _receive(kind, body) {
+      if (!this.#wanted) return; // it was on its way when the stream was closed
+      this.#connection._emit(this, MODES.includes(kind) ? kind : "message", body);
+    }
+  }
+
+  class TamburConnection extends EventTarget {
+    onstate = null;
+    onclose = null;
+    onerror = null;
+    ontoken = null;
+    subscriber_id = null;
+
+    #path;
+    #host;
+    #ssl;
+    #maxRetries;
+    #ready = null;
+    #streams = new Map();
+    #transport = null;
+    #handle = 0;
+    #pending = new Map();
+    #failures = 0;
+    #webSocketsPass = false;
+    #timer = null;
+    // Another one each time that the server is asked why it refused; null while it is not asked.
+    #question = null;
+    #state = "connecting";
+
+    constructor(options) {
+      super();
+      for (const name of ["api_key", "app_id"]) {
+        check(typeof options[name] === "string" && options[name], `${name} must be a string`, "invalid_argument");
+      }
+      this.api_key = options.api_key;
+      this.app_id = options.app_id;
+      this.#path = `/${encodeURIComponent(this.api_key)}/${encodeURIComponent(this.app_id)}`;
+      check(
+        options.host || home,
+        "host is required, since tambur.js was not loaded from a Tambur server",
+        "invalid_argument",
+      );
+      this.#host = options.host || home.host;
+      this.#ssl = options.ssl ?? (home || location).protocol === "https:";
+      this.#maxRetries = options.max_retries ?? Infinity;
+      for (const name of ["onstate", "onclose", "onerror", "ontoken"]) this[name] = options[name] ?? null;
+      this.#ready = options.ready ?? null;
+      // Not at once, so that handlers can still be assigned.
+      this.#timer = setTimeout(() => this.#connect());
+      this.#followPage(window.addEventListener);
+    }
+
+    // The browser may keep a page that the user leaves, with its socket open, and show it again later.
+    // Meanwhile the user is not there.
+    #onpagehide = () => this.#leave("waiting");
+    #onpageshow = ({ persisted }) => {
+      if (persisted && this.#state === "waiting") this.#connect();
+    };
+
+    #followPage(change) {
+      change("pagehide", this.#onpagehide);
+      change("pageshow", this.#onpageshow);
+    }
+
+    get state() {
+      return this.#state;
+    }
+
+    get ready() {
+      return this.#ready;
+    }
+
+    set ready(handler) {
+      this.#ready = handler;
+      if (this._isOpen) this._call(handler, this, this);
+    }
+
+    get_stream(name) {
+      check(typeof name === "string" && name, "a stream's name is a string that is not empty", "invalid_argument");
+      let stream = this.#streams.get(name);
+      if (!stream) {
+        stream = new Stream(this, name);
+        this.#streams.set(name, stream);
+        if (this._isOpen) stream._subscribe();
+      }
+      return stream;
+    }
+
+    close() {
+      if (this.#isClosed) return;
+      this.#leave("closed");
+      this._emit(this, "close", this);
+    }
+
+    reopen() {
+      check(this.#isClosed, "the connection is open already");
+      this.#followPage(window.addEventListener);
+      this.#failures = 0;
+      this.#connect();
+    }
+
+    get #isClosed() {
+      return this.#state === "closed" || this.#state === "refused";
+    }
+
+    #connect() {
+      this.#enter("connecting");
+      if (this.#state !== "connecting" || this.#transport) return; // the page closed or reopened it in a handler
+      const handlers = { onframe: (frame) => this.#receive(frame), onlost: () => this.#lose() };
+      // Every third attempt polls. Once a WebSocket has passed, an attempt fails because the server is down or
+      // the network has changed, so only every tenth polls.
+      const round = this.#webSocketsPass ? 10 : 3;
+      const polls = typeof WebSocket === "undefined" || this.#failures % round === round - 1;
+      const Transport = polls ? LongPollTransport : WebSocketTransport;
+      this.#timer = setTimeout(() => this.#retry(), CONNECT_TIMEOUT_MS);
+      try {
+        this.#transport = new Transport(this.#host, this.#path, this.#ssl, handlers);
+      } catch (cause) {
+        this.#lose(cause);
+      }
+    }
+
+    /** Enter a state, and tell the page if it is another one. */
+    #enter(state) {
+      if (this.#state === state) return;
+      this.#state = state;
+      this._emit(this, "state", state);
+    }
+
+    /** End the connection or the attempt, if there is one, and enter a state. */
+    #leave(state) {
+      clearTimeout(this.#timer);
+      if (this.#transport) this.#transport.close();
+      this.#transport = this.#question = this.subscriber_id = null;
+      this.#pending.clear();
+      const active = [...this.#streams.values()].filter((stream) => stream.active);
+      const tell = active.map((stream) => stream._deactivate());
+      const isNew = this.#state !== state;
+      this.#state = state;
+      if (this.#isClosed) this.#followPage(window.removeEventListener);
+      for (const each of tell) each();
+      if (isNew && this.#state === state) this._emit(this, "state", state);
+    }
+
+    #lose(cause) {
+      if (this._isOpen) return this.#retry();
+      this.#leave("connecting");
+      const question = (this.#question = {});
+      // The page may close the connection before the answer arrives.
+      const unlessClosed = (next) => (value) => question === this.#question && next(value);
+      fetchRefusal(`${this.#ssl ? "https" : "http"}://${this.#host}${this.#path}`).then(
+        unlessClosed((refusal) => (refusal ? this.#giveUp(refusal) : this.#retry(cause))),
+        unlessClosed(() => this.#retry(cause)),
+      );
+    }
+
+    /** The server refused the connection, and will again: asking once more would not change that. */
+    #giveUp({ code, reason }) {
+      this.#fail("refused", new TamburError(`${this.#host} refused the connection: ${reason}`, { code }));
+    }
+
+    #retry(cause) {
+      const [code, what] = this._isOpen
+        ? ["connection_lost", "lost the connection to"]
+        : ["cannot_connect", "cannot connect to"];
+      this.#failures += 1;
+      const message = `${what} ${this.#host}${cause ? `: ${cause.message}` : ""}`;
+      const state = this.#failures > this.#maxRetries ? "closed" : "waiting";
+      this.#fail(state, new TamburError(message, { code, cause }));
+    }
+
+    #fail(state, error) {
+      this.#leave(state);
+      this._report(error);
+      if (this.#state !== state) return; // the page closed or reopened the connection in a handler
+      if (this.#isClosed) this._emit(this, "close", this);
+      else this.#timer = setTimeout(() => this.#connect(), wait(this.#failures));
+    }
+
+    #receive(frame) {
+      if (typeof frame === "string" && frame.startsWith("id:")) return this.#open(frame.slice("id:".length));
+      let array = frame;
+      try {
+        if (typeof frame === "string") array = JSON.parse(frame);
+      } catch (cause) {
+        return this._report(new TamburError("the server sent something that is not JSON", { code: "invalid_frame", cause }));
+      }
+      const [word, ...rest] = Array.isArray(array) ? array : [];
+      if (word === "ack") this.#acknowledge(...rest);
+      else if (word === "msg") this.#streams.get(rest[0])?._receive(rest[1], rest[2]);
+    }
+
+    #open(subscriber_id) {
+      clearTimeout(this.#timer);
+      this.#failures = 0;
+      this.#webSocketsPass ||= this.#transport instanceof WebSocketTransport;
+      this.subscriber_id = subscriber_id;
+      // Streams that the page makes in a handler subscribe by themselves.
+      const streams = [...this.#streams.values()];
+      this.#enter("connected");
+      for (const stream of streams) if (this._isOpen) stream._subscribe();
+      if (this._isOpen) this._emit(this, "ready", this);
+    }
+
+    #acknowledge(handle, result) {
+      if (handle === 0) {
+        const message = `the server did not understand: ${result}`;
+        return this._report(new TamburError(message, { code: "malformed_command", result }));
+      }
+      const pending = this.#pending.get(handle);
+      this.#pending.delete(handle);
+      if (!pending) return;
+      if (result === "ok") return pending.onok?.();
+      const [command] = pending.array;
+      if (result === "unavailable" && command !== "direct") this.#sendLater(pending);
+      else pending.onrefused?.();
+      const stream = pending.stream.name;
+      const message = `the server refused ${command} on stream '${stream}': ${result}`;
+      this._report(new TamburError(message, { code: result, command, result, stream }));
+    }
+
+    /** The server cannot do it at the moment: ask again after a growing wait, if the connection is still the same. */
+    #sendLater({ array, stream, onok, onrefused, attempts }) {
+      const { subscriber_id } = this;
+      const again = () => {
+        if (this.subscriber_id !== subscriber_id) return;
+        if (stream._wants(array)) this._send(array, stream, onok, onrefused, attempts + 1);
+      };
+      setTimeout(again, wait(attempts));
+    }
+
+    // What streams call.
+
+    get _isOpen() {
+      return this.#state === "connected";
+    }
+
+    _send(array, stream, onok, onrefused, attempts = 1) {
+      const [command, ...rest] = array;
+      const handle = ++this.#handle;
+      const text = JSON.stringify([command, handle, ...rest]);
+      if (this.#transport instanceof LongPollTransport && encodeURIComponent(text).length > MAX_POLLED_COMMAND) {
+        const message = `the ${command} on stream '${stream.name}' is too long for long polling`;
+        const result = "message_too_large";
+        this._report(new TamburError(message, { code: result, command, result, stream: stream.name }));
+        return onrefused?.();
+      }
+      this.#pending.set(handle, { array, stream, onok, onrefused, attempts });
+      this.#transport.send(text);
+    }
+
+    /** Call a handler of the page, whose mistakes must not become ours. */
+    _call(handler, self, ...args) {
+      if (typeof handler !== "function") return;
+      try {
+        handler.apply(self, args);
+      } catch (cause) {
+        const isOurs = cause instanceof TamburError;
+        const message = cause instanceof Error ? cause.message : String(cause);
+        this._report(isOurs ? cause : new TamburError(message, { code: "handler_failed", cause }));
+      }
+    }
+
+    /** Tell the page of an event: its handler first, then its listeners. */
+    _emit(target, type, detail) {
+      this._call(target[type === "ready" ? type : `on${type}`], target, detail);
+      target.dispatchEvent(new CustomEvent(type, { detail }));
+    }
+
+    _report(error) {
+      const isHandled = typeof this.onerror === "function";
+      try {
+        if (isHandled) this.onerror(error);
+      } catch (another) {
+        console.error(another);
+      }
+      const isUnheard = this.dispatchEvent(new CustomEvent("error", { detail: error, cancelable: true }));
+      if (isUnheard && !isHandled) console.error(error);
+    }
+  }
+
+  /** With or without `new`; either named options or, in this order, the most used of them. */
+  function Connection(api_key, app_id, ssl, ready, onclose, max_retries) {
+    const named = typeof api_key === "object" && api_key !== null;
+    return new TamburConnection(named ? api_key : { api_key, app_id, ssl, ready, onclose, max_retries });
+  }
+  Connection.prototype = TamburConnection.prototype;
+
+  return { Connection, TamburError };
+// A bundle, or a copy on another server, does not tell where the Tambur server is.
+})(/^https?:\/\/[^/]+\/tambur\.mjs([?#]|$)/.test(import.meta.url) ? import.meta.url : null);
+
+export const { Connection, TamburError } = tambur;
