@@ -1,21 +1,21 @@
-"""How requests reaches the one server of a publisher."""
+"""The connections of a publisher: each request leaves in one piece, over a pool that is looked up once."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
-from urllib3.connectionpool import ConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import ConnectionPool, HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager
 
 
-class _InOnePiece:
-    """Has a connection send a request's head and body together.
+class _InOnePiece(HTTPConnection):
+    """Sends the head and the body of a request together.
 
-    http.client gives each to the network by itself: two packets, with TLS two records, and a server that is
-    woken twice, which costs it a fifth of its time for a publish.
+    http.client writes each by itself. That is two packets, with TLS two records, and a server that wakes up
+    twice, which costs it a fifth of its time for a publish.
     """
 
     _pieces: list[bytes] | None = None
@@ -24,41 +24,54 @@ class _InOnePiece:
         pieces: list[bytes] = []
         self._pieces = pieces
         try:
-            super().request(*args, **kwargs)  # type: ignore[misc]
+            super().request(*args, **kwargs)
         finally:
             self._pieces = None
         if pieces:
             self.send(b"".join(pieces))
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: Any) -> None:
         if self._pieces is not None:
             self._pieces.append(data)
         else:
-            super().send(data)  # type: ignore[misc]
+            super().send(data)
 
 
-class _PoolOfThem:
-    """Has a pool open such connections."""
+class _TlsInOnePiece(_InOnePiece, HTTPSConnection):
+    pass
 
+
+# Tools that record requests for tests replace ConnectionCls of urllib3's pools for a while. So the pools look
+# it up for each connection, and use a replaced class as it is.
+
+
+class _Pool(HTTPConnectionPool):
     @property
-    def ConnectionCls(self) -> type:  # noqa: N802 - urllib3's name
-        # Looked up each time: what records requests for tests puts a class of its own there for a while.
-        return _mixed(_InOnePiece, super().ConnectionCls)  # type: ignore[misc]
+    def ConnectionCls(self) -> Any:  # type: ignore[override]  # noqa: N802 - urllib3's name
+        kind = super().ConnectionCls
+        return _InOnePiece if kind is HTTPConnection else kind
 
 
-@functools.lru_cache
-def _mixed(mixin: type, kind: type) -> type:
-    return kind if issubclass(kind, mixin) else type(kind.__name__, (mixin, kind), {})
+class _TlsPool(HTTPSConnectionPool):
+    @property
+    def ConnectionCls(self) -> Any:  # type: ignore[override]  # noqa: N802 - urllib3's name
+        kind = super().ConnectionCls
+        return _TlsInOnePiece if kind is HTTPSConnection else kind
+
+
+# The pools of a SOCKS proxy are others, and stay.
+_POOLS = {HTTPConnectionPool: _Pool, HTTPSConnectionPool: _TlsPool}
 
 
 def _with_our_pools(manager: PoolManager) -> PoolManager:
-    pools = {scheme: _mixed(_PoolOfThem, kind) for scheme, kind in manager.pool_classes_by_scheme.items()}
-    manager.pool_classes_by_scheme = pools
+    manager.pool_classes_by_scheme = {
+        scheme: _POOLS.get(kind, kind) for scheme, kind in manager.pool_classes_by_scheme.items()
+    }
     return manager
 
 
 class Adapter(HTTPAdapter):
-    """An adapter for one server and one set of proxies, so that neither is looked up for each request."""
+    """An adapter for one server and one set of proxies, so that no request looks them up."""
 
     _pool: ConnectionPool | None = None
 
@@ -81,11 +94,11 @@ class Adapter(HTTPAdapter):
         return self._pool
 
     def request_url(self, request: PreparedRequest, proxies: Any) -> str:
-        # Without proxies there is nothing to decide, which takes three parsings of the URL.
+        # Without proxies there is nothing to decide, and deciding parses the URL three times.
         return super().request_url(request, proxies) if proxies else request.path_url
 
     def close(self) -> None:
         super().close()
-        # urllib3 leaves this to the garbage collection; whoever keeps an error keeps the pool, too.
+        # urllib3 leaves this to garbage collection, but an error that the caller keeps keeps the pool.
         if self._pool is not None:
             self._pool.close()
