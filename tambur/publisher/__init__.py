@@ -1,1 +1,1 @@
-"""The publisher. It needs requests and nothing else."""
+"""The publisher, which needs requests alone."""

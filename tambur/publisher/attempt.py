@@ -25,15 +25,15 @@ logger = logging.getLogger("tambur")
 
 
 class _Session(requests.Session):
-    """A session that keeps nothing of an answer, and asks no environment."""
+    """A session that stores no cookies and ignores the environment."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.trust_env = False  # else .netrc would be read when an answer is a redirect
+        self.trust_env = False  # otherwise a redirect would make it read .netrc
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
-        # No redirect is followed, so no Location is looked at: it need not even be a URL.
+        # No redirect is followed, so nothing parses a Location, which need not be a URL.
         return None
 
 
@@ -41,15 +41,15 @@ class Sender:
     """Connections to one server.
 
     Parameters:
-        url: what every request's URL begins with.
-        headers: what every request has.
-        pool_maxsize: how many idle connections are kept.
-        session: lends its adapters, proxies, ``verify`` and ``cert``; ``None`` for our own, with the
+        url: the beginning of every request's URL.
+        headers: the headers of every request.
+        pool_maxsize: how many idle connections stay open.
+        session: lends its adapters, proxies, ``verify`` and ``cert``; ``None`` for an own session, with the
             proxies and the CA bundle of the environment.
 
     Attributes:
-        template: what every request begins as: its headers, and that URL in the form in which it is sent and
-            signed. Preparing each anew would cost more than signing it.
+        template: the request that every other request copies, with the headers and with the URL in the form
+            that is sent and signed. To prepare each request anew would cost more than to sign it.
 
     Raises:
         ConfigurationError: if requests cannot send to such a URL, or the proxy's URL is invalid.
@@ -61,10 +61,10 @@ class Sender:
         try:
             self.template = requests.Request("POST", url, headers=headers).prepare()
         except (requests.RequestException, ValueError) as error:
-            raise ConfigurationError(f"nothing can be sent to {url!r}: {error}") from None
+            raise ConfigurationError(f"cannot send requests to {url!r}: {error}") from None
         self._pool_maxsize = pool_maxsize
         self._lender = session
-        # Looked up once: in the environment, it costs as much as the rest of a publish.
+        # To look this up in the environment takes as long as the rest of a publish.
         settings = session if session is not None else requests.Session()
         verify = None if settings.verify is True else settings.verify
         found = settings.merge_environment_settings(self.template.url, {}, None, verify, None)
@@ -85,19 +85,19 @@ class Sender:
         return session
 
     def close(self) -> None:
-        """Close idle connections; those of a lent session stay."""
+        """Close the idle connections, but not those of a lent session."""
         if self._lender is None:
             closing, self._session = self._session, self._open()
             closing.close()
 
-    def send(self, request: requests.PreparedRequest, timeouts: tuple[float, float]) -> Failure | None:
+    def send(self, request: requests.PreparedRequest, timeouts: tuple[float, float]) -> Failure | int:
         """Send a request once.
 
         Parameters:
-            timeouts: for connecting and for each wait for data, in seconds.
+            timeouts: seconds to wait for the connection, and for each piece of the answer.
 
         Returns:
-            ``None`` if the server accepted it.
+            The status of a success: a 2xx that is not an HTML page.
         """
         if os.getpid() != self._pid:
             self._leave_parent()
@@ -105,7 +105,7 @@ class Sender:
         try:
             response = self._session.send(
                 request,
-                stream=True,  # an answer may be endless
+                stream=True,  # the answer may be endless
                 timeout=timeouts,
                 verify=self._verify,
                 cert=self._cert,
@@ -128,13 +128,13 @@ class Sender:
                 self._route,
                 response.status_code,
             )
-        return None
+        return response.status_code
 
     def _leave_parent(self) -> None:
-        """After a fork, the connections are the parent's: both writing to one would garble it."""
+        """Leave the connections to the parent after a fork: two writers would garble them."""
         if self._lender is not None:
             for adapter in self._lender.adapters.values():
-                adapter.close()  # this process's copies of them; the parent's stay open
+                adapter.close()  # closes this process's copies; the parent's stay open
         self._session = self._open()
         self._pid = os.getpid()
 
@@ -166,16 +166,19 @@ def _proxy_address(url: str) -> str:
 
 
 def _read_body(response: requests.Response, *, give_up_at: float) -> bool:
-    """Read the beginning of an answer's body, as far as it comes, and let go of the connection.
+    """Read the beginning of an answer's body into the response, and release the connection.
+
+    Parameters:
+        give_up_at: when to stop, by :func:`time.monotonic`.
 
     Returns:
-        Whether the body did not break off before that.
+        False if the body broke off.
     """
     body = bytearray()
     is_whole = True
     response.raw.enforce_content_length = True  # urllib3 1.26 would take a part of a body for the whole
     try:
-        # Byte by byte, since what came before a break is lost with any larger piece.
+        # Byte by byte: if a larger piece breaks off, its beginning is lost.
         for byte in response.iter_content(1):
             body += byte
             if len(body) >= _MAX_REASON_BYTES or time.monotonic() > give_up_at:
@@ -184,8 +187,8 @@ def _read_body(response: requests.Response, *, give_up_at: float) -> bool:
         is_whole = False
         body += b" (the answer breaks off here)"
     response.close()
-    response._content = bytes(body)  # noqa: SLF001 - so that error.response.text works as it always did
-    # Whatever charset it names: there are some for which decoding raises, or leaves nothing.
+    response._content = bytes(body)  # noqa: SLF001 - for error.response.text
+    # The answer may name a charset that raises or that drops everything.
     response.encoding = "utf-8"
     return is_whole
 
@@ -194,7 +197,7 @@ _HTML_START = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype )?html\b", re.IGNORECAS
 
 
 def _is_html(response: requests.Response) -> bool:
-    """Whether an answer is a page for a person, as a captive portal sends one."""
+    """Whether an answer is an HTML page, such as a captive portal's."""
     media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     is_declared = media_type in ("text/html", "application/xhtml+xml")
     return bool(

@@ -1,9 +1,8 @@
-"""The publisher: build a request, sign it, send it, and tell what became of it."""
+"""The publisher: builds, signs and sends requests, and makes mode tokens."""
 
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import math
 import secrets
@@ -18,14 +17,15 @@ import requests
 
 from .. import __version__
 from ..credentials import Credentials, base_url, check_host
-from ..errors import ConfigurationError, InvalidMessageError, TamburError
+from ..errors import ConfigurationError, TamburError
 from ..protocol import oauth as signing
 from ..protocol.names import Name, check_destination
 from ..protocol.paths import app_path, stream_path
 from ..protocol.tokens import TokenSigner
 from .attempt import Sender
+from .encoding import message_text
 from .many import publish_many
-from .retries import with_retries
+from .retries import Failure, with_retries
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,29 +41,29 @@ logger = logging.getLogger("tambur")
 
 
 class Tambur:
-    """Publishes to the streams of one app, and makes its mode tokens. One instance serves many threads.
+    """Publishes to the streams of one app, and makes its mode tokens. Threads may share one instance.
 
     Credentials, streams and IDs may be ``str``, bytes in UTF-8, or numbers, used as ``str()`` gives them.
 
     Parameters:
         api_key: identifies the account.
         app_id: identifies the app.
-        secret: shared with the server; it is never sent.
+        secret: the secret that the server shares; it is never sent.
         api_host: the server, as ``host``, ``host:port`` or a base URL with ``http`` or ``https``.
-        ssl: use ``https`` where ``api_host`` names no scheme.
-        timeout: seconds to wait for a connection and then for an answer, as a pair, or one number for
-            both. Each attempt has them anew.
-        max_retries: how often a request that failed in passing is sent again; it is the same request, so
-            that the server delivers its message once. 0 for never.
-        pool_maxsize: how many connections are kept open between publishes.
-        encode: turns a message that is neither ``str`` nor bytes into the text to send, for instance
-            ``DjangoJSONEncoder().encode``. ``None`` for compact JSON of what :mod:`json` supports.
-        session: a session whose adapters, proxies, ``verify`` and ``cert`` are used, as they are at this
-            moment. It is neither changed nor closed. ``None`` for one of our own, with the proxies and the
-            CA bundle that the environment names.
+        ssl: use ``https`` if ``api_host`` has no scheme.
+        timeout: seconds to wait for a connection, and then for an answer: a pair, or one number for both.
+            Each attempt starts anew.
+        max_retries: how many attempts may follow the first after a transient failure. Each sends the same
+            request, which the server delivers once.
+        pool_maxsize: how many idle connections stay open.
+        session: a session whose adapters, proxies, ``verify`` and ``cert`` are used, as they are now. It is
+            not changed or closed. ``None`` for an own session, with the proxies and the CA bundle that the
+            environment names.
+        encode: returns the text of a message that is neither ``str`` nor bytes, for instance
+            ``DjangoJSONEncoder().encode``. ``None`` for compact JSON.
 
     Raises:
-        ConfigurationError: if a parameter is missing or malformed.
+        ConfigurationError: if a parameter is missing or invalid.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Tambur:
     ) -> None:
         base = base_url(api_host, ssl=ssl)
         credentials = Credentials(api_key, app_id, secret, base)
-        # Publishes and tokens read these when they are made, so an assignment takes effect at once.
+        # Each publish and token reads these, so an assignment takes effect at once.
         self.api_key = credentials.api_key
         self.app_id = credentials.app_id
         self.secret = credentials.secret
@@ -105,29 +105,29 @@ class Tambur:
     def url(self) -> str:
         """The URL that every publish begins with: ``http://HOST/app/APP_ID``.
 
-        Assigning another one redirects what is published from then on.
+        Publishes after an assignment go to the new URL.
 
         Raises:
-            ConfigurationError: if the assigned URL is malformed.
+            ConfigurationError: if the assigned URL is invalid.
         """
         return self._url
 
     @url.setter
     def url(self, url: str) -> None:
         before = self._sender
-        self._open(url)
+        self._open(url.decode() if isinstance(url, bytes) else url)
         before.close()
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:
-        """Make a publisher of ``http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID``.
+        """Make a publisher from ``http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID``.
 
         Parameters:
-            url: its parts percent-encoded; ``https`` for TLS.
+            url: the URL, its parts percent-encoded, with ``https`` for TLS.
             options: keyword arguments of the constructor.
 
         Raises:
-            ConfigurationError: if the URL has another form; the text doesn't show it.
+            ConfigurationError: if the URL has another form. The message does not show the URL.
         """
         credentials = Credentials.from_url(url)
         return cls(
@@ -136,10 +136,13 @@ class Tambur:
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:
-        """Make a publisher of the URL in the environment variable ``TAMBUR_URL``.
+        """Make a publisher from the URL in the environment variable ``TAMBUR_URL``.
+
+        Parameters:
+            options: keyword arguments of the constructor.
 
         Raises:
-            ConfigurationError: if it is not set, or malformed.
+            ConfigurationError: if the variable is not set, or the URL is invalid.
         """
         return cls.from_url(Credentials.from_env().to_url(), **options)
 
@@ -158,44 +161,44 @@ class Tambur:
         self.close()
 
     def close(self) -> None:
-        """Close the idle connections. Publishing afterwards opens new ones."""
+        """Close the idle connections. A later publish opens a new one."""
         self._sender.close()
 
     # Tokens: section 3 of the protocol.
 
     def generate_auth_token(self, stream: Name, subscriber_id: Name) -> str:
-        """Make the token that lets one subscriber receive ``auth:`` messages of a stream.
+        """Make a token that lets one subscriber receive a stream's ``auth:`` messages.
 
         Parameters:
-            stream: its name, without prefix.
-            subscriber_id: the id that the server gave to the subscriber's connection.
+            stream: the stream's name, without prefix.
+            subscriber_id: the ID that the server gave to the subscriber's connection.
 
         Returns:
             40 lower-case hexadecimal digits.
 
         Raises:
-            InvalidNameError: if one of them may not be one; a subscriber id may not hold ``:``.
+            InvalidNameError: if the stream or the ID is invalid. An ID must not contain ``:``.
         """
         return self._signer().auth(stream, subscriber_id)
 
     def generate_presence_token(self, stream: Name, user_id: Name, subscriber_id: Name) -> str:
-        """Make the token that lets one subscriber be present on a stream as a user, and see who else is.
+        """Make a token that lets one subscriber be present on a stream as a user, and see who else is.
 
         Parameters:
-            stream: its name, without prefix.
-            user_id: the application's own name for the user.
-            subscriber_id: the id that the server gave to the subscriber's connection.
+            stream: the stream's name, without prefix.
+            user_id: the application's own ID for the user. Take it from the session, never from the request.
+            subscriber_id: the ID that the server gave to the subscriber's connection.
 
         Returns:
             40 lower-case hexadecimal digits.
 
         Raises:
-            InvalidNameError: if one of them may not be one; the two ids may not hold ``:``.
+            InvalidNameError: if the stream or an ID is invalid. An ID must not contain ``:``.
         """
         return self._signer().presence(stream, user_id, subscriber_id)
 
     def generate_direct_token(self, stream: Name, user_id: Name, subscriber_id: Name) -> str:
-        """Make the token that lets one subscriber send and receive direct messages on a stream as a user.
+        """Make a token that lets one subscriber send and receive direct messages on a stream as a user.
 
         Parameters, result and errors are those of :meth:`generate_presence_token`.
         """
@@ -209,48 +212,49 @@ class Tambur:
     def publish(
         self, stream: Name, message: Any, *, timeout: float | tuple[float, float] | None = None
     ) -> bool:
-        """Deliver a message to those who are subscribed at this moment.
+        """Deliver a message to the current subscribers.
 
         Parameters:
-            stream: a stream, ``auth:`` and a stream, or ``private:`` and a subscriber id.
+            stream: ``STREAM``, ``auth:STREAM`` or ``private:SUBSCRIBER_ID``.
             message: a ``str`` is sent unchanged, bytes must be UTF-8. Everything else goes through the
                 constructor's ``encode``, by default as JSON.
-            timeout: as in the constructor; ``None`` for the one given there.
+            timeout: as in the constructor; ``None`` for the constructor's.
 
         Returns:
-            ``True``, always.
+            ``True``. Any 2xx is a success, unless its body is an HTML page. The first one but 204 logs a
+            warning, since a Tambur server answers 204.
 
         Raises:
-            InvalidNameError: if ``stream`` is none of the three forms.
+            InvalidNameError: if ``stream`` is invalid.
             InvalidMessageError: if the message cannot be encoded as text.
             ConnectionFailedError: if the server cannot be reached.
             TimedOutError: if it does not answer in time.
-            RejectedError: if it answers with a status other than 2xx, or with an HTML page. Any 2xx but 204
-                logs one warning.
+            RejectedError: if it answers with another status, or with an HTML page.
         """
         if self._warn_of_default_host:
             self._warn_of_default_host = False
             warnings.warn(
-                f"publishing to {DEFAULT_HOST}, the default of 2012, which is nobody's that we know; "
-                "give api_host the server that you run",
+                f"publishing to {DEFAULT_HOST}, the default of 2012, whose operator we don't know; "
+                "set api_host to your own server",
                 stacklevel=2,
             )
         stream = check_destination(stream)
-        text = _message_text(message, self._encode)
+        text = message_text(message, self._encode)
         timeouts = self._timeouts if timeout is None else _check_timeout(timeout)
-        request = self.build_request(stream, text, int(time.time()), secrets.token_hex(16))
+        sender = self._sender  # one for the request and for all attempts, whatever is assigned meanwhile
+        request = self._build_request(sender, stream, text, int(time.time()), secrets.token_hex(16))
         started_at = time.monotonic()
-        attempts, failure = with_retries(lambda: self._sender.send(request, timeouts), self._max_retries)
+        attempts, outcome = with_retries(lambda: sender.send(request, timeouts), self._max_retries)
         logger.debug(
             "publish to %r: %d bytes, %s, %.1f ms, attempts: %d",
             stream,
             len(text.encode()),
-            "204" if failure is None else failure.summary,
+            outcome.summary if isinstance(outcome, Failure) else outcome,
             1000 * (time.monotonic() - started_at),
             attempts,
         )
-        if failure is not None:
-            raise failure.to_error(stream, attempts)
+        if isinstance(outcome, Failure):
+            raise outcome.to_error(stream, attempts)
         return True
 
     def publish_many(
@@ -260,42 +264,43 @@ class Tambur:
         timeout: float | tuple[float, float] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[bool | TamburError]:
-        """Publish many messages, to several streams at once and to each stream in the order given.
+        """Publish many messages: to several streams at once, and to each stream in the given order.
 
-        As many threads as there are streams, and at most ``pool_maxsize``, publish as :meth:`publish` does. A
-        message that fails keeps no other from being published, not even to the same stream.
+        Each stream has a thread, but at most ``pool_maxsize`` threads run. A message that fails does not stop
+        the others, not even those to the same stream.
 
         Parameters:
-            pairs: of a stream and a message, as :meth:`publish` takes them. All are taken before the first
+            pairs: pairs of a stream and a message, as in :meth:`publish`. All are read before the first
                 is sent.
-            timeout: of each publish, as in :meth:`publish`.
-            progress: called in this thread after each message, with how many are done and how many there are;
-                ``None`` for nobody. What it raises ends the whole: what is being published is finished, and
-                nothing more is begun. So does Ctrl-C.
+            timeout: the timeout of each publish, as in :meth:`publish`.
+            progress: called in this thread after each message, with the number of finished messages and the
+                number of all; ``None`` for no calls. If it raises, or on Ctrl-C, no other message is sent,
+                and those under way are finished.
 
         Returns:
-            For each pair, in their order, ``True`` or the error that :meth:`publish` raised for it.
+            For each pair, in the same order, ``True`` or the error of its :meth:`publish`.
         """
         # A subclass written for the 2012 package may have a publish() without a timeout.
         publish = self.publish if timeout is None else functools.partial(self.publish, timeout=timeout)
-        return publish_many(
-            publish,
-            pairs,
-            max_workers=self._pool_maxsize,
-            progress=progress,
-        )
+        return publish_many(publish, pairs, max_workers=self._pool_maxsize, progress=progress)
 
     def build_request(
         self, stream: Name, message: str, timestamp: int, nonce: str
     ) -> requests.PreparedRequest:
-        """Make the signed request of one publish, without sending it.
+        """Make the signed request of one publish without sending it (section 2 of the protocol).
 
         Parameters:
+            stream: as in :meth:`publish`.
+            message: the text.
             timestamp: seconds since 1970.
             nonce: text that no other request of the same second has.
         """
-        stream = check_destination(stream)
-        request = self._sender.template.copy()
+        return self._build_request(self._sender, check_destination(stream), message, timestamp, nonce)
+
+    def _build_request(
+        self, sender: Sender, stream: str, message: str, timestamp: int, nonce: str
+    ) -> requests.PreparedRequest:
+        request = sender.template.copy()
         request.url = f"{request.url}{stream_path(stream)}"
         request.body = signing.sign_publish(
             signing.base_string_url(request.url),
@@ -305,13 +310,13 @@ class Tambur:
             timestamp=timestamp,
             nonce=nonce,
         )
-        request.headers["Content-Length"] = str(len(request.body))  # all of it is ASCII
+        request.headers["Content-Length"] = str(len(request.body))  # the body is ASCII
         return request
 
     def oauth(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Sign a form that the caller posts: ``requests.post(url, data=fields, auth=client.oauth)``.
+        """Sign a form of the caller's own: ``requests.post(url, data=fields, auth=client.oauth)``.
 
-        It is the 2012 package's attribute of that name. :meth:`publish` does not need it.
+        The 2012 package has an attribute of this name. :meth:`publish` does not need it.
         """
         body = request.body or b""
         request.body = signing.sign_form(
@@ -326,45 +331,8 @@ class Tambur:
         return request
 
 
-# Keying an HMAC takes longer than a token.
+# To key an HMAC takes longer than to make a token.
 _token_signer = functools.lru_cache(maxsize=16)(TokenSigner)
-
-_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-
-
-def _message_text(message: object, encode: Callable[[Any], str] | None) -> str:
-    """The text that a message is sent as."""
-    if isinstance(message, str):
-        text = message
-    elif isinstance(message, (bytes, bytearray, memoryview)):
-        try:
-            return bytes(message).decode()
-        except UnicodeDecodeError as error:
-            raise InvalidMessageError(
-                f"a message of bytes must be UTF-8: {error.reason} at byte {error.start}"
-            ) from None
-    else:
-        kind = type(message).__name__
-        try:
-            text = _to_json(message) if encode is None else encode(message)
-        except Exception as error:  # the caller's encode may raise anything
-            reason = (
-                f"cannot send a message of type {kind} as JSON: {error}; use Tambur(..., encode=...) for it"
-                if encode is None
-                else f"encode failed for a message of type {kind}: {type(error).__name__}: {error}"
-            )
-            raise InvalidMessageError(reason) from error
-        if not isinstance(text, str):
-            raise InvalidMessageError(
-                f"encode must return a str, not {type(text).__name__}, for a message of type {kind}"
-            )
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidMessageError(
-            f"a message may not contain lone surrogates: {text[error.start]!r} at position {error.start}"
-        ) from None
-    return text
 
 
 def _check_timeout(timeout: object) -> tuple[float, float]:
@@ -374,7 +342,7 @@ def _check_timeout(timeout: object) -> tuple[float, float]:
     ):
         return pair
     raise ConfigurationError(
-        f"timeout must be a positive number of seconds, or two for connecting and answering, not {timeout!r}"
+        f"timeout must be a positive number of seconds, or a pair for connection and answer, not {timeout!r}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Publishing many messages at once: streams side by side, the messages of each in their order."""
+"""Publishes many messages: streams side by side, the messages of each stream in order."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def publish_many(
     """See :meth:`tambur.Tambur.publish_many`.
 
     Parameters:
-        publish: publishes one message; called in several threads.
-        max_workers: how many threads at most.
+        publish: publishes one message; several threads call it.
+        max_workers: the maximum number of threads.
     """
     streams: dict[str, list[tuple[int, Name, Any]]] = {}
     total = 0
@@ -42,7 +42,7 @@ def publish_many(
                 return
             try:
                 finished.put((index, publish(stream, message)))
-            except BaseException as error:  # noqa: BLE001 - the caller's thread looks at it
+            except BaseException as error:  # noqa: BLE001 - the calling thread handles it
                 finished.put((index, error))
 
     with ThreadPoolExecutor(min(max_workers, len(streams)), "tambur-publish") as executor:
@@ -52,19 +52,19 @@ def publish_many(
             for done in range(1, total + 1):
                 index, outcome = finished.get()
                 if not isinstance(outcome, (bool, TamburError)):
-                    raise outcome  # noqa: TRY301 - it ends the whole, as what progress raises does
+                    raise outcome  # noqa: TRY301 - it ends everything, as an error in progress does
                 outcomes[index] = outcome
                 if progress is not None:
                     progress(done, total)
         except BaseException:
-            stopped.set()  # what is under way is finished, what has not begun never begins
+            stopped.set()  # messages under way are finished, no other is begun
             executor.shutdown(cancel_futures=True)
             raise
     return outcomes
 
 
 def _key(stream: object) -> str:
-    """What the names of one stream have in common; publishing to an invalid one says what is wrong."""
+    """One key for all forms of a stream's name, and one for the invalid names, which publish refuses."""
     try:
         return check_destination(stream)
     except InvalidNameError:

@@ -125,21 +125,21 @@ class Failure(NamedTuple):
         )
 
 
-def with_retries(attempt: Callable[[], Failure | None], max_retries: int) -> tuple[int, Failure | None]:
+def with_retries(attempt: Callable[[], Failure | int], max_retries: int) -> tuple[int, Failure | int]:
     """Attempt until one attempt succeeds, or the policy gives up.
 
     Parameters:
-        attempt: attempts once; returns ``None`` for success.
+        attempt: attempts once; returns the status of a success.
         max_retries: how many attempts may follow the first.
 
     Returns:
-        The number of attempts, and the last failure or ``None`` for success. The failure is undelivered only
-        if those before it were, too.
+        The number of attempts, and the status of the success or the last failure. That failure is undelivered
+        only if all failures before it are.
     """
     attempts = 1
     waited_s = 0.0
     is_undelivered = True
-    while (failure := attempt()) is not None:
+    while isinstance(failure := attempt(), Failure):
         is_undelivered = is_undelivered and failure.is_undelivered
         # Random, so that clients that failed together do not return together.
         wait_s = _FIRST_WAIT_S * 2 ** (attempts - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
@@ -149,7 +149,7 @@ def with_retries(attempt: Callable[[], Failure | None], max_retries: int) -> tup
             return attempts, failure._replace(is_undelivered=is_undelivered)
         time.sleep(wait_s)
         attempts += 1
-    return attempts, None
+    return attempts, failure
 
 
 def of_response(response: requests.Response, route: Route) -> Failure:
