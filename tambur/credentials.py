@@ -1,4 +1,4 @@
-"""What names a server and an app on it: ``api_host`` and ``TAMBUR_URL``."""
+"""A server and an app on it, as ``api_host`` and ``TAMBUR_URL`` name them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ENVIRONMENT_VARIABLE = "TAMBUR_URL"
 URL_FORM = "http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID"
 
 MAX_HOST_CODE_POINTS = 260
-"""The longest ``host:port``: a name in the DNS has at most 253 characters, a port 5."""
+"""The longest ``host:port``: a DNS name has at most 253 characters, a port 5."""
 
-# RFC 3986 section 3.2.2, without percent-encoding and with the letters of internationalized names.
+# RFC 3986 section 3.2.2, without percent-encoding. Internationalized names may contain other letters.
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[\w.-]+", re.ASCII)
 _INTERNATIONAL_HOST = re.compile(r"[\w.-]+")
 
@@ -37,7 +37,7 @@ def check_secret(secret: object) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ConfigurationError("the secret holds a lone surrogate, which has no UTF-8 form") from None
+        raise ConfigurationError("the secret must not contain lone surrogates") from None
     return text
 
 
@@ -45,7 +45,7 @@ def check_host(api_host: object) -> str:
     """Return the text of an ``api_host``.
 
     Raises:
-        ConfigurationError: if it has no text, or is a number, which is more likely a port.
+        ConfigurationError: if it is not text. A number is refused, since it is probably a port.
     """
     if isinstance(api_host, (int, float)):
         raise ConfigurationError(f"api_host must be a host or host:port, not the number {api_host}")
@@ -56,20 +56,20 @@ def check_host(api_host: object) -> str:
 
 
 def base_url(api_host: object, *, ssl: bool = False) -> str:
-    """Make ``scheme://host[:port]`` of what a user calls a host.
+    """Make ``scheme://host[:port]`` from an ``api_host``.
 
     Parameters:
         api_host: ``host``, ``host:port`` or a base URL with ``http`` or ``https``; bytes count as UTF-8.
-        ssl: use ``https`` where ``api_host`` names no scheme.
+        ssl: use ``https`` if ``api_host`` has no scheme.
 
     Raises:
-        ConfigurationError: if it is none of these, or an ``http`` URL although ``ssl`` is true.
+        ConfigurationError: if ``api_host`` has another form, or is an ``http`` URL while ``ssl`` is true.
     """
     api_host = check_host(api_host)
     if "@" in api_host:
-        # Not echoed: what stands before the "@" is a password.
+        # The text does not show it, since a password stands before the "@".
         raise ConfigurationError(
-            f"api_host must be a host alone; for a URL with credentials ({URL_FORM}) use Tambur.from_url"
+            f"api_host must not contain '@'; for a URL with credentials ({URL_FORM}) use Tambur.from_url"
         )
     written = api_host if "://" in api_host else f"{'https' if ssl else 'http'}://{api_host}"
     rule = "a host, host:port or a base URL with http or https"
@@ -78,7 +78,7 @@ def base_url(api_host: object, *, ssl: bool = False) -> str:
         netloc = _netloc(parts)
     except ValueError:
         netloc = None
-    # urlsplit leaves out line breaks and tabs, which are no more part of a host than any other space.
+    # urlsplit drops line breaks and tabs, which would make other text a valid host.
     if netloc is None or parts.scheme not in ("http", "https") or re.search(r"\s", api_host):
         raise ConfigurationError(f"api_host must be {rule}, not {api_host!r}")
     if parts.path not in ("", "/") or "?" in written or "#" in written:
@@ -89,7 +89,7 @@ def base_url(api_host: object, *, ssl: bool = False) -> str:
 
 
 def _netloc(parts: SplitResult) -> str | None:
-    """``host[:port]`` in its checked form, ``None`` if it is malformed; a bad port raises ValueError."""
+    """``host[:port]`` without credentials; ``None`` or ValueError if the host or the port is malformed."""
     netloc = parts.netloc.rpartition("@")[2]
     if len(netloc) > MAX_HOST_CODE_POINTS:
         return None
@@ -106,7 +106,7 @@ def _netloc(parts: SplitResult) -> str | None:
 
 def is_host(text: str) -> bool:
     """Whether ``text`` is ``host`` or ``host:port`` and nothing more."""
-    # Strangers send it, so its length comes first: neither parsing nor the cache shall depend on it.
+    # Anybody may send it. The length comes first, so that neither parsing nor the cache depends on it.
     return len(text) <= MAX_HOST_CODE_POINTS and _is_host(text)
 
 
@@ -118,17 +118,29 @@ def _is_host(text: str) -> bool:
         return False
 
 
+def host_and_port(url: str) -> str:
+    """``host:port`` of a URL, for error texts: without credentials, and with the scheme's default port."""
+    parts = urlsplit(url)
+    netloc = parts.netloc.rpartition("@")[2]
+    if parts.port is not None:
+        return netloc
+    return f"{netloc}:{443 if parts.scheme in ('https', 'wss') else 80}"
+
+
 class Credentials:
-    """What a ``TAMBUR_URL`` holds.
+    """The parts of a ``TAMBUR_URL``.
 
     Attributes:
+        api_key: identifies the account.
+        app_id: identifies the app.
+        secret: the secret that the server shares.
         base_url: ``scheme://host[:port]``.
 
     Raises:
-        ConfigurationError: if one of the others may not be one.
+        ConfigurationError: if a credential is invalid.
     """
 
-    # No dataclass: to import what makes one takes as long as to import all of the publisher.
+    # Not a dataclass: to import the module takes as long as to import the whole publisher.
 
     def __init__(self, api_key: Name, app_id: Name, secret: Name, base_url: str) -> None:
         self.api_key = check_credential_name("api_key", api_key)
@@ -140,7 +152,7 @@ class Credentials:
         return f"<Credentials of {self.app_id!r} at {self.base_url}>"
 
     def at(self, base_url: str) -> Credentials:
-        """Make the credentials of the same app on another server."""
+        """The credentials of the same app on another server."""
         return Credentials(self.api_key, self.app_id, self.secret, base_url)
 
     @classmethod
@@ -148,7 +160,8 @@ class Credentials:
         """Parse ``http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID``, its parts percent-encoded.
 
         Raises:
-            ConfigurationError: if it has another form. The text never shows the URL, which holds a secret.
+            ConfigurationError: if the URL has another form. The message does not show it, since it contains
+                a secret.
         """
         if not isinstance(url, str):
             raise ConfigurationError(
@@ -161,17 +174,17 @@ class Credentials:
         if not url.startswith(("http://", "https://")):
             raise wrong("it must begin with http:// or https://")
         if re.search(r"[\s?#]", url):
-            # A "?" or "#" in a secret would cut the URL short, and urlsplit leaves out line breaks.
-            raise wrong("it may not hold spaces, a query or fragment; are the parts percent-encoded?")
+            # A "?" or "#" in a secret would cut the URL short, and urlsplit drops line breaks.
+            raise wrong("it must not contain spaces, a query or fragment; are the parts percent-encoded?")
         try:
             parts = urlsplit(url)
             netloc = _netloc(parts)
         except ValueError:
-            raise wrong("its host or port is malformed; are the parts percent-encoded?") from None
+            raise wrong("invalid host or port; are the parts percent-encoded?") from None
         if not parts.username or not parts.password:
             raise wrong("API_KEY:SECRET@ is missing; are the parts percent-encoded?")
         if netloc is None:
-            raise wrong("its host or port is malformed")
+            raise wrong("invalid host or port")
         app = re.fullmatch(r"/app/([^/]+)/?", parts.path)
         if app is None:
             raise wrong("the path must be /app/APP_ID")
@@ -180,7 +193,7 @@ class Credentials:
                 unquote(part, errors="strict") for part in (parts.username, parts.password, app[1])
             )
         except UnicodeDecodeError:
-            raise wrong("a percent-encoded part is no UTF-8") from None
+            raise wrong("a percent-encoded part is not UTF-8") from None
         return cls(api_key=api_key, app_id=app_id, secret=secret, base_url=f"{parts.scheme}://{netloc}")
 
     @classmethod
@@ -188,13 +201,13 @@ class Credentials:
         """Parse the URL in the environment variable ``TAMBUR_URL``.
 
         Raises:
-            ConfigurationError: if it is not set, or malformed.
+            ConfigurationError: if the variable is not set, or the URL is invalid.
         """
         url = os.environ.get(ENVIRONMENT_VARIABLE, "")
         if not url:
             raise ConfigurationError(
-                f"{ENVIRONMENT_VARIABLE} is not set; it takes the form {URL_FORM}, "
-                "and 'tambur new-app APP_ID' prints one with fresh credentials"
+                f"{ENVIRONMENT_VARIABLE} is not set; it must have the form {URL_FORM}; "
+                "'tambur new-app APP_ID' prints one with new credentials"
             )
         try:
             return cls.from_url(url)
@@ -202,7 +215,7 @@ class Credentials:
             raise ConfigurationError(f"{ENVIRONMENT_VARIABLE}: {error}") from None
 
     def to_url(self) -> str:
-        """The ``TAMBUR_URL`` of these credentials. It holds the secret."""
+        """The ``TAMBUR_URL`` of these credentials. It contains the secret."""
         scheme, _, netloc = self.base_url.partition("://")
         user = f"{quote(self.api_key, safe='')}:{quote(self.secret, safe='')}"
         return f"{scheme}://{user}@{netloc}{app_path(self.app_id)}"

@@ -1,9 +1,9 @@
-"""Every exception that this package raises on purpose::
+"""All exceptions of this package::
 
     TamburError
-     +- ConfigurationError (ValueError)             missing or malformed credentials, host, URL, settings
-     +- InvalidNameError (ValueError)               stream, user id, subscriber id
-     +- InvalidMessageError (ValueError)            not UTF-8, not JSON-serialisable
+     +- ConfigurationError (ValueError)             missing or invalid credentials, host, URL, settings
+     +- InvalidNameError (ValueError)               stream, user ID, subscriber ID
+     +- InvalidMessageError (ValueError)            not UTF-8, or cannot be encoded
      +- PublishError (requests.RequestException)    .stream .attempts .may_have_been_delivered
      |   +- ConnectionFailedError (requests.ConnectionError)
      |   +- TimedOutError (requests.Timeout)
@@ -18,8 +18,8 @@
          +- SubscriberClosedError (ConnectionError) .code .reason
          +- SubscriberTimeoutError (TimeoutError)
 
-The base classes from requests are those that the 2012 package let through, so ``except`` clauses
-written for it still catch. No text of an exception holds a secret or a signature.
+The 2012 package raised the exceptions of requests, so ``except`` clauses written for it still catch. No text
+of an exception contains a secret or a signature.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ import requests
 
 
 class TamburError(Exception):
-    """The base of every exception of this package."""
+    """The base of all exceptions of this package."""
 
 
 class ConfigurationError(TamburError, ValueError):
-    """Credentials, a host, a URL or a setting is missing or malformed."""
+    """Credentials, a host, a URL or a setting is missing or invalid."""
 
 
 class InvalidNameError(TamburError, ValueError):
-    """A stream, user id or subscriber id is not one (section 1 of the protocol)."""
+    """A stream name, user ID or subscriber ID is invalid (section 1 of the protocol)."""
 
 
 class InvalidMessageError(TamburError, ValueError):
-    """A message cannot be sent: it is not UTF-8, or not serialisable as JSON."""
+    """A message cannot be sent: it is not UTF-8, or cannot be encoded as text."""
 
 
 class PublishError(TamburError, requests.RequestException):
-    """A publish that was not confirmed.
+    """A publish that the server did not confirm.
 
     Attributes:
-        stream: what was published to, prefix included.
+        stream: the destination, prefix included.
         attempts: how many times the request was sent, at least 1.
-        may_have_been_delivered: false if the server is known to have delivered nothing, so that
-            publishing again cannot deliver the message twice.
-        response: the last :class:`requests.Response`, ``None`` if there was none.
+        may_have_been_delivered: false if the server has certainly delivered nothing. Then publishing again
+            cannot deliver the message twice.
+        response: the last :class:`requests.Response`; ``None`` if no answer arrived.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class PublishError(TamburError, requests.RequestException):
 
 
 class ConnectionFailedError(PublishError, requests.ConnectionError):
-    """The server could not be reached, or the connection broke before it answered."""
+    """The server cannot be reached, or the connection broke before the answer."""
 
 
 class TimedOutError(PublishError, requests.Timeout):
-    """The server did not accept a connection, or did not answer, within the timeout."""
+    """The server did not accept a connection, or did not answer, in time."""
 
 
 class RejectedError(PublishError, requests.HTTPError):
@@ -86,8 +86,8 @@ class RejectedError(PublishError, requests.HTTPError):
 
     Attributes:
         status: the HTTP status code.
-        reason: the body of the answer as text, shortened to its beginning.
-        retry_after: seconds to wait before trying again, ``None`` if the server named none.
+        reason: the beginning of the answer's body.
+        retry_after: seconds to wait before another attempt; ``None`` if the server named none.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class RejectedError(PublishError, requests.HTTPError):
 
 
 class UnauthorizedError(RejectedError):
-    """401: an unknown key, a wrong secret, or a clock that is too far off; the reason says which."""
+    """401: unknown key, wrong secret, or wrong clock; the reason says which."""
 
 
 class AppNotFoundError(RejectedError):
@@ -123,27 +123,27 @@ class AppNotFoundError(RejectedError):
 
 
 class MessageTooLargeError(RejectedError):
-    """413: the message is over the server's limit."""
+    """413: the message exceeds the server's limit."""
 
 
 class RateLimitedError(RejectedError):
-    """429: the app publishes faster than the server lets it; see ``retry_after``."""
+    """429: the app publishes faster than the server allows; see ``retry_after``."""
 
 
 class UnavailableError(RejectedError):
-    """502, 503 or 504: the server, its broker or a proxy before it is not up to it right now."""
+    """502, 503 or 504: the server, its broker or a proxy in front of it is temporarily unavailable."""
 
 
 class SubscriberError(TamburError):
-    """What goes wrong while subscribing; the base of the three below."""
+    """The base of the subscriber's exceptions."""
 
 
 class CommandRefusedError(SubscriberError):
-    """The server answered a command with something other than ``"ok"``.
+    """The server refused a command.
 
     Attributes:
         command: the command's name, such as ``"set_mode"``.
-        result: the server's word for the refusal, such as ``"invalid_token"`` (section 4 of the protocol).
+        result: the server's reason, such as ``"invalid_token"`` (section 4 of the protocol).
     """
 
     def __init__(self, message: str, *, command: str = "", result: str = "") -> None:
@@ -153,12 +153,12 @@ class CommandRefusedError(SubscriberError):
 
 
 class SubscriberClosedError(SubscriberError, ConnectionError):
-    """There is no connection, or it ended.
+    """The subscriber is not connected, or its connection ended.
 
     Attributes:
         code: the WebSocket close code, or the HTTP status that refused the connection; ``None`` if the
-            connection just broke or never was.
-        reason: the text that came with the code.
+            connection broke, or could not be made.
+        reason: the server's text beside the code.
     """
 
     def __init__(self, message: str, *, code: int | None = None, reason: str = "") -> None:
@@ -168,7 +168,7 @@ class SubscriberClosedError(SubscriberError, ConnectionError):
 
 
 class SubscriberTimeoutError(SubscriberError, TimeoutError):
-    """Nothing arrived within the timeout."""
+    """Nothing arrived in time."""
 
 
 _UNKNOWN_ISSUER = (18, 19, 20, 21)
@@ -207,5 +207,5 @@ def _reason(error: BaseException) -> str:
         return str(error.reason).replace("_", " ").lower()
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[:1].lower() + error.strerror[1:]
-    # Not its text, which may quote a proxy's URL and with it a password.
+    # The text may quote a proxy's URL, and with it a password.
     return type(error).__name__

@@ -138,7 +138,7 @@ def test_a_url_holds_whatever_the_credentials_are(api_key: str, app_id: str, sec
         ("http://key:hunter2@/app/x", "host or port"),
         ("http://key:hun#ter2@h/app/x", "query or fragment"),
         ("http://key:hunter2@h/app/x?y", "query or fragment"),
-        ("http://key:hunter2%FF@h/app/x", "no UTF-8"),
+        ("http://key:hunter2%FF@h/app/x", "not UTF-8"),
         ("http://key:hunter2@h/app/a%3Ab", "must not contain"),
         (None, "must be a str"),
     ],

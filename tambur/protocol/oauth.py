@@ -1,6 +1,6 @@
-"""OAuth 1.0a signatures (RFC 5849), HMAC-SHA1, without a token: one function a step.
+"""OAuth 1.0a signatures (RFC 5849) with HMAC-SHA1 and without a token: one function for each step.
 
-Nothing here goes through text where bytes were sent: other clients' nonces hold bytes that are no UTF-8.
+Received parameters stay bytes, since the nonces of other clients contain bytes that are not UTF-8.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 _UNRESERVED = (string.ascii_letters + string.digits + "-._~").encode()
 _HEX_DIGITS = b"0123456789ABCDEF"
 
-# Memory for larger buffers comes from the kernel, which clears it each time: that takes as long as the work.
+# The kernel clears the memory of larger buffers each time, which takes as long as the work itself.
 _CHUNK_BYTES = 16 * 1024
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -36,7 +36,7 @@ _TWICE = _columns("%25")
 
 
 def percent_encode(text: str | bytes) -> str:
-    """Encode all but RFC 3986's unreserved characters, text as UTF-8 (RFC 5849 section 3.6).
+    """Encode everything except RFC 3986's unreserved characters, text as UTF-8 (RFC 5849 section 3.6).
 
     The time depends on the length alone, not on the content.
     """
@@ -75,7 +75,7 @@ def percent_decode(data: bytes) -> bytes:
     data = data.replace(b"=", b"%3D")
     kinds = int.from_bytes(data.translate(_ESCAPE_PARTS), "big")
     escapes = (kinds >> 1) & (kinds << 8) & (kinds << 16)
-    # Quoted-printable has the same escapes behind "=", which C code decodes; by now there is no other "=".
+    # C code decodes quoted-printable, which has the same escapes after "=". No other "=" is left here.
     quoted = int.from_bytes(data, "big") ^ escapes * (ord("%") ^ ord("="))
     return binascii.a2b_qp(quoted.to_bytes(len(data), "big"))
 
@@ -106,16 +106,16 @@ def parse_form(body: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def canonical_query_string(parameters: Iterable[tuple[str | bytes, str | bytes]]) -> str:
-    """Encode, sort and join parameters, ``oauth_signature`` left out (RFC 5849 section 3.4.1.3.2)."""
+    """Encode, sort and join parameters (RFC 5849 section 3.4.1.3.2), which must not include the signature."""
     pairs = sorted((percent_encode(name), percent_encode(value)) for name, value in parameters)
     return "&".join([f"{name}={value}" for name, value in pairs])
 
 
 def base_string_url(url: str) -> str:
-    """The URL as it is signed (RFC 5849 section 3.4.1.2).
+    """The URL in the form that is signed (RFC 5849 section 3.4.1.2).
 
-    Scheme and host in lower case, the port only where it is not the scheme's default, the path
-    byte for byte as it is sent, no query.
+    Scheme and host are in lower case, a default port and the query are removed, and the path stays as it is
+    sent.
     """
     scheme, _, rest = url.partition("?")[0].partition("://")
     authority, slash, path = rest.partition("/")
@@ -125,7 +125,12 @@ def base_string_url(url: str) -> str:
 
 
 def signature_base_string(url: str, canonical: str, method: str = "POST") -> str:
-    """What is signed, of a :func:`base_string_url` and a :func:`canonical_query_string` (section 3.4.1.1)."""
+    """The text that is signed (RFC 5849 section 3.4.1.1).
+
+    Parameters:
+        url: a :func:`base_string_url`.
+        canonical: a :func:`canonical_query_string`.
+    """
     # A canonical query string holds no other reserved characters.
     encoded = canonical.replace("%", "%25").replace("=", "%3D").replace("&", "%26")
     return base_string_start(url, method) + encoded
@@ -139,7 +144,7 @@ def base_string_start(url: str, method: str = "POST") -> str:
 def base_string_rest(parameters: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
     """The rest of a base string: the :func:`canonical_query_string` of parameters, percent-encoded once more.
 
-    It comes in parts, since a stranger chose the content, which may make it large.
+    It comes in parts, since anybody may choose the content, and make it large.
     """
     parts: list[bytes | bytearray] = []
     separator = b""
@@ -192,6 +197,7 @@ def sign_publish(url: str, message: str, *, api_key: str, secret: str, timestamp
 
     Parameters:
         url: a :func:`base_string_url`.
+        message: the text to publish.
         timestamp: seconds since 1970.
         nonce: text that no other request of the same second has.
     """
@@ -216,6 +222,7 @@ def sign_form(
 
     Parameters:
         url: a :func:`base_string_url`.
+        parameters: names and values of the form.
         timestamp: seconds since 1970.
         nonce: text that no other request of the same second has.
     """

@@ -15,6 +15,7 @@ import requests
 import urllib3
 from requests.utils import select_proxy
 
+from ..credentials import host_and_port
 from ..errors import ConfigurationError
 from .adapter import Adapter
 from .retries import FOREIGN_ERRORS, Failure, Route, broken, of_exception, of_response
@@ -140,14 +141,8 @@ class Sender:
 
 
 def _route(url: str, proxies: Any) -> Route:
-    server = urllib3.util.parse_url(url)
-    is_tls = server.scheme == "https"
     proxy = select_proxy(url, proxies)
-    return Route(
-        server=f"{server.host}:{server.port or (443 if is_tls else 80)}",
-        is_tls=is_tls,
-        proxy=_proxy_address(proxy) if proxy else None,
-    )
+    return Route(host_and_port(url), url.startswith("https:"), _proxy_address(proxy) if proxy else None)
 
 
 def _proxy_address(url: str) -> str:
@@ -157,7 +152,7 @@ def _proxy_address(url: str) -> str:
     except (ValueError, urllib3.exceptions.HTTPError):
         proxy = urllib3.util.Url()
     if not proxy.host:
-        # Nor does the text show it: what was meant for the password may stand anywhere in it.
+        # The text does not show the URL, since the password may stand anywhere in it.
         raise ConfigurationError(
             "the proxy's URL, in the environment or of the session, is invalid; it must be "
             "http://[USER:PASSWORD@]HOST:PORT, reserved characters percent-encoded"

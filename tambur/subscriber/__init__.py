@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from ..credentials import Credentials, base_url
+from ..credentials import Credentials, base_url, host_and_port
 from ..errors import CommandRefusedError, SubscriberClosedError, SubscriberTimeoutError
 from ..printable import one_line
 from ..protocol.names import SUBSCRIBER_ID, check_credential_name, check_stream, check_user_id
@@ -112,6 +112,7 @@ class Subscriber:
             check_credential_name("api_key", api_key), check_credential_name("app_id", app_id)
         )
         self.url = "ws" + base_url(api_host, ssl=ssl).removeprefix("http") + path
+        self._server = host_and_port(self.url)
         self.subscriber_id = ""
         self._timeout = timeout
         self._reconnect = reconnect
@@ -261,7 +262,7 @@ class Subscriber:
         self._live().send(json.dumps([word, self._handle, *arguments]))
         deadline = time.monotonic() + self._timeout
         while self._handle not in self._acks and 0 not in self._acks:
-            self._read(deadline, f"the server did not answer {word!r} within {self._timeout:g} s")
+            self._read(deadline, f"{self._server} did not answer {word!r} within {self._timeout:g} s")
         result = self._acks.get(self._handle) or self._acks[0]
         self._acks.clear()
         if result != "ok":
@@ -342,14 +343,14 @@ class Subscriber:
         try:
             greeting = connection.receive(self._timeout)
         except (TimeoutError, SubscriberClosedError) as error:
-            raise SubscriberClosedError(f"{self.url} sent no subscriber id") from error
+            raise SubscriberClosedError(f"{self._server} sent no subscriber ID") from error
         if not isinstance(greeting, str) or not greeting.startswith("id:"):
-            raise SubscriberClosedError(f"{self.url} is not a Tambur server: it sent no subscriber id")
+            raise SubscriberClosedError(f"{self._server} is not a Tambur server: it sent no subscriber ID")
         subscriber_id = greeting.removeprefix("id:")
         # Applications sign tokens for it. Any other form could make one token valid for another stream.
         if SUBSCRIBER_ID.fullmatch(subscriber_id) is None:
             raise SubscriberClosedError(
-                f"{self.url} sent an invalid subscriber id: it must be a UUID, not {subscriber_id!r:.100}"
+                f"{self._server} sent an invalid subscriber ID: it must be a UUID, not {subscriber_id!r:.100}"
             )
         self.subscriber_id = subscriber_id
         self._acks.clear()

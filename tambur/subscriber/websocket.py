@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import errno
 import logging
+import os
+import re
+import socket
+import ssl
 import threading
+import urllib.request
 import weakref
 from collections.abc import Coroutine
 from typing import Any, NoReturn, TypeVar
 
-from ..errors import SubscriberClosedError
+from ..credentials import host_and_port
+from ..errors import SubscriberClosedError, explain_connection_error
 from ..printable import one_line
 
 try:
@@ -55,6 +62,7 @@ class WebSocket:
     """
 
     def __init__(self, url: str, timeout_s: float) -> None:
+        self._server = host_and_port(url)
         thread = self._thread = _ConnectionThread(url, timeout_s)
         self._end = weakref.finalize(self, thread.end)
         self._end.atexit = False  # the end of the process closes the connection anyway
@@ -62,7 +70,7 @@ class WebSocket:
             self._connection = thread.opened.result()
         except (OSError, ValueError, WebSocketException) as error:
             thread.join()
-            _raise_not_connected(url, error)
+            _raise_not_connected(url, timeout_s, error)
         except BaseException:  # a KeyboardInterrupt ends the wait, but not the thread
             self._end()
             raise
@@ -92,7 +100,7 @@ class WebSocket:
         try:
             return called.result()
         except ConnectionClosed as error:
-            raise _closed(error) from error
+            raise _closed(self._server, error) from error
         except concurrent.futures.CancelledError:
             raise _not_connected() from None
         finally:
@@ -201,43 +209,70 @@ async def _cancel_others() -> None:
     await asyncio.gather(*others, return_exceptions=True)
 
 
-def _raise_not_connected(url: str, error: OSError | ValueError | WebSocketException) -> NoReturn:
-    match error:
-        case InvalidStatus():
-            status = error.response.status_code
-            if 300 <= status < 400:
-                location = error.response.headers.get("Location", "")
-                reason = f"a redirect to {location!r:.200}, which is not followed; is the host right?"
-            else:
-                reason = (error.response.body or b"").decode("utf-8", "replace")
-            reason = one_line(reason, MAX_REASON_CODE_POINTS)
-            raise SubscriberClosedError(f"{url} answered {status}: {reason}", code=status) from error
-        case ConnectionRefusedError():
-            # asyncio says "Connect call failed" and repeats the address.
-            raise SubscriberClosedError(f"cannot connect to {url}: connection refused") from error
-        case InvalidProxy():
-            # Neither the text nor a chained exception may show the proxy's URL, which holds a password.
-            raise SubscriberClosedError(
-                f"cannot connect to {url}: the proxy's URL in the environment is invalid; it must be "
-                "http://[USER:PASSWORD@]HOST:PORT, reserved characters percent-encoded"
-            ) from None
-        case OSError() | WebSocketException():
-            text = one_line(str(error), MAX_REASON_CODE_POINTS)
-            raise SubscriberClosedError(f"cannot connect to {url}: {text}") from error
-        case _:
-            # As above: Python refuses some URLs itself, and may quote a part of them.
-            raise SubscriberClosedError(
-                f"cannot connect to {url}: its host name, or a proxy's URL in the environment, is invalid"
-            ) from None
+def _raise_not_connected(
+    url: str, timeout_s: float, error: OSError | ValueError | WebSocketException
+) -> NoReturn:
+    server = host_and_port(url)
+    is_proxied = _is_proxied(url)
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        if 300 <= status < 400:
+            location = error.response.headers.get("Location", "")
+            reason = f"a redirect to {location!r:.200}, which is not followed; is api_host correct?"
+        else:
+            reason = (error.response.body or b"").decode("utf-8", "replace")
+        reason = one_line(reason, MAX_REASON_CODE_POINTS)
+        raise SubscriberClosedError(f"{server} answered {status}: {reason}", code=status) from error
+    if isinstance(error, InvalidProxy):
+        # Neither the text nor a chained exception may show the proxy's URL, which contains a password.
+        raise SubscriberClosedError(
+            f"cannot connect to {server}: the proxy's URL in the environment is invalid; it must be "
+            "http://[USER:PASSWORD@]HOST:PORT, reserved characters percent-encoded"
+        ) from None
+    if not isinstance(error, (OSError, WebSocketException)):
+        # As above: Python refuses some URLs itself, and may quote a part of them.
+        raise SubscriberClosedError(
+            f"cannot connect to {server}: its host name, or a proxy's URL in the environment, is invalid"
+        ) from None
+    if type(error) is TimeoutError and error.errno is None:
+        why = f"no connection within {timeout_s:g} s; is the host reachable from here?"
+    elif isinstance(error, OSError):
+        why = explain_connection_error(_of_system(error), ca_variable="SSL_CERT_FILE")
+    else:
+        hint = "; does the server expect https?" if url.startswith("ws:") and not is_proxied else ""
+        why = one_line(str(error), MAX_REASON_CODE_POINTS) + hint
+    if is_proxied:
+        why = f"{why.partition(';')[0]}; check the proxy in the environment, or name the server in no_proxy"
+    raise SubscriberClosedError(f"cannot connect to {server}: {why}") from error
+
+
+def _is_proxied(url: str) -> bool:
+    schemes = ("wss", "socks", "https") if url.startswith("wss:") else ("ws", "socks", "https", "http")
+    found = urllib.request.getproxies()
+    return any(scheme in found for scheme in schemes) and not urllib.request.proxy_bypass(host_and_port(url))
+
+
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
+
+
+def _of_system(error: OSError) -> OSError:
+    """An error of asyncio with the system's own words."""
+    if isinstance(error, (socket.gaierror, ssl.SSLError)):
+        return error
+    # asyncio repeats the address, and joins the errors of several addresses of a host in one text.
+    numbers = [error.errno] if error.errno is not None else map(int, _ERRNO.findall(str(error)))
+    # A refusal tells most: the host is up, and lacks a server.
+    number = max(numbers, key=lambda number: number == errno.ECONNREFUSED, default=None)
+    return error if number is None else OSError(number, os.strerror(number))
 
 
 def _not_connected() -> SubscriberClosedError:
     return SubscriberClosedError("the subscriber is not connected")
 
 
-def _closed(error: ConnectionClosed) -> SubscriberClosedError:
+def _closed(server: str, error: ConnectionClosed) -> SubscriberClosedError:
     if error.rcvd is None:
-        return SubscriberClosedError("the connection to the server was lost")
+        return SubscriberClosedError(f"the connection to {server} was lost")
     code, reason = error.rcvd.code, error.rcvd.reason
-    text = f"the server ended the connection: {code} {one_line(reason)}".rstrip()
+    text = f"{server} closed the connection: {code} {one_line(reason)}".rstrip()
     return SubscriberClosedError(text, code=code, reason=reason)

@@ -34,7 +34,7 @@ def test_a_failed_check_says_why(url: str) -> None:
         assert done.returncode == 1, done
         return done.stdout + done.stderr
 
-    assert "tambur: TAMBUR_URL is not set; it takes the form" in findings(None)
+    assert "tambur: TAMBUR_URL is not set; it must have the form" in findings(None)
     assert "FAILED  publishing: " in findings(url.replace(SECRET, "wrong"))
     assert "ok      clock" in findings(url.replace(SECRET, "wrong"))
     port = free_port()

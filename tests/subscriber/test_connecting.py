@@ -25,7 +25,6 @@ from tambur.subscriber.websocket import WebSocket
 
 from ..support.app import API_KEY, APP, APP_ID, subscriber
 from ..support.faults import FaultyServer, response
-from ..support.ports import free_port
 from ..support.strange_server import GREETING, HARMLESS, HOSTILE, sending, strange_server
 
 TIMEOUT_S = 60
@@ -44,20 +43,9 @@ def test_an_unknown_app_is_refused(server: Server) -> None:
     assert caught.value.code == 404
 
 
-def test_the_error_names_a_server_that_cannot_be_reached() -> None:
-    port = free_port()
-    with pytest.raises(SubscriberClosedError, match=f"cannot connect to ws://127.0.0.1:{port}.*refused"):
-        Subscriber(API_KEY, APP_ID, f"127.0.0.1:{port}")
-
-
-def test_the_error_names_a_host_that_cannot_be_looked_up() -> None:
-    with pytest.raises(SubscriberClosedError, match="cannot connect to ws://a..b/.*host name.* is invalid"):
-        Subscriber(API_KEY, APP_ID, "a..b")
-
-
 def test_a_server_with_another_greeting_is_refused() -> None:
     with strange_server(sending("hello")) as host:
-        with pytest.raises(SubscriberClosedError, match="no subscriber id"):
+        with pytest.raises(SubscriberClosedError, match="no subscriber ID"):
             Subscriber(API_KEY, APP_ID, host)
 
 
@@ -70,7 +58,7 @@ def test_a_server_without_a_greeting_is_refused(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("tambur.subscriber.WebSocket", Patient)
     with strange_server(sending()) as host:
-        with pytest.raises(SubscriberClosedError, match="no subscriber id"):
+        with pytest.raises(SubscriberClosedError, match="no subscriber ID"):
             Subscriber(API_KEY, APP_ID, host, timeout=0.1)
 
 
@@ -81,7 +69,7 @@ def test_a_server_without_a_greeting_is_refused(monkeypatch: pytest.MonkeyPatch)
 )  # fmt: skip
 def test_a_subscriber_id_that_is_not_a_uuid_is_refused(subscriber_id: str) -> None:
     with strange_server(sending(f"id:{subscriber_id}")) as host:
-        with pytest.raises(SubscriberClosedError, match="invalid subscriber id: it must be a UUID, not") as c:
+        with pytest.raises(SubscriberClosedError, match="invalid subscriber ID: it must be a UUID, not") as c:
             Subscriber(API_KEY, APP_ID, host)
     assert str(c.value).isprintable()
 
@@ -96,7 +84,7 @@ def test_a_redirect_to_another_host_is_refused(status: str) -> None:
             with pytest.raises(SubscriberClosedError) as caught:
                 Subscriber(API_KEY, APP_ID, first.host)
     assert caught.value.code == int(status[:3])
-    assert f"a redirect to '{location}', which is not followed; is the host right?" in str(caught.value)
+    assert f"a redirect to '{location}', which is not followed; is api_host correct?" in str(caught.value)
     assert (first.connections, other.connections) == (1, 0)
 
 
@@ -121,7 +109,7 @@ def test_a_hostile_refusal_is_shown_as_printable_text() -> None:
     with FaultyServer(response("403 No", body=f"<p>\r\n{HOSTILE}".encode())) as server:
         with pytest.raises(SubscriberClosedError) as caught:
             Subscriber(API_KEY, APP_ID, server.host)
-    assert str(caught.value) == f"ws://{server.host}/{API_KEY}/{APP_ID} answered 403: <p> {HARMLESS}"
+    assert str(caught.value) == f"{server.host} answered 403: <p> {HARMLESS}"
 
 
 def test_a_long_refusal_is_cut_short() -> None:
@@ -139,7 +127,7 @@ def test_a_hostile_close_reason_is_shown_as_printable_text() -> None:
     with strange_server(greet_and_close) as host:
         with Subscriber(API_KEY, APP_ID, host) as one, pytest.raises(SubscriberClosedError) as caught:
             one.receive(TIMEOUT_S)
-    assert str(caught.value) == f"the server ended the connection: 4000 {HARMLESS}"
+    assert str(caught.value) == f"{host} closed the connection: 4000 {HARMLESS}"
     assert (caught.value.code, caught.value.reason) == (4000, HOSTILE)
 
 
@@ -166,7 +154,7 @@ def test_no_error_contains_the_password_of_a_malformed_proxy_url(url: str) -> No
         capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "SubscriberClosedError: cannot connect to ws://tambur.invalid/k/a: " in done.stderr
+    assert "SubscriberClosedError: cannot connect to tambur.invalid:80: " in done.stderr
     assert "proxy's URL in the environment" in done.stderr
     assert "hunter2" not in done.stderr
 
