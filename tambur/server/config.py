@@ -49,6 +49,7 @@ class Limits:
         max_streams_per_subscriber: how many streams a connection may be subscribed to at once.
         max_commands_per_s: how many commands of one connection are answered; more wait for their turn. Pings
             and other frames that are no whole command count, too.
+        max_direct_bytes_per_s: how much one connection may send in direct messages; one more is refused.
         max_long_polling_subscribers: how many subscribers may poll at once.
         max_claims: how many publishes are remembered, to deliver each once.
         heartbeat_s: how long an extended connection may be silent before it is sent a heartbeat.
@@ -72,6 +73,7 @@ class Limits:
     max_unsent_bytes: int = 1024 * 1024
     max_streams_per_subscriber: int = 1000
     max_commands_per_s: float = 1000.0
+    max_direct_bytes_per_s: int = 256 * 1024
     max_long_polling_subscribers: int = 10_000
     max_claims: int = 1_000_000
     heartbeat_s: float = 15.0

@@ -59,10 +59,12 @@ class Connection:
     __slots__ = (
         "_app",
         "_closed",
+        "_direct_spent_until",
         "_hub",
         "_is_resting",
         "_malformed",
         "_max_commands_per_s",
+        "_max_direct_bytes_per_s",
         "_queue",
         "_rested_at",
         "_session",
@@ -83,7 +85,9 @@ class Connection:
         self._queue: list[str] = []  # no deque: an empty one takes 600 bytes of every idle connection
         self._malformed = 0
         self._max_commands_per_s = limits.max_commands_per_s
+        self._max_direct_bytes_per_s = limits.max_direct_bytes_per_s
         self._rested_at = 0.0
+        self._direct_spent_until = 0.0
         self._is_resting = False
         self._closed = False
         self._worker: asyncio.Task[None] | None = None
@@ -172,6 +176,8 @@ class Connection:
             return
         self._malformed = 0
         answer = self._session.receive(command)
+        if isinstance(answer, Send) and not self._may_send(answer.message):
+            answer = Result.RATE_LIMITED
         if isinstance(answer, Result):
             self._ack(command.handle, answer.value)
             return
@@ -186,6 +192,15 @@ class Connection:
         self._ack(command.handle, Result.OK.value)
         if events:
             self._take_share(asyncio.get_running_loop().time(), events / EVENTS_PER_COMMAND)
+
+    def _may_send(self, message: str) -> bool:
+        """Whether a direct message is within the limit, which the last one may exceed."""
+        now = asyncio.get_running_loop().time()
+        if self._direct_spent_until >= now:
+            return False
+        share_s = len(message.encode()) / self._max_direct_bytes_per_s
+        self._direct_spent_until = max(self._direct_spent_until, now - 1) + share_s
+        return True
 
     def _ack(self, handle: int, result: str) -> None:
         self._transport.write_ack(commands.encode_ack(handle, result))

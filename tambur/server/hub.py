@@ -103,9 +103,16 @@ class Hub:
         else:
             stream.is_scheduled = False
 
-    def miss(self) -> None:
-        """Publications were lost: close all connections, so that clients reconnect."""
-        for outbox in list(self._private.values()):
+    def miss(self, only_direct: bool) -> None:  # noqa: FBT001 - as the broker calls it
+        """Publications were lost: close the connections that may miss some, so that clients reconnect.
+
+        Parameters:
+            only_direct: whether only direct messages may be among them.
+        """
+        outboxes = set(self._private.values())
+        if only_direct:
+            outboxes = {outbox for stream in self._streams.values() for outbox in stream.direct_outboxes()}
+        for outbox in outboxes:
             outbox.close(SERVICE_RESTART, "messages were missed")
 
     def gauges(self) -> Gauges:

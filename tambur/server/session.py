@@ -34,6 +34,7 @@ class Result(enum.Enum):
     INVALID_USER_ID = "invalid_user_id"
     MESSAGE_TOO_LARGE = "message_too_large"
     TOO_MANY_STREAMS = "too_many_streams"
+    RATE_LIMITED = "rate_limited"
     UNAVAILABLE = "unavailable"
 
 

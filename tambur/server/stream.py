@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..protocol.names import Kind
 from .broker import Publication
@@ -302,6 +302,12 @@ class Stream:
     def count_direct(self, user_id: str) -> int:
         """How many connections receive a direct message to a user."""
         return len(self._direct.get(user_id, ()))
+
+    def direct_outboxes(self) -> Iterator[Outbox]:
+        """Those with direct mode."""
+        for subscriptions in self._direct.values():
+            for subscription in subscriptions:
+                yield subscription.outbox
 
     def enable_presence(self, outbox: Outbox, user_id: str) -> None:
         subscription = self._caught_up(outbox)

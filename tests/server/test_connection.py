@@ -231,3 +231,40 @@ def test_a_connection_that_ends_while_its_commands_wait_leaves_at_once() -> None
         assert node.is_empty()
 
     run(scenario)
+
+
+def test_direct_messages_over_the_limit_of_bytes_are_refused() -> None:
+    limits = Limits(max_direct_bytes_per_s=1000)
+
+    async def scenario(node: Node) -> None:
+        client, other = node.client("1", "s", limits=limits), node.client("2", "s", limits=limits)
+        client.enable("direct", "s", "alice")
+        other.enable("direct", "s", "bob")
+        await settle()
+
+        async def send(*sizes: int) -> list[str]:
+            """In UTF-8, each character has two bytes."""
+            client.seen.acks.clear()
+            for size in sizes:
+                client.command("direct", "s", "bob", "\u00e9" * (size // 2))
+            await settle()
+            return [result for _, _, result in client.seen.acks]
+
+        # The one that exceeds the limit is sent, and counts in full.
+        assert await send(500, 400, 600, 2) == ["ok", "ok", "ok", "rate_limited"]
+        await pass_time(0.4)
+        assert await send(2) == ["rate_limited"]
+        await pass_time(0.2)
+        assert await send(2, 200) == ["ok", "ok"]
+        # Nothing else is limited by it, and nobody else.
+        assert await send(2) == ["rate_limited"]
+        client.command("subscribe", "t")
+        other.command("direct", "s", "alice", "x" * 1000)
+        await settle()
+        assert client.seen.acks[-1][2] == other.seen.acks[-1][2] == "ok"
+        # What was not used in more than a second is not saved.
+        await pass_time(1000)
+        assert await send(1000, 2) == ["ok", "rate_limited"]
+        assert [len(text.encode()) for _, text in other.seen.bodies] == [500, 400, 600, 2, 200, 1000]
+
+    run(scenario)

@@ -238,8 +238,13 @@ def test_a_late_publication_reaches_those_that_were_subscribed_when_it_was_publi
         late = [["public"], ["auth"], ["direct"]]
         assert [c.seen.events for c in clients] == [in_time + late, in_time + late, in_time]
         assert node.hub.counts.deliveries == 3 * 2 + 2 * 3
-        node.hub.miss()
-        assert [c.seen.closed for c in clients] == [(1012, "messages were missed")] * 3
+        closed = (1012, "messages were missed")
+        clients[0].command("unset_mode", "direct", "s")
+        await settle()
+        node.hub.miss(True)
+        assert [c.seen.closed for c in clients] == [None, closed, closed]
+        node.hub.miss(False)
+        assert [c.seen.closed for c in clients] == [closed] * 3
 
     run(scenario, lambda: Node(backend, coalesce_window_s=WINDOW_S))
 

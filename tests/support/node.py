@@ -166,6 +166,9 @@ def run(scenario: Callable[[Node], Awaitable[None]], node: Callable[[], Node] = 
     try:
         loop.run_until_complete(whole())
     finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+            loop.run_until_complete(asyncio.wait([task]))
         loop.close()
 
 

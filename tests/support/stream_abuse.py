@@ -2,7 +2,8 @@
 
     python -m tests.support.stream_abuse PORT ABUSE CLIENTS STREAM
 
-One client abuses; the others are its audience, who behave. The app is the bystander's, whose page gives tokens.
+In most, one client abuses and the others are its audience, which behaves. The app is the bystander's, whose
+page gives tokens.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .app import API_KEY, APP_ID, SECRET
 
 SIGNER = TokenSigner(API_KEY, APP_ID, SECRET)
 STREAM = sys.argv[4] if len(sys.argv) > 4 else ""
+DIRECT_BYTES = 60_000
 AUDIENCE_IS_THERE = asyncio.Event()
 
 _numbers = itertools.count()
@@ -103,7 +105,16 @@ async def resubscribe(seen: Seen) -> None:
         await send_without_end(seen, connection, again * 100)
 
 
-ABUSES: list[Callable[[Seen], Awaitable[None]]] = [resubscribe, toggle_presence]
+async def direct_messages(seen: Seen) -> None:
+    """Send large direct messages to nobody."""
+    async with subscriber(seen) as (connection, subscriber_id):
+        reader, writer = connection
+        writer.write(set_mode("direct", subscriber_id, "sender"))
+        assert await read_ack(reader) == "ok"
+        await send_without_end(seen, connection, command("direct", 3, STREAM, "nobody", "x" * DIRECT_BYTES))
+
+
+ABUSES: list[Callable[[Seen], Awaitable[None]]] = [direct_messages, resubscribe, toggle_presence]
 
 if __name__ == "__main__":
     asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), ABUSES))

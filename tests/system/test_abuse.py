@@ -34,6 +34,7 @@ from ..support.abused_server import (
     serving,
     wait_for_files,
 )
+from ..support.stream_abuse import DIRECT_BYTES
 from ..support.wire import Socket, connect, handshake, read_answer
 
 IDLE = 10_000
@@ -84,6 +85,12 @@ def toggles(seen: dict[str, float], clients: int) -> bool:
     """A toggle is two commands; the list, the join and the leave are so many events for each of the others."""
     commands_a_toggle = 2 + 3 * (clients - 1) / EVENTS_PER_COMMAND
     return at_most("ok", 2 * LIMITS.max_commands_per_s / commands_a_toggle)(seen, 1)
+
+
+def direct_bytes(seen: dict[str, float], clients: int) -> bool:
+    """A message that exceeds the limit is sent whole; the next one is refused."""
+    messages_per_s = LIMITS.max_direct_bytes_per_s / DIRECT_BYTES
+    return at_most("ok", messages_per_s, besides=1)(seen, clients) and seen["rate_limited"] > 0
 
 
 CASES = [
@@ -138,6 +145,14 @@ CASES = [
         "max_commands_per_s",
         64 * KIB,
         lambda seen, _: at_most("ok", LIMITS.max_commands_per_s)(seen, 1),
+        is_on_stream=True,
+    ),
+    Case(
+        "direct_messages",
+        5,
+        "max_direct_bytes_per_s",
+        2 * LIMITS.max_frame_bytes + 2 * READ_AT_ONCE,
+        direct_bytes,
         is_on_stream=True,
     ),
     Case("toggle_presence", AUDIENCE, "max_commands_per_s", 64 * KIB, toggles, is_on_stream=True),

@@ -105,7 +105,7 @@ class BrokerUnavailableError(Exception):
 
 Deliver = Callable[[Publication], None]
 Answer = Callable[[bytes], Awaitable[bytes]]
-Missed = Callable[[], None]
+Missed = Callable[[bool], None]
 
 
 class Broker(Protocol):
@@ -190,13 +190,14 @@ class Backend(Protocol):
     def new_subscriber_id(self) -> str:
         """Make the ID of a new subscriber. Private messages to it are delivered to this node."""
 
-    async def start(self, deliver: Deliver, answer: Answer, missed: Missed = lambda: None) -> None:
+    async def start(self, deliver: Deliver, answer: Answer, missed: Missed = lambda _: None) -> None:
         """Connect. If that fails, return and keep trying.
 
         Parameters:
             deliver: called with each publication of a subscribed stream.
             answer: called with the questions of other nodes; cancelled when they no longer wait.
-            missed: called if publications of subscribed streams were lost.
+            missed: called if publications of subscribed streams were lost, with whether only direct messages
+                may be among them.
         """
 
     async def close(self) -> None:

@@ -198,7 +198,7 @@ class MemoryBackend:
     def new_subscriber_id(self) -> str:
         return str(uuid.uuid4())
 
-    async def start(self, deliver: Deliver, answer: Answer, missed: Missed = lambda: None) -> None:  # noqa: ARG002 - no node asks, nothing is missed
+    async def start(self, deliver: Deliver, answer: Answer, missed: Missed = lambda _: None) -> None:  # noqa: ARG002 - no node asks, nothing is missed
         self.broker.deliver = deliver
 
     async def close(self) -> None:

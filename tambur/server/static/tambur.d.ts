@@ -166,6 +166,8 @@ declare namespace tambur {
     | "invalid_user_id"
     | "message_too_large"
     | "too_many_streams"
+    /** The connection has sent too many bytes of direct messages in this second. */
+    | "rate_limited"
     /** The server cannot reach its broker. */
     | "unavailable";
 

@@ -35,7 +35,7 @@ class RedisBackend:
     def new_subscriber_id(self) -> str:
         return new_subscriber_id(self._shard.node)
 
-    async def start(self, deliver: Deliver, answer: Answer, missed: Missed = lambda: None) -> None:
+    async def start(self, deliver: Deliver, answer: Answer, missed: Missed = lambda _: None) -> None:
         self.broker.start(deliver, missed)
         self.presence.deliver = deliver
         self.calls.start(answer)

@@ -101,7 +101,7 @@ class RedisBroker:
         return Outcome.REPLAYED if signature == claim.signature else Outcome.NONCE_REUSED
 
     async def send(self, publication: Publication) -> None:
-        encoded, keys = self._keys.encode(publication), self._keys.publications
+        encoded, keys = self._keys.encode(publication), (self._keys.recent_direct, self._keys.place)
         await self._shard.ready_link().call(*scripts.DIRECT(self._shard.deadline_ms(), *encoded, keys=keys))
 
     # What follows the link.

@@ -53,8 +53,8 @@ class Keys:
         self.leases = self.prefix + b"leases"
         self.claims_count = self.prefix + b"claims"
         self.recent = self.prefix + b"recent"
+        self.recent_direct = self.prefix + b"direct"
         self.place = self.prefix + b"place"
-        self.publications = self.recent, self.place
 
     def claims(self, timestamp: int) -> bytes:
         return b"%sclaims:%d" % (self.prefix, timestamp)
@@ -64,7 +64,7 @@ class Keys:
 
     def publishing(self, timestamp: int, app: AppKey) -> tuple[bytes, ...]:
         """All that a publish reads and writes."""
-        return self.claims(timestamp), self.claims_count, self.rate(app), *self.publications
+        return self.claims(timestamp), self.claims_count, self.rate(app), self.recent, self.place
 
     def node(self, node: str) -> bytes:
         """The set of a node's entries, and the channel that only this node listens to."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
 
 from ...logs import line
 from .. import Missed
@@ -13,6 +15,48 @@ from .link import Link
 _READ_AT_ONCE = 100
 
 logger = logging.getLogger("tambur.server")
+
+
+class _Entry(NamedTuple):
+    """One entry of a log."""
+
+    place: int
+    channel: bytes
+    data: bytes
+
+
+class _Reader:
+    """Reads the entries of a log between two places.
+
+    Parameters:
+        link: to Redis.
+        key: that of the log.
+        since: a place; only later entries are read.
+        last: the place of the last entry that was added, whether it is still there or not.
+
+    Attributes:
+        has_gap: whether one of them was there and is not any more.
+    """
+
+    def __init__(self, link: Link, key: bytes, since: int, last: int) -> None:
+        self._link = link
+        self._key = key
+        self._reached = since
+        self._last = last
+        self.has_gap = False
+
+    async def read(self) -> AsyncIterator[_Entry]:
+        while self._reached < self._last:
+            entries = await self._link.call(
+                "XRANGE", self._key, b"(%d" % self._reached, b"%d" % self._last, "COUNT", _READ_AT_ONCE
+            )
+            for entry_id, (_, before, _, channel, _, data) in entries:
+                self.has_gap = self.has_gap or int(before) > self._reached
+                self._reached = int(entry_id.partition(b"-")[0])
+                yield _Entry(self._reached, channel, data)
+            if not entries:
+                self.has_gap = True
+                return
 
 
 class Recent:
@@ -29,7 +73,7 @@ class Recent:
     def __init__(self, keys: Keys, take: Callable[[bytes, bytes, int], None]) -> None:
         self._keys = keys
         self._take = take
-        self.missed: Missed = lambda: None
+        self.missed: Missed = lambda _: None
         """Called if Redis does not have all any more of what is to be made up for."""
         self._place: int | None = None
         self._held: list[tuple[int, bytes, bytes]] | None = None
@@ -61,32 +105,40 @@ class Recent:
         Raises:
             BrokerUnavailableError: this link failed, too; the next one goes on from there.
         """
-        first, last = (int(p or 0) for p in await link.call("HMGET", self._keys.place, "first", "last"))
-        if self._place is None:
-            self._place = last  # there was no link before
+        fields = await link.call("HMGET", self._keys.place, "first", "last", "recent", "direct")
+        first, last, last_recent, last_direct = (int(field or 0) for field in fields)
+        made_up_to = last
+        if self._place is None:  # there was no link before
+            self._place = last
+            made_up_to = 0
         elif not first <= self._place <= last:
             self._place = first  # Redis has forgotten what it knew, and all that it knows is new
-        is_all = True
-        taken = 0
-        while entries := await link.call(
-            "XRANGE", self._keys.recent, b"(%d" % self._place, "+", "COUNT", _READ_AT_ONCE
-        ):
-            for entry_id, (_, before, _, channel, _, data) in entries:
-                if int(before) > self._place:
-                    is_all = False
-                self._place = taken = int(entry_id.partition(b"-")[0])
-                self._try_to_take(channel, data, taken)
-        if last > self._place:
-            self._place = last
-            is_all = False
+        recent = _Reader(link, self._keys.recent, self._place, last_recent)
+        direct = _Reader(link, self._keys.recent_direct, self._place, last_direct)
+        try:
+            # Of the direct messages there are few enough to read them all.
+            waiting = deque([entry async for entry in direct.read()])
+            async for entry in recent.read():
+                while waiting and waiting[0].place < entry.place:
+                    self._make_up_for(waiting.popleft())
+                self._make_up_for(entry)
+            for entry in waiting:
+                self._make_up_for(entry)
+        finally:
+            # If the link failed, the next one begins behind the gap, and would not notice it.
+            if recent.has_gap or direct.has_gap:
+                logger.error(line("without Redis for too long, subscribers missed messages"))
+                self.missed(not recent.has_gap)
+        self._place = last
         held, self._held = self._held or [], None
         for place, channel, data in held:
-            if place > taken:
+            if place > made_up_to:
                 self._place = place
                 self._try_to_take(channel, data, 0)
-        if not is_all:
-            logger.error(line("without Redis for too long, subscribers missed messages"))
-            self.missed()
+
+    def _make_up_for(self, entry: _Entry) -> None:
+        self._place = entry.place
+        self._try_to_take(entry.channel, entry.data, entry.place)
 
     def _try_to_take(self, channel: bytes, data: bytes, place: int) -> None:
         try:

@@ -14,7 +14,13 @@ RECENT_S = 60
 """For how many seconds after the last publication Redis keeps the recent ones."""
 
 MAX_RECENT_BYTES = 64 * 1024 * 1024
-"""How many bytes of them Redis keeps at most."""
+"""How many bytes of them Redis keeps at most, without direct messages."""
+
+MAX_DIRECT_BYTES = 8 * 1024 * 1024
+"""How many bytes of recent direct messages Redis keeps at most.
+
+Subscribers send them, and must not be able to push out what apps publish.
+"""
 
 _ENTRY_BYTES = 64  # that one of them takes beside its channel and data
 
@@ -56,18 +62,28 @@ local function last_place(place_key)
 end
 """
 
-# From here a node that lost its link makes up for what it missed. That places count bytes bounds what is
-# kept.
+# From the two logs, a node that lost its link makes up for what it missed. The newest place of a log is the
+# field of its name, and each entry has the place of the one before, so a node notices what was trimmed.
 _HAND_OUT = f"""{_PLACE}
-local function hand_out(recent_key, place_key, channel, data)
-  local before = last_place(place_key)
-  local place = string.format('%.0f', before + #channel + #data + {_ENTRY_BYTES})
-  local oldest = string.format('%.0f', place - {MAX_RECENT_BYTES})
-  redis.call('HSET', place_key, 'last', place)
-  redis.call('XADD', recent_key, 'MINID', '~', oldest, place .. '-0',
+local function entry_bytes(channel, data)
+  return #channel + #data + {_ENTRY_BYTES}
+end
+local function hand_out(log, log_key, place_key, channel, data, step, kept)
+  local place = string.format('%.0f', last_place(place_key) + step)
+  local oldest = string.format('%.0f', place - kept)
+  local before = redis.call('HGET', place_key, log) or '0'
+  redis.call('HSET', place_key, 'last', place, log, place)
+  redis.call('XADD', log_key, 'MINID', '~', oldest, place .. '-0',
     'before', before, 'channel', channel, 'data', data)
-  redis.call('EXPIRE', recent_key, {RECENT_S})
+  redis.call('EXPIRE', log_key, {RECENT_S})
   redis.call('PUBLISH', channel, place .. ' ' .. data)
+end
+"""
+
+# That places count bytes bounds what is kept.
+_HAND_OUT_RECENT = f"""{_HAND_OUT}
+local function hand_out_recent(log_key, place_key, channel, data)
+  hand_out('recent', log_key, place_key, channel, data, entry_bytes(channel, data), {MAX_RECENT_BYTES})
 end
 """
 
@@ -76,8 +92,27 @@ SEND = Script(f"""{_IN_TIME}
 return redis.call('PUBLISH', ARGV[2], ARGV[3])
 """)
 
-# KEYS: the recent publications, the place of the last. ARGV: until when, channel, what is published.
-DIRECT = Script(f"{_IN_TIME}{_HAND_OUT}hand_out(KEYS[1], KEYS[2], ARGV[2], ARGV[3])")
+# A direct message takes one place, whatever its size, so it pushes nothing out of the other log.
+# KEYS: the recent direct messages, the place of the last publication. ARGV: until when, channel, what is
+#       published.
+DIRECT = Script(f"""{_IN_TIME}{_HAND_OUT}
+local bytes = entry_bytes(ARGV[2], ARGV[3])
+local kept = bytes
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  kept = kept + (redis.call('HGET', KEYS[2], 'direct_bytes') or 0)
+end
+while kept > {MAX_DIRECT_BYTES} do
+  local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+  if not oldest then
+    kept = bytes
+    break
+  end
+  kept = kept - entry_bytes(oldest[2][4], oldest[2][6])
+  redis.call('XDEL', KEYS[1], oldest[1])
+end
+redis.call('HSET', KEYS[2], 'direct_bytes', kept)
+hand_out('direct', KEYS[1], KEYS[2], ARGV[2], ARGV[3], 1, {MAX_RECENT_BYTES})
+""")
 
 # KEYS: the claims of one second; how many claims there are; the app's token bucket; the recent
 #       publications, the place of the last.
@@ -85,7 +120,7 @@ DIRECT = Script(f"{_IN_TIME}{_HAND_OUT}hand_out(KEYS[1], KEYS[2], ARGV[2], ARGV[
 #       claim is kept, how many at most, publishes/s or "".
 # Returns what became of it, and after how many seconds to try again.
 PUBLISH = Script(
-    f"{_IN_TIME}{_HAND_OUT}"
+    f"{_IN_TIME}{_HAND_OUT_RECENT}"
     """
 local nonce, signature, timestamp, now = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local kept_s, max_claims, per_s = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -135,7 +170,7 @@ if per_s then
   redis.call('HSET', KEYS[3], 'tokens', tokens - 1, 'filled_at', string.format('%.6f', clock))
   redis.call('EXPIRE', KEYS[3], math.ceil(math.max(1, per_s) / per_s) + 1)
 end
-hand_out(KEYS[4], KEYS[5], ARGV[2], ARGV[3])
+hand_out_recent(KEYS[4], KEYS[5], ARGV[2], ARGV[3])
 return {'delivered', '0'}
 """
 )

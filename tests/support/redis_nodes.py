@@ -1,0 +1,54 @@
+"""Nodes of a cluster, without hubs, over a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from tambur.server.broker import BrokerUnavailableError
+from tambur.server.broker.factory import from_url
+from tambur.server.broker.redis.backend import RedisBackend
+from tambur.server.broker.redis.shard import Shard
+
+from .broker import RecordingBackend, claim, nobody_asks
+from .redis_server import RedisServer
+
+
+def backend(redis: RedisServer, *, max_claims: int = 100, node_timeout_s: float = 30) -> RedisBackend:
+    made = from_url(redis.url(), max_claims=max_claims, node_timeout_s=node_timeout_s)
+    assert isinstance(made, RedisBackend)
+    return made
+
+
+def shard(node: RecordingBackend) -> Shard:
+    """The link of a node to Redis, for tests that break it."""
+    assert isinstance(node.backend, RedisBackend)
+    return node.backend._shard
+
+
+def run(redis: RedisServer, count: int, scenario: Callable[..., Awaitable[None]], **options: Any) -> None:
+    """Run a scenario of several nodes."""
+
+    async def whole() -> None:
+        nodes = [RecordingBackend(backend(redis, **options)) for _ in range(count)]
+        for node in nodes:
+            await node.backend.start(node.delivered.append, nobody_asks)
+        try:
+            await scenario(*nodes)
+        finally:
+            for node in nodes:
+                await node.backend.close()
+
+    asyncio.run(whole())
+
+
+async def ready(node: RecordingBackend) -> None:
+    """Wait until a node's broker works again."""
+    while True:
+        try:
+            await node.broker.claimed(claim("any"))
+        except BrokerUnavailableError:
+            await asyncio.sleep(0.01)
+        else:
+            return
