@@ -1,4 +1,4 @@
-"""For the tests of applications: a pytest plugin, there as soon as the package is installed.
+"""Fixtures for the tests of applications. pytest loads them from the installed package.
 
 With a real server on a free port (``pip install 'tambur[server,subscriber]>=1'``)::
 
@@ -8,7 +8,7 @@ With a real server on a free port (``pip install 'tambur[server,subscriber]>=1'`
         client.post("/orders", {"dish": "soup"})
         assert kitchen.receive(timeout=5).text == "soup"
 
-Without one, where it is enough to know what was published::
+Without a server, where the published messages are all that a test needs::
 
     def test_an_order_is_published(tambur_recorder, monkeypatch):
         monkeypatch.setattr("shop.views.tambur", tambur_recorder)
@@ -40,21 +40,28 @@ _CREDENTIALS = Credentials(api_key="key", app_id="app", secret="secret", base_ur
 
 
 class Published(NamedTuple):
-    """One publish: the stream as it was named, prefix included, and the message as the text that was sent."""
+    """One published message.
+
+    Attributes:
+        stream: the stream, prefix included.
+        message: the text that a server would receive.
+    """
 
     stream: str
     message: str
 
 
 class RecordingTambur(Tambur):
-    """A publisher that checks all that a real one and its server check, and keeps what it would send.
+    """A publisher that records messages instead of sending them.
+
+    It checks names and messages as :class:`tambur.Tambur` and a server do.
 
     Parameters:
-        max_message_bytes: a message over it is refused as by a server with this limit.
-        encode: that of your application's publisher, as in :class:`tambur.Tambur`.
+        max_message_bytes: the server's limit; a longer message raises :class:`tambur.MessageTooLargeError`.
+        encode: the ``encode`` of your application's :class:`tambur.Tambur`; ``None`` if it has none.
 
     Attributes:
-        published: what was published, in its order.
+        published: the messages, in the order of their publishing.
     """
 
     def __init__(
@@ -74,7 +81,7 @@ class RecordingTambur(Tambur):
 
 
 class _Recorder(HTTPAdapter):
-    """Where the network would begin: answers every request itself."""
+    """Answers each request in place of the network."""
 
     def __init__(self, published: list[Published], max_message_bytes: int) -> None:
         super().__init__()
@@ -108,8 +115,8 @@ class TamburServer:
     """A server with one app, and its clients, for one test.
 
     Attributes:
-        url: what belongs into ``TAMBUR_URL``.
-        publisher: a publisher for its app.
+        url: the value for ``TAMBUR_URL``.
+        publisher: a publisher for the app.
     """
 
     def __init__(self, url: str, stack: contextlib.ExitStack) -> None:
@@ -118,7 +125,11 @@ class TamburServer:
         self._stack = stack
 
     def subscriber(self, *streams: str) -> Subscriber:
-        """Connect a subscriber, closed at the test's end, that is subscribed to streams once this returns."""
+        """Connect a subscriber. The end of the test closes it.
+
+        Parameters:
+            streams: the streams to which it is subscribed once this returns.
+        """
         from .subscriber import Subscriber  # noqa: PLC0415 - needs the subscriber's extra
 
         made = self._stack.enter_context(Subscriber.from_url(self.url))
@@ -129,10 +140,10 @@ class TamburServer:
 
 @pytest.fixture
 def tambur_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[TamburServer]:
-    """A real Tambur server on a free port of 127.0.0.1, with an app and streams of its own for each test."""
+    """A real Tambur server on a free port of 127.0.0.1, new for each test."""
     from .server import Config, in_background  # noqa: PLC0415 - needs the server's extra
 
-    monkeypatch.setenv("no_proxy", no_proxy())  # for the application that is tested, too
+    monkeypatch.setenv("no_proxy", no_proxy())  # the tested application publishes to this machine, too
     with (
         in_background(Config.from_credentials(_CREDENTIALS, port=0)) as server,
         contextlib.ExitStack() as stack,
@@ -142,6 +153,6 @@ def tambur_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[TamburServer]:
 
 @pytest.fixture
 def tambur_recorder() -> Iterator[RecordingTambur]:
-    """A publisher without a server, which keeps what is published."""
+    """A publisher that records messages instead of sending them."""
     with RecordingTambur() as recorder:
         yield recorder

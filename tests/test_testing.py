@@ -13,7 +13,7 @@ from tambur.testing import RecordingTambur, TamburServer
 pytest_plugins = ["pytester"]
 
 
-def test_the_server_is_real_and_its_clients_are(tambur_server: TamburServer) -> None:
+def test_the_server_and_its_clients_are_real(tambur_server: TamburServer) -> None:
     news, other = tambur_server.subscriber("news"), tambur_server.subscriber("news", "other")
     news.enable_auth("news", tambur_server.publisher.generate_auth_token)
     with Tambur.from_url(tambur_server.url) as tambur:
@@ -26,7 +26,7 @@ def test_the_server_is_real_and_its_clients_are(tambur_server: TamburServer) -> 
     assert other.receive(10) == Message("news", "public", '{"a":1}')
 
 
-def test_the_recorder_keeps_what_is_published(tambur_recorder: RecordingTambur) -> None:
+def test_the_recorder_records_messages(tambur_recorder: RecordingTambur) -> None:
     assert tambur_recorder.publish("news", "é & = %") is True
     tambur_recorder.publish("auth:a/b", {"b": [1]})
     tambur_recorder.publish("private:id", b"")
@@ -35,7 +35,7 @@ def test_the_recorder_keeps_what_is_published(tambur_recorder: RecordingTambur) 
     assert len(tambur_recorder.generate_auth_token("news", "id")) == 40
 
 
-def test_the_recorder_refuses_what_a_real_one_and_its_server_refuse(
+def test_the_recorder_refuses_what_a_publisher_and_a_server_refuse(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with RecordingTambur(max_message_bytes=10) as recorder, caplog.at_level(logging.DEBUG, "tambur"):
@@ -53,18 +53,18 @@ def test_the_recorder_refuses_what_a_real_one_and_its_server_refuse(
     assert "publish to 'news': 10 bytes, 204" in caplog.text
 
 
-def test_the_recorder_encodes_as_the_applications_publisher() -> None:
+def test_the_recorder_encodes_like_the_applications_publisher() -> None:
     with RecordingTambur(encode=repr) as recorder:
         recorder.publish("news", {"a": 1})
     assert recorder.published == [("news", "{'a': 1}")]
 
 
-def test_the_fixtures_are_there_for_whoever_has_the_package(pytester: pytest.Pytester) -> None:
+def test_the_installed_package_brings_the_fixtures(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         import sys
 
-        assert "tambur.server" not in sys.modules  # nobody has asked for it
+        assert "tambur.server" not in sys.modules  # no fixture needs it yet
 
 
         def test_publish(tambur_recorder):

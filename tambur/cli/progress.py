@@ -13,11 +13,11 @@ REDRAW_S = 0.1
 
 
 class Progress:
-    """A line that is drawn again and again, on a terminal only.
+    """A line of progress on a terminal.
 
     Parameters:
-        input_fd: where the input comes from; of a regular file, the size tells how much is still to come.
-        output: where the bar goes; nothing is drawn unless it is a terminal.
+        input_fd: the file descriptor of the input. If it is a regular file, its size makes a bar possible.
+        output: the stream to draw on; nothing is drawn unless it is a terminal.
     """
 
     def __init__(self, input_fd: int, output: TextIO) -> None:
@@ -40,14 +40,14 @@ class Progress:
         self.close()
 
     def advance(self, size: int) -> None:
-        """One more message is through, whose line had ``size`` bytes."""
+        """Count one more published message, whose line had ``size`` bytes."""
         self._bytes += size
         self._messages += 1
         if time.monotonic() - self._drawn_at >= REDRAW_S:
             self._draw()
 
     def close(self) -> None:
-        """Draw a last time, and leave the line as it is."""
+        """Draw a last time, and end the line."""
         if self._output is not None:
             self._draw()
             self._output.write("\n")

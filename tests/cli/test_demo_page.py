@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
@@ -12,12 +10,11 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
 from tambur import Tambur
-from tambur.cli.demo.page import make_routes
-from tambur.credentials import Credentials
-from tambur.server import Config, Server, in_background
-from tests.support.browser import page, wait
+from tambur.server import Server
 
-CREDENTIALS = Credentials("30af96de47e3c58329045ff136a4a3ea", "demo", "hunter2", "http://unused")
+from ..support.browser import page, wait
+from ..support.demo import CREDENTIALS
+
 POST_AND_REPORT = """
 const [url, type, mode, report] = arguments;
 const body = JSON.stringify({ stream: "lobby", message: "from another site" });
@@ -25,12 +22,6 @@ fetch(url, { method: "POST", headers: { "Content-Type": type }, mode, body })
   .then((answer) => report(answer.type), (error) => report(error.name));
 """
 PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Server]:
-    with in_background(Config.from_credentials(CREDENTIALS, port=0), make_routes(CREDENTIALS)) as running:
-        yield running
 
 
 class Panel:
@@ -45,7 +36,7 @@ class Panel:
 
     def lines(self, selector: str) -> list[str]:
         script = "return [...arguments[0].querySelectorAll(arguments[1])].map((item) => item.textContent)"
-        # At once, since the page may replace the items at any time.
+        # One script reads all items, because the page may replace them at any time.
         lines: list[str] = self.driver.execute_script(script, self.element, f"{selector} li")
         return lines
 
@@ -72,7 +63,7 @@ def panels(driver: Chrome, demo: Server) -> tuple[Panel, Panel]:
 
 
 def publish(driver: Chrome, target: str, message: str) -> None:
-    """As a user would, who fills in the form."""
+    """Publish with the form of the page."""
     Select(driver.find_element(By.ID, "target")).select_by_visible_text(target)
     box = driver.find_element(By.ID, "message")
     box.clear()
@@ -80,7 +71,7 @@ def publish(driver: Chrome, target: str, message: str) -> None:
     wait(driver, lambda d: target in d.find_element(By.ID, "published").text)
 
 
-def test_each_kind_of_message_is_seen_where_it_should_be(
+def test_each_kind_of_message_appears_in_the_right_panels(
     driver: Chrome, demo: Server, panels: tuple[Panel, Panel]
 ) -> None:
     alice, bob = panels
@@ -115,7 +106,7 @@ def test_each_kind_of_message_is_seen_where_it_should_be(
     assert bob.lines(".users") == []
 
 
-def test_the_wire_is_shown_without_tokens(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
+def test_the_page_shows_frames_without_tokens(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
     alice, _ = panels
     alice.enable("presence")
     alice.find("summary").click()
@@ -130,14 +121,14 @@ def test_the_wire_is_shown_without_tokens(driver: Chrome, panels: tuple[Panel, P
     ]
 
 
-def test_streams_come_and_go_and_so_do_connections(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
+def test_streams_and_connections_can_be_left_and_joined(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
     alice, bob = panels
     bob.find(".add input").send_keys("news", Keys.ENTER)
     wait(driver, lambda _: bob.find(".leave").text == "Leave news" and bob.find(".leave").is_enabled())
     publish(driver, "news", "one")
     bob.wait_lines(".log", "news · message one")
     bob.find(".leave").click()
-    bob.enable("presence")  # answered after the stream has been left
+    bob.enable("presence")  # the answer comes after that to the unsubscribe
     bob.find(".add input").send_keys("private", Keys.ENTER)
     bob.wait_lines(".log", "news · message one", "error private messages arrive by themselves")
     alice.find(".connect").click()
@@ -148,7 +139,7 @@ def test_streams_come_and_go_and_so_do_connections(driver: Chrome, panels: tuple
     alice.wait_lines(".log", "lobby · message again")
 
 
-def test_the_page_is_used_with_the_keyboard_alone(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
+def test_the_page_works_with_the_keyboard_alone(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
     _, bob = panels
     reached = []
     for _ in range(40):
@@ -165,7 +156,7 @@ def test_the_page_is_used_with_the_keyboard_alone(driver: Chrome, panels: tuple[
     assert {"Message", "Publish", "Alice: Another stream", "Disconnect"} <= set(names)
 
 
-def test_it_fits_a_phone(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
+def test_the_page_fits_a_phone(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     try:
         assert driver.execute_script("return document.documentElement.scrollWidth") == PHONE["width"]
@@ -175,7 +166,7 @@ def test_it_fits_a_phone(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_the_python_that_it_shows_is_what_it_does(
+def test_the_python_on_the_page_publishes_the_same(
     driver: Chrome, demo: Server, panels: tuple[Panel, Panel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     box = driver.find_element(By.ID, "message")
@@ -183,7 +174,7 @@ def test_the_python_that_it_shows_is_what_it_does(
     box.send_keys('It\'s "quoted" \\ é')
     code = driver.find_element(By.ID, "python").text
     monkeypatch.setenv("TAMBUR_URL", f"http://{CREDENTIALS.api_key}:hunter2@{demo.url[7:]}/app/demo")
-    exec(code, {})  # noqa: S102 - to run it is the point
+    exec(code, {})  # noqa: S102 - the test runs it on purpose
     panels[0].wait_lines(".log", 'lobby · message It\'s "quoted" \\ é')
 
 

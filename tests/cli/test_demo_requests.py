@@ -8,20 +8,14 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from tambur.cli.demo.page import MAX_BODY_BYTES, make_routes
-from tambur.credentials import Credentials
-from tambur.server import Config, Server, in_background
+from tambur.cli.demo.page import MAX_BODY_BYTES
+from tambur.server import Server
 from tambur.subscriber import Subscriber
-from tests.support import wire
 
-CREDENTIALS = Credentials("30af96de47e3c58329045ff136a4a3ea", "demo", "hunter2", "http://unused")
+from ..support import wire
+from ..support.demo import CREDENTIALS
+
 PUBLISH = {"stream": "lobby", "message": "x"}
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Server]:
-    with in_background(Config.from_credentials(CREDENTIALS, port=0), make_routes(CREDENTIALS)) as running:
-        yield running
 
 
 @pytest.fixture
