@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -18,17 +17,18 @@ import uvicorn
 from starlette.routing import BaseRoute
 
 from ..errors import ConfigurationError
+from .acceptor import Acceptor
 from .api.http import make_app
 from .api.publish import Publishing
 from .api.static import make_routes
 from .broker import Backend
 from .broker.factory import from_url
-from .config import Config
+from .config import Config, Limits
 from .hub import Hub
 from .logs import line
 from .transports.http_protocol import BoundedHttpProtocol
 from .transports.longpoll import LongPolls
-from .transports.reading import make_read_buffer
+from .transports.reading import limit_tls_buffers, make_read_buffer
 from .transports.websocket import Context, WebSocket
 from .workers import run_workers
 
@@ -40,9 +40,6 @@ KEEP_ALIVE_S = 65
 
 BACKLOG = 2048
 """How many connections may wait to be accepted."""
-
-ACCEPTED_IN_A_ROW = 8
-"""How many connections are accepted before all others have their turn."""
 
 FILES_BESIDES = 64
 """How many files a process has open besides its connections, at most."""
@@ -99,7 +96,7 @@ class Server:
             before=self._start,
             stopping=self._long_polls.shutdown,
             after=self._backend.close,
-            handshake_timeout_s=config.limits.request_timeout_s,
+            limits=config.limits,
         )
         self._socket = _listen(config.host, config.port, shares_port=shares_port)
         self.url = _url(config, self._socket)
@@ -174,6 +171,8 @@ def run(config: Config, on_ready: Callable[[str], None]) -> None:
         ConfigurationError: as :class:`Server` does, or if this system cannot have several processes listen.
     """
     config = _with_open_files(config)
+    if config.tls_cert is not None:
+        limit_tls_buffers()
     if config.workers == 1:
         server = Server(config)
         server.run(lambda: on_ready(server.url))
@@ -207,20 +206,20 @@ class _Uvicorn(uvicorn.Server):
         before: Callable[[], Awaitable[None]],
         stopping: Callable[[], None],
         after: Callable[[], Awaitable[None]],
-        handshake_timeout_s: float,
+        limits: Limits,
     ) -> None:
         super().__init__(config)
         self._before = before
         self._stopping = stopping
         self._after = after
-        self._handshake_timeout_s = handshake_timeout_s
+        self._limits = limits
+        self._acceptors: list[Acceptor] = []
         self.on_ready: Callable[[], None] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self._before()
         await super().startup([])
-        # uvicorn would leave a TLS handshake its 60 s.
-        config, loop = self.config, asyncio.get_running_loop()
+        config = self.config
         protocol = functools.partial(
             _protocol(config.http_protocol_class),
             config=config,
@@ -228,18 +227,15 @@ class _Uvicorn(uvicorn.Server):
             app_state=self.lifespan.state,
         )
         for listener in sockets or ():
-            listening = await loop.create_server(
-                protocol,
-                sock=listener,
-                backlog=ACCEPTED_IN_A_ROW,
-                ssl=config.ssl,
-                ssl_handshake_timeout=self._handshake_timeout_s if config.is_ssl else None,
+            acceptor = Acceptor(
+                listener, protocol, self.server_state.connections, tls=config.ssl, limits=self._limits
             )
-            self.servers.append(listening)
-            listener.listen(BACKLOG)  # asyncio means both by its backlog
+            self._acceptors.append(acceptor)
         self.on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for acceptor in self._acceptors:
+            await acceptor.close()
         self._stopping()
         await super().shutdown(sockets)
         await self._after()

@@ -179,6 +179,19 @@ async def idle(seen: Seen) -> None:
         seen["closed"] += 1
 
 
+async def silence(seen: Seen) -> None:
+    """Connect, and say nothing; where that ends, again."""
+    for turn in itertools.count():
+        try:
+            async with connected(seen) as (reader, _):
+                await reader.read()
+        except ConnectionError:
+            pass  # an end like any other
+        seen["closed"] += 1
+        if turn == 0:
+            seen.started()
+
+
 async def handshakes(seen: Seen) -> None:
     """Connect, and leave at once."""
     for turn in itertools.count():
@@ -400,7 +413,7 @@ async def trailers(seen: Seen) -> None:
 
 
 ABUSES: list[Callable[[Seen], Awaitable[None]]] = [
-    idle, handshakes, never_read, never_read_answers, drip_head, drip_body, drip_frame, streams, publishes,
+    idle, silence, handshakes, never_read, never_read_answers, drip_head, drip_body, drip_frame, streams, publishes,
     forgeries, percent_signs, small_chunks, colons, pipeline, commands, pings, fragments, polls, poll_again, body, head, trailers,
 ]  # fmt: skip
 

@@ -19,6 +19,7 @@ import pytest
 
 from tambur import Tambur
 from tambur.server import Limits
+from tambur.server.app import FILES_BESIDES
 
 from . import abuse
 from .app import API_KEY, APP_ID, SECRET
@@ -34,10 +35,22 @@ UNRELATED = 16 * MIB
 MAX_PUBLISHES_PER_S = 500
 
 
-class Serving:
-    """``tambur serve`` with two apps: the bystander's, and the abusers'."""
+_WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from tambur.cli import main; sys.exit(main())"
 
-    def __init__(self, limits: Limits, directory: Path) -> None:
+
+class Serving:
+    """``tambur serve`` with two apps: the bystander's, and the abusers'.
+
+    Parameters:
+        limits: of its configuration; ``max_connections`` is lowered where it may open too few files for it.
+        directory: where its configuration and its log are kept.
+        words: what else its command line says.
+        files: how many files it may have open, on asyncio's own event loop, which has its own ways with them;
+            ``None`` for as many as the system allows.
+    """
+
+    def __init__(self, limits: Limits, directory: Path, *words: str, files: int | None = None) -> None:
+        self.max_connections = limits.max_connections if files is None else files - FILES_BESIDES
         config = directory / "tambur.toml"
         settings = "\n".join(f"{name} = {value}" for name, value in vars(limits).items())
         config.write_text(
@@ -46,10 +59,14 @@ class Serving:
             f'secrets = ["{abuse.SECRET}"]\nmax_publishes_per_s = {MAX_PUBLISHES_PER_S}\n',
             "utf-8",
         )
+        program = [sys.executable, "-m", "tambur"]
+        if files is not None:
+            limited = ["bash", "-ec", f'ulimit -n {files}; exec "$@"', "bash"]
+            program = [*limited, sys.executable, "-c", _WITHOUT_UVLOOP]
         self._log = directory / "log"
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tambur", "serve", "--config", str(config)],
+                [*program, "serve", "--config", str(config), *words],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -86,8 +103,10 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(limits: Limits, made: pytest.TempPathFactory) -> Iterator[Serving]:
-    server = Serving(limits, made.mktemp("serving"))
+def serving(
+    limits: Limits, made: pytest.TempPathFactory, *words: str, files: int | None = None
+) -> Iterator[Serving]:
+    server = Serving(limits, made.mktemp("serving"), *words, files=files)
     try:
         yield server
     finally:
@@ -110,7 +129,7 @@ class Bystander:
         self._publisher = connect(server)
         self._client = Tambur(API_KEY, APP_ID, SECRET, server.url)
         self._head = (
-            f"Host: {server.url.removeprefix('http://')}\r\nContent-Type: application/x-www-form-urlencoded"
+            f"Host: {server.url.partition('://')[2]}\r\nContent-Type: application/x-www-form-urlencoded"
         )
         self._numbers = itertools.count()
         self.stream = str(time.monotonic_ns())

@@ -34,6 +34,7 @@ from ..support.abused_server import (
     serving,
     wait_for_files,
 )
+from ..support.certificate import Certificate
 from ..support.stream_abuse import DIRECT_BYTES
 from ..support.wire import Socket, connect, handshake, read_answer
 
@@ -44,6 +45,7 @@ READ_AT_ONCE = 256 * KIB
 
 LIMITS = Limits(max_connections=IDLE + 20, max_long_polling_subscribers=500)
 IMPATIENT = Limits(max_connections=30, request_timeout_s=1, ping_interval_s=1, ping_timeout_s=2)
+IMPATIENT_WITH_TLS = Limits(request_timeout_s=1)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,18 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server with TLS that may open few files."""
+    certificate = Certificate(tmp_path_factory.mktemp("certificate"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in certificate.trusting.items():
+            patch.setenv(name, value)
+        words = ("--tls-cert", certificate.both)
+        with serving(IMPATIENT_WITH_TLS, tmp_path_factory, *words, files=300) as server:
+            yield server
+
+
 class Case(NamedTuple):
     """An abuse.
 
@@ -65,7 +79,7 @@ class Case(NamedTuple):
         limits: what bounds it, by name.
         memory: what each client may have the server keep, in bytes, by those limits.
         is_bounded: whether what the clients have seen shows that.
-        is_impatient: whether the server shall be one that waits for little.
+        server: the fixture with the server for it.
         is_on_stream: whether it is one of :mod:`tests.support.stream_abuse`, on the bystander's stream.
     """
 
@@ -74,7 +88,7 @@ class Case(NamedTuple):
     limits: str
     memory: int
     is_bounded: Callable[[dict[str, float], int], bool]
-    is_impatient: bool = False
+    server: str = "patient"
     is_on_stream: bool = False
 
 
@@ -94,6 +108,7 @@ def direct_bytes(seen: dict[str, float], clients: int) -> bool:
 
 
 CASES = [
+    Case("silence", 400, "max_connections", 80 * KIB, each("closed"), server="encrypted"),
     Case(
         "handshakes",
         50,
@@ -101,13 +116,13 @@ CASES = [
         64 * KIB,
         # How many are there at the same moment is chance; the server's open files show that it keeps to its limit.
         lambda seen, _: seen.keys() <= {"503", "101", "closed", "seconds"},
-        is_impatient=True,
+        server="impatient",
     ),
     Case("never_read", 5, "max_unsent_bytes", LIMITS.max_unsent_bytes + 64 * KIB, each("closed")),
-    Case("never_read_answers", 5, "request_timeout_s", READ_AT_ONCE, each("closed"), is_impatient=True),
-    Case("drip_head", 20, "request_timeout_s", IMPATIENT.max_header_bytes, each("408"), is_impatient=True),
-    Case("drip_body", 20, "request_timeout_s", IMPATIENT.max_body_bytes, each("408"), is_impatient=True),
-    Case("drip_frame", 20, "ping_timeout_s", IMPATIENT.max_frame_bytes, each("closed"), is_impatient=True),
+    Case("never_read_answers", 5, "request_timeout_s", READ_AT_ONCE, each("closed"), server="impatient"),
+    Case("drip_head", 20, "request_timeout_s", IMPATIENT.max_header_bytes, each("408"), server="impatient"),
+    Case("drip_body", 20, "request_timeout_s", IMPATIENT.max_body_bytes, each("408"), server="impatient"),
+    Case("drip_frame", 20, "ping_timeout_s", IMPATIENT.max_frame_bytes, each("closed"), server="impatient"),
     Case(
         "streams",
         10,
@@ -175,9 +190,9 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_abuse_is_bounded_and_a_bystander_gets_its_messages(
-    case: Case, patient: Serving, impatient: Serving
+    case: Case, request: pytest.FixtureRequest
 ) -> None:
-    server = impatient if case.is_impatient else patient
+    server: Serving = request.getfixturevalue(case.server)
     with Bystander(server) as bystander:
         idle = bystander.measure()
         files, before = server.files, server.memory("VmRSS")
@@ -185,7 +200,7 @@ def test_abuse_is_bounded_and_a_bystander_gets_its_messages(
         stream = bystander.stream if case.is_on_stream else None
         with abused(server, bystander, case.name, case.clients, stream=stream) as seen:
             beside = bystander.measure()
-            assert server.files <= server_limits(case).max_connections + FILES_BESIDES
+            assert server.files <= server.max_connections + FILES_BESIDES
         grown = server.memory("VmHWM") - before
         report(case.name, case.clients, case.limits, idle, beside, grown)
         assert case.is_bounded(seen, case.clients), seen
@@ -193,10 +208,6 @@ def test_abuse_is_bounded_and_a_bystander_gets_its_messages(
         wait_for_files(server, files)
         bystander.send()
     assert "Traceback" not in server.log
-
-
-def server_limits(case: Case) -> Limits:
-    return IMPATIENT if case.is_impatient else LIMITS
 
 
 def test_ten_thousand_connections_idle_and_one_too_many_is_refused(

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with the bounds that it leaves open: of connections, and of what each may ask."""
+"""uvicorn's HTTP protocol, with the limits on requests that uvicorn leaves open."""
 
 from __future__ import annotations
 
@@ -56,11 +56,6 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        limit = self._limits.max_connections
-        if len(self.connections) > limit:
-            self._refusal = (503, f"Service Unavailable: {limit} connections are open already")
-            self.send_400_response("")
-            return
         self._start_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:

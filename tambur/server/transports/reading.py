@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
+import sys
 
 READ_BYTES = 256 * 1024
 """How much is read of a connection at once, at most, in bytes; as much as asyncio would."""
+
+
+TLS_READ_BYTES = 8 * 1024
+"""How many encrypted bytes asyncio reads of a connection at once. Large frames gain nothing from more."""
+
+
+def limit_tls_buffers() -> None:
+    """Have asyncio's event loop keep a smaller buffer for each TLS connection of this process.
+
+    Its default is 256 KiB each, except in Python 3.10, which keeps none. uvloop reserves 256 KiB but touches
+    only as much as it reads at once.
+    """
+    if sys.version_info >= (3, 11):
+        asyncio.sslproto.SSLProtocol.max_size = TLS_READ_BYTES
 
 
 def make_read_buffer() -> memoryview:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from websockets.frames import Opcode
@@ -32,8 +34,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 @pytest.fixture(autouse=True)
 def trusted(files: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     """What users set so that requests and websockets trust a certificate authority of their own."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", files.authority)
-    monkeypatch.setenv("SSL_CERT_FILE", files.authority)
+    for name, value in files.trusting.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +140,36 @@ def test_the_command_line_takes_both_files_or_one_that_holds_both(files: Certifi
                 assert tambur.publish(stream, "x")
             process.send_signal(signal.SIGTERM)
             assert process.wait(TIMEOUT_S) == 0
+
+
+class Started(NamedTuple):
+    url: str
+
+
+def memory(pid: int) -> int:
+    """What a process has in memory for itself, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text("ascii")
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
+
+
+def test_a_connection_with_tls_takes_less_memory_than_asyncio_by_itself(files: Certificate) -> None:
+    count = 100
+    code = "import sys; sys.modules['uvloop'] = None; from tambur.cli import main; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "serve", "--port", "0", "--tls-cert", files.both],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TAMBUR_URL": f"http://{API_KEY}:{SECRET}@elsewhere/app/{APP_ID}"},
+    )
+    with process, contextlib.ExitStack() as stack:
+        stack.callback(process.terminate)
+        assert process.stdout is not None
+        server = Started(process.stdout.readline().split()[-1])
+        stack.enter_context(Socket(server))
+        before = memory(process.pid)
+        for _ in range(count):
+            stack.enter_context(Socket(server))
+        assert memory(process.pid) - before < count * 64 * 1024
 
 
 def test_a_certificate_that_cannot_be_used_is_named(files: Certificate, tmp_path: Path) -> None:
