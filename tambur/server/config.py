@@ -51,7 +51,7 @@ class Limits:
             and other frames that are no whole command count, too.
         max_direct_bytes_per_s: how much one connection may send in direct messages; one more is refused.
         max_long_polling_subscribers: how many subscribers may poll at once.
-        max_claims: how many publishes are remembered, to deliver each once.
+        max_claims: how many publishes of each app are remembered, to deliver each once.
         heartbeat_s: how long an extended connection may be silent before it is sent a heartbeat.
         session_ttl_s: for how long a session key is valid after it was issued.
         session_max_s: how long after its beginning a session can be resumed at most.

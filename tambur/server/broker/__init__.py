@@ -56,7 +56,7 @@ class Claim(NamedTuple):
     Attributes:
         app: the app.
         timestamp: the request's own, in seconds since 1970.
-        nonce: a digest of the app and the nonce.
+        nonce: a digest of the nonce.
         signature: a digest of the signature; the same nonce with another one is refused.
     """
 

@@ -11,7 +11,7 @@ def from_url(url: str, *, max_claims: int, node_timeout_s: float) -> Backend:
 
     Parameters:
         url: ``memory://`` for one process, or the URL of a Redis for several nodes.
-        max_claims: claimed nonces that are kept; a publish past that is refused.
+        max_claims: claimed nonces of each app that are kept; a publish past that is refused.
         node_timeout_s: seconds without a renewed lease after which the users of another node leave.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 
 from ...protocol.messages import encode_presence
@@ -56,7 +57,7 @@ class MemoryBroker:
     """Everything happens in one event loop, so code without an ``await`` is atomic.
 
     Parameters:
-        max_claims: claimed nonces that are kept; a publish past that is refused.
+        max_claims: claimed nonces of each app that are kept; a publish past that is refused.
         monotonic: the clock of the rate limits, in seconds.
     """
 
@@ -66,8 +67,8 @@ class MemoryBroker:
         self.deliver: Deliver | None = None
         self._subscribed: set[tuple[AppKey, str]] = set()
         # By timestamp, so that a second's worth of claims is dropped at once when it has passed.
-        self._claims: dict[int, dict[bytes, bytes]] = {}
-        self._claims_count = 0
+        self._claims: dict[int, dict[AppKey, dict[bytes, bytes]]] = {}
+        self._claims_count: Counter[AppKey] = Counter()
         self._rates: dict[AppKey, _Rate] = {}
 
     async def subscribe(self, app: AppKey, stream: str) -> None:
@@ -102,25 +103,30 @@ class MemoryBroker:
         return self._taken(claim)
 
     def _taken(self, claim: Claim) -> Outcome | None:
-        signature = self._claims.get(claim.timestamp, {}).get(claim.nonce)
+        signature = self._claims.get(claim.timestamp, {}).get(claim.app, {}).get(claim.nonce)
         if signature is None:
             return None
         return Outcome.REPLAYED if signature == claim.signature else Outcome.NONCE_REUSED
 
     def _claim(self, claim: Claim, now: int) -> None:
-        claims = self._claims.get(claim.timestamp)
-        if claims is None or self._claims_count >= self._max_claims:
-            for timestamp in [t for t in self._claims if t < now - CLAIM_WINDOW_S]:
-                self._claims_count -= len(self._claims.pop(timestamp))
-        if self._claims_count >= self._max_claims:
+        app, timestamp, nonce, signature = claim
+        if timestamp not in self._claims or self._claims_count[app] >= self._max_claims:
+            self._forget_claims(before=now - CLAIM_WINDOW_S)
+        if self._claims_count[app] >= self._max_claims:
+            oldest = min(second for second, apps in self._claims.items() if app in apps)
             raise BrokerUnavailableError(
                 f"{self._max_claims} publishes are remembered, the most that max_claims allows",
-                retry_after_s=min(self._claims) + CLAIM_WINDOW_S + 1 - now,
+                retry_after_s=oldest + CLAIM_WINDOW_S + 1 - now,
             )
-        if claims is None:
-            claims = self._claims[claim.timestamp] = {}
-        claims[claim.nonce] = claim.signature
-        self._claims_count += 1
+        self._claims.setdefault(timestamp, {}).setdefault(app, {})[nonce] = signature
+        self._claims_count[app] += 1
+
+    def _forget_claims(self, *, before: int) -> None:
+        for second in [second for second in self._claims if second < before]:
+            for app, claims in self._claims.pop(second).items():
+                self._claims_count[app] -= len(claims)
+                if not self._claims_count[app]:
+                    del self._claims_count[app]
 
     async def send(self, publication: Publication) -> None:
         self.hand_on(publication)
@@ -182,7 +188,7 @@ class MemoryBackend:
     """Broker, presence and node calls of a server that is one process.
 
     Parameters:
-        max_claims: claimed nonces that are kept; a publish past that is refused.
+        max_claims: claimed nonces of each app that are kept; a publish past that is refused.
         monotonic: the clock of the rate limits, in seconds.
     """
 

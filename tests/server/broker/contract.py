@@ -150,6 +150,25 @@ class BrokerContract(abc.ABC):
 
         self.run(scenario, max_claims=2)
 
+    def test_the_claims_of_one_app_take_no_room_of_another(self) -> None:
+        async def scenario(node: RecordingBackend) -> None:
+            await node.broker.subscribe(APP, "s")
+            for nonce in "ab":
+                await node.publish(public("s", nonce), claim(nonce))
+            with pytest.raises(BrokerUnavailableError, match="max_claims"):
+                await node.publish(public("s", "c"), claim("c"))
+            other = public("s", "x", OTHER_APP)
+            assert await node.broker.claimed(claim("a", app=OTHER_APP)) is None
+            for nonce in "ab":
+                assert await node.publish(other, claim(nonce, app=OTHER_APP)) == DELIVERED
+            later = NOW + 1
+            with pytest.raises(BrokerUnavailableError, match="max_claims") as caught:
+                await node.publish(other, claim("c", timestamp=later, app=OTHER_APP), now=later)
+            assert caught.value.retry_after_s == self.kept_s
+            assert await node.publish(public("s", "a"), claim("a"), now=later) == REPLAYED
+
+        self.run(scenario, max_claims=2)
+
     def test_a_publish_over_the_rate_has_claimed_nothing(self) -> None:
         async def scenario(node: RecordingBackend) -> None:
             await node.broker.subscribe(APP, "s")

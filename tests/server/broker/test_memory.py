@@ -10,7 +10,7 @@ from tambur import ConfigurationError
 from tambur.server.broker import CLAIM_WINDOW_S, Backend, Outcome
 from tambur.server.broker.factory import from_url
 from tambur.server.broker.memory import MemoryBackend
-from tests.support.broker import APP, NOW, RecordingBackend, claim, nobody_asks, public
+from tests.support.broker import APP, NOW, OTHER_APP, RecordingBackend, claim, nobody_asks, public
 
 from .contract import BrokerContract
 
@@ -53,7 +53,10 @@ def test_claims_that_are_past_take_no_room() -> None:
         for second in range(2 * CLAIM_WINDOW_S):
             now = NOW + second
             await node.publish(public("s", "x"), claim("n", timestamp=now), now=now)
-        assert broker._claims_count == sum(map(len, broker._claims.values())) == CLAIM_WINDOW_S + 1
+            if second == 0:
+                await node.publish(public("s", "x"), claim("n", timestamp=now, app=OTHER_APP), now=now)
+        assert broker._claims_count == {APP: CLAIM_WINDOW_S + 1}
+        assert list(broker._claims.values()) == [{APP: {b"n": b"s"}}] * (CLAIM_WINDOW_S + 1)
 
     asyncio.run(scenario())
 

@@ -16,7 +16,7 @@ class RedisBackend:
 
     Parameters:
         url: where Redis is.
-        max_claims: claimed nonces that the cluster keeps; a publish past that is refused.
+        max_claims: claimed nonces of each app that the cluster keeps; a publish past that is refused.
         node_timeout_s: seconds without a renewed lease after which the users of a node leave.
     """
 

@@ -30,7 +30,7 @@ class RedisBroker:
 
     Parameters:
         shard: the Redis.
-        max_claims: claimed nonces that the cluster keeps; a publish past that is refused.
+        max_claims: claimed nonces of an app that the cluster keeps; a publish past that is refused.
 
     Attributes:
         streams: the app and the stream of each channel that the node is subscribed to.
@@ -83,7 +83,7 @@ class RedisBroker:
                 CLAIM_WINDOW_S + MAX_CLOCK_SKEW_S,
                 self._max_claims,
                 "" if max_publishes_per_s is None else max_publishes_per_s,
-                keys=self._keys.publishing(claim.timestamp, publication.app),
+                keys=self._keys.publishing(claim.app, claim.timestamp),
             )
         )
         if outcome == b"full":
@@ -94,7 +94,7 @@ class RedisBroker:
         return Published(Outcome[outcome.decode().upper()], float(retry_after_s))
 
     async def claimed(self, claim: Claim) -> Outcome | None:
-        key = self._keys.claims(claim.timestamp)
+        key = self._keys.claims(claim.app, claim.timestamp)
         signature = await self._shard.ready_link().call("HGET", key, claim.nonce)
         if signature is None:
             return None

@@ -51,20 +51,24 @@ class Keys:
         self.prefix = f"tambur:{database}:".encode()
         self.links = self.prefix + b"links"
         self.leases = self.prefix + b"leases"
-        self.claims_count = self.prefix + b"claims"
         self.recent = self.prefix + b"recent"
         self.recent_direct = self.prefix + b"direct"
         self.place = self.prefix + b"place"
 
-    def claims(self, timestamp: int) -> bytes:
-        return b"%sclaims:%d" % (self.prefix, timestamp)
+    def claims(self, app: AppKey, timestamp: int) -> bytes:
+        """The claims of an app's requests with one timestamp."""
+        return self._key("claims", f"{scope(app)}:{timestamp}")
+
+    def claims_count(self, app: AppKey) -> bytes:
+        """The number of an app's claims."""
+        return self._key("claims", scope(app))
 
     def rate(self, app: AppKey) -> bytes:
         return self._key("rate", scope(app))
 
-    def publishing(self, timestamp: int, app: AppKey) -> tuple[bytes, ...]:
+    def publishing(self, app: AppKey, timestamp: int) -> tuple[bytes, ...]:
         """All that a publish reads and writes."""
-        return self.claims(timestamp), self.claims_count, self.rate(app), self.recent, self.place
+        return self.claims(app, timestamp), self.claims_count(app), self.rate(app), self.recent, self.place
 
     def node(self, node: str) -> bytes:
         """The set of a node's entries, and the channel that only this node listens to."""

@@ -114,10 +114,10 @@ redis.call('HSET', KEYS[2], 'direct_bytes', kept)
 hand_out('direct', KEYS[1], KEYS[2], ARGV[2], ARGV[3], 1, {MAX_RECENT_BYTES})
 """)
 
-# KEYS: the claims of one second; how many claims there are; the app's token bucket; the recent
+# KEYS: the app's claims of one second; how many claims the app has; its token bucket; the recent
 #       publications, the place of the last.
 # ARGV: until when, channel, what is published, nonce, signature, timestamp, now, for how many seconds a
-#       claim is kept, how many at most, publishes/s or "".
+#       claim is kept, how many of the app at most, publishes/s or "".
 # Returns what became of it, and after how many seconds to try again.
 PUBLISH = Script(
     f"{_IN_TIME}{_HAND_OUT_RECENT}"

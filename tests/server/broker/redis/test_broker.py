@@ -120,9 +120,10 @@ def test_what_was_kept_is_forgotten_in_time(redis_server: RedisServer) -> None:
     run(redis_server, 1, scenario)
     kept_s = CLAIM_WINDOW_S + MAX_CLOCK_SKEW_S
     longest_s = {
-        f"tambur:0:claims:{NOW - CLAIM_WINDOW_S}": MAX_CLOCK_SKEW_S + 1,
+        f"tambur:0:claims:key/app:{NOW - CLAIM_WINDOW_S}": MAX_CLOCK_SKEW_S + 1,
         "tambur:0:rate:key/app": 3,
-        "tambur:0:claims": 2 * kept_s + 1,
+        "tambur:0:claims:key/app": 2 * kept_s + 1,
+        "tambur:0:claims:other/app": 2 * kept_s + 1,
     }
     keys = set(redis_server.cli("KEYS", "*").split("\n"))
     assert set(longest_s) <= keys
