@@ -12,7 +12,18 @@ from .load import Run, loaded
 from .peers import MissingError
 from .report import Section, Table, Target, number
 from .rounds import interleave, ratio, spread
-from .servers import LIMIT, NATS, NCHAN, STARTERS, TAMBUR, UNJOINED, UVLOOP, UVLOOP_UNJOINED, WS, Starter
+from .servers import (
+    LIMIT,
+    NATS,
+    NCHAN,
+    STARTERS,
+    TAMBUR,
+    UNCOALESCED,
+    UVLOOP,
+    UVLOOP_UNCOALESCED,
+    WS,
+    Starter,
+)
 
 R = TypeVar("R")
 
@@ -80,7 +91,7 @@ def fanout(*, quick: bool) -> Section:
         "the others take the bare message. The last two columns show whether the load would have been the "
         "bottleneck: the part of the time that its core was busy, beside the server's. The first row is what "
         "one `send` a message costs: more is only possible with fewer system calls than messages, which is "
-        "what tambur's `join_window_ms` (2 by default) is for.",
+        "what tambur's `coalesce_window_ms` (2 by default) is for.",
     )
     names = list(STARTERS)
     for size in SIZES[:1] if quick else SIZES:
@@ -137,13 +148,13 @@ def _fanout_targets(size: int, runs: dict[str, list[Run]]) -> list[Target]:
         (NCHAN, "ahead of nchan", 1.0),
         (WS, "ahead of node `ws`", 1.0),
     ):
-        for ours, on in ((UNJOINED, ""), (UVLOOP_UNJOINED, ", on uvloop")):
+        for ours, on in ((UNCOALESCED, ""), (UVLOOP_UNCOALESCED, ", on uvloop")):
             against = _against(runs, ours, other, _rate)
-            targets.append(Target.at_least(f"{size:,}, nothing joined{on}: {aim}", against, least))
-    user_us = _median(runs[UNJOINED], lambda run: run.user_us)
+            targets.append(Target.at_least(f"{size:,}, nothing coalesced{on}: {aim}", against, least))
+    user_us = _median(runs[UNCOALESCED], lambda run: run.user_us)
     targets.append(
         Target(
-            f"{size:,}, nothing joined: at most 1.5 µs of user time a delivery",
+            f"{size:,}, nothing coalesced: at most 1.5 µs of user time a delivery",
             f"{user_us:.2f} µs",
             user_us <= 1.5,
         )
@@ -214,7 +225,7 @@ PACE_PER_S = 20
 def latency(*, quick: bool) -> Section:
     """How soon a message is there, at a leisurely pace and with a publisher who waits."""
     subscribers = 100 if quick else 1000
-    names = [LIMIT, TAMBUR, UNJOINED, UVLOOP, UVLOOP_UNJOINED, NCHAN, WS]
+    names = [LIMIT, TAMBUR, UNCOALESCED, UVLOOP, UVLOOP_UNCOALESCED, NCHAN, WS]
 
     def measure(start: Starter) -> tuple[Run, Run]:
         with loaded(start, subscribers, _REQUESTS[1000]) as load:
@@ -258,12 +269,12 @@ def latency(*, quick: bool) -> Section:
             targets.append(
                 Target(f"paced, {figure} no worse than nchan's, within 10 %", against, ours <= 1.1 * theirs)
             )
-    joined, unjoined = p("p50_ms", waiting, TAMBUR), p("p50_ms", waiting, UNJOINED)
+    coalesced, alone = p("p50_ms", waiting, TAMBUR), p("p50_ms", waiting, UNCOALESCED)
     targets.append(
         Target(
-            "a publisher who waits: joining adds at most its window (2 ms) to p50",
-            f"{joined - unjoined:+.1f} ms",
-            joined - unjoined <= 2.0,
+            "a publisher who waits: coalescing adds at most its window (2 ms) to p50",
+            f"{coalesced - alone:+.1f} ms",
+            coalesced - alone <= 2.0,
         )
     )
     return Section(

@@ -7,14 +7,14 @@ import statistics
 from .delivery import race
 from .load import Run, loaded
 from .report import Curves, Section, Table, Target, number
-from .servers import LIMIT, NCHAN, TAMBUR, UNJOINED, Starter
+from .servers import LIMIT, NCHAN, TAMBUR, UNCOALESCED, Starter
 
 SUBSCRIBERS = (10, 30, 100, 300, 1000, 3000, 10_000)
 
 
 def growth(*, quick: bool) -> Section:
     """Deliveries a second, and processor time of each."""
-    names = [LIMIT, TAMBUR, UNJOINED, NCHAN]
+    names = [LIMIT, TAMBUR, UNCOALESCED, NCHAN]
     counts = SUBSCRIBERS[:3] if quick else SUBSCRIBERS
     rates: dict[str, list[tuple[float, float]]] = {}
     costs: dict[str, list[tuple[float, float]]] = {}
@@ -34,7 +34,7 @@ def growth(*, quick: bool) -> Section:
         cells = [cell for name in rates for cell in (number(rates[name][i][1]), f"{costs[name][i][1]:.2f}")]
         table.add(f"{count:,}", *cells)
     targets = []
-    for name in (TAMBUR, UNJOINED):
+    for name in (TAMBUR, UNCOALESCED):
         # Below a hundred subscribers, most of the time goes into receiving the publish.
         of = [cost for count, cost in costs[name] if count >= 100]
         grown = of[-1] / min(of)

@@ -104,7 +104,7 @@ _WITH_UVLOOP = "import sys, uvloop; from tambur.cli import main; sys.exit(main()
 @contextlib.contextmanager
 def tambur(
     *,
-    join_window_ms: float | None = None,
+    coalesce_window_ms: float | None = None,
     broker: str | None = None,
     workers: int | None = None,
     node_timeout_s: float | None = None,
@@ -123,7 +123,7 @@ def tambur(
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory, "tambur.toml")
         settings = {
-            "join_window_ms": join_window_ms,
+            "coalesce_window_ms": coalesce_window_ms,
             "broker": broker,
             "workers": workers,
             "node_timeout_s": node_timeout_s,
@@ -317,17 +317,17 @@ def _nats_publish(text: str) -> bytes:
 
 LIMIT = "C, `epoll` and one `send` a message"
 TAMBUR = "tambur"
-UNJOINED = "tambur, `join_window_ms = 0`"
+UNCOALESCED = "tambur, `coalesce_window_ms = 0`"
 UVLOOP = "tambur on uvloop"
-UVLOOP_UNJOINED = "tambur on uvloop, `join_window_ms = 0`"
+UVLOOP_UNCOALESCED = "tambur on uvloop, `coalesce_window_ms = 0`"
 NCHAN, WS, NATS = "nchan", "node `ws`", "NATS"
 
 STARTERS: dict[str, Starter] = {
     LIMIT: limit,
     TAMBUR: tambur,
-    UNJOINED: lambda: tambur(join_window_ms=0),
+    UNCOALESCED: lambda: tambur(coalesce_window_ms=0),
     UVLOOP: lambda: tambur(uvloop=True),
-    UVLOOP_UNJOINED: lambda: tambur(join_window_ms=0, uvloop=True),
+    UVLOOP_UNCOALESCED: lambda: tambur(coalesce_window_ms=0, uvloop=True),
     NCHAN: nchan,
     WS: ws,
     "`websockets.broadcast`": websockets_broadcast,

@@ -260,7 +260,7 @@ def publishes(*, quick: bool) -> Section:
         calm, busy = load.run("pace", seconds, 20), load.run("wait", seconds / 2)
     for name, run in (
         ("20 messages a second, each written at once", calm),
-        ("as fast as it goes, joined", busy),
+        ("as fast as it goes, coalesced", busy),
     ):
         deliveries.add(f"a delivery, {subscribers:,} subscribers, {name}", number(run.cpu_us))
     return Section(

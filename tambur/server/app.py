@@ -68,7 +68,7 @@ class Server:
     ) -> None:
         tls = _tls(config)
         self._backend = _make_backend(config)
-        self._hub = Hub(self._backend, coalesce_window_s=config.join_window_ms / 1000)
+        self._hub = Hub(self._backend, coalesce_window_s=config.coalesce_window_ms / 1000)
         self._long_polls = LongPolls(config, self._hub, self._backend.calls)
         read_buffer = make_read_buffer()
         context = Context(config, {app.key: app for app in config.apps}, self._hub, read_buffer)

@@ -237,8 +237,8 @@ class Config:
         metrics_port: where Prometheus finds metrics on 127.0.0.1; ``None`` for nowhere. Each of several
             workers has a port of its own, from this one on.
         public_hosts: the values of ``Host`` that are answered, ``host`` or ``host:port``; any if empty.
-        join_window_ms: for how long publications of a busy stream are joined into one write, in
-            milliseconds; 0 writes each at once. The first of a stream that was idle never waits.
+        coalesce_window_ms: how long publications of a busy stream are coalesced into one write, in
+            milliseconds. With 0, each is a write of its own. The first one of an idle stream never waits.
     """
 
     apps: tuple[App, ...]
@@ -251,7 +251,7 @@ class Config:
     tls_key: str | None = None
     metrics_port: int | None = None
     public_hosts: tuple[str, ...] = ()
-    join_window_ms: float = 2.0
+    coalesce_window_ms: float = 2.0
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -291,9 +291,9 @@ class Config:
             f"must be at least 1 and finite, not {self.node_timeout_s!r}",
         )
         require(
-            0 <= self.join_window_ms <= 1000,
-            "join_window_ms",
-            f"must be 0 to 1000, not {self.join_window_ms!r}",
+            0 <= self.coalesce_window_ms <= 1000,
+            "coalesce_window_ms",
+            f"must be 0 to 1000, not {self.coalesce_window_ms!r}",
         )
         for host in self.public_hosts:
             require(

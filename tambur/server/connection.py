@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Protocol
 
+from ..protocol import close_codes
 from ..protocol import messages as commands
 from ..protocol.tokens import Mode
 from .broker import BrokerUnavailableError
@@ -27,15 +28,16 @@ COMMANDS_PER_TURN = 4
 EVENTS_PER_COMMAND = 32
 """A command costs its sender one more for each so many events that the hub writes for it."""
 
-# Close codes, RFC 6455 section 7.4.1.
-POLICY_VIOLATION = 1008
-INTERNAL_ERROR = 1011
-
 logger = logging.getLogger("tambur.server")
 
 
 class Transport(Outbox, Protocol):
-    """What a connection needs of what carries it."""
+    """How a connection is carried."""
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        ...
 
     def write_ack(self, event: bytes) -> None:
         """Send the answer to the oldest command that has none yet."""
@@ -62,9 +64,8 @@ class Connection:
         "_direct_spent_until",
         "_hub",
         "_is_resting",
+        "_limits",
         "_malformed",
-        "_max_commands_per_s",
-        "_max_direct_bytes_per_s",
         "_queue",
         "_rested_at",
         "_session",
@@ -84,8 +85,7 @@ class Connection:
         )
         self._queue: list[str] = []  # no deque: an empty one takes 600 bytes of every idle connection
         self._malformed = 0
-        self._max_commands_per_s = limits.max_commands_per_s
-        self._max_direct_bytes_per_s = limits.max_direct_bytes_per_s
+        self._limits = limits
         self._rested_at = 0.0
         self._direct_spent_until = 0.0
         self._is_resting = False
@@ -115,6 +115,13 @@ class Connection:
         """Count a frame that is no command, such as a ping, as if it were one."""
         self._take_share(asyncio.get_running_loop().time())
 
+    def drop_slow_subscriber(self) -> None:
+        """Close the connection, since the transport has more unsent than ``max_unsent_bytes``."""
+        self._hub.counts.slow_subscribers += 1
+        facts = {"transport": self._transport.name, "max_unsent_bytes": self._limits.max_unsent_bytes}
+        logger.info(line("slow subscriber dropped", app=self.app_id, **facts))
+        self._transport.close(close_codes.SLOW_SUBSCRIBER, "too much is unsent")
+
     def receive(self, frame: str) -> None:
         """Take one frame from the subscriber; its ack is written when its turn has come."""
         if not self._closed:
@@ -136,7 +143,7 @@ class Connection:
 
     def _take_share(self, now: float, commands: float = 1) -> None:
         # Each command takes its share of a second. After an idle second, all of it may be used at once.
-        self._rested_at = max(self._rested_at, now - 1) + commands / self._max_commands_per_s
+        self._rested_at = max(self._rested_at, now - 1) + commands / self._limits.max_commands_per_s
 
     async def _answer_queue(self) -> None:
         loop = asyncio.get_running_loop()
@@ -154,7 +161,7 @@ class Connection:
         except Exception:
             logger.exception(line("command failed", app=self.app_id))
             self._queue.clear()
-            self._transport.close(INTERNAL_ERROR, "internal error")
+            self._transport.close(close_codes.INTERNAL_ERROR, "internal error")
         finally:
             self._worker = None
         if self._closed:
@@ -172,7 +179,7 @@ class Connection:
                 self._queue.clear()
                 reason = f"{MAX_MALFORMED_COMMANDS} malformed commands in a row"
                 logger.info(line("subscriber closed", app=self.app_id, reason=reason))
-                self._transport.close(POLICY_VIOLATION, reason)
+                self._transport.close(close_codes.POLICY_VIOLATION, reason)
             return
         self._malformed = 0
         answer = self._session.receive(command)
@@ -198,7 +205,7 @@ class Connection:
         now = asyncio.get_running_loop().time()
         if self._direct_spent_until >= now:
             return False
-        share_s = len(message.encode()) / self._max_direct_bytes_per_s
+        share_s = len(message.encode()) / self._limits.max_direct_bytes_per_s
         self._direct_spent_until = max(self._direct_spent_until, now - 1) + share_s
         return True
 

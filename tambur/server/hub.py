@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
+from ..protocol import close_codes
 from ..protocol.messages import encode_direct, encode_presence
 from ..protocol.names import Kind
 from .broker import AppKey, Backend, PresentUsers, Publication
 from .counters import Counts
 from .outbox import Batch, Outbox
 from .stream import Stream
-
-SERVICE_RESTART = 1012  # a close code of the registry that RFC 6455 section 7.4.1 founded
 
 USERS_PER_TURN = 128
 """How many users of a list are written in one turn of the event loop: about a third of a millisecond."""
@@ -113,7 +112,7 @@ class Hub:
         if only_direct:
             outboxes = {outbox for stream in self._streams.values() for outbox in stream.direct_outboxes()}
         for outbox in outboxes:
-            outbox.close(SERVICE_RESTART, "messages were missed")
+            outbox.close(close_codes.SERVICE_RESTART, "messages were missed")
 
     def gauges(self) -> Gauges:
         """What the hub holds now."""

@@ -35,7 +35,7 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
     text = (
         '[server]\nhost = "::1"\nport = 0\nbroker = "memory://"\npublic_hosts = ["h", "h:80"]\n'
         'tls_cert = "cert.pem"\ntls_key = "key.pem"\n'
-        "join_window_ms = 0\nnode_timeout_s = 5\n"
+        "coalesce_window_ms = 0\nnode_timeout_s = 5\n"
         "[limits]\nmax_message_bytes = 1\nping_interval_s = 1\nping_timeout_s = 1.5\n"
         + APP
         + 'allowed_origins = ["https://h"]\nmax_publishes_per_s = 2\nlong_polling = false\n'
@@ -47,7 +47,7 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         tls_cert="cert.pem",
         tls_key="key.pem",
         public_hosts=("h", "h:80"),
-        join_window_ms=0.0,
+        coalesce_window_ms=0.0,
         node_timeout_s=5.0,
         limits=Limits(max_message_bytes=1, ping_interval_s=1.0, ping_timeout_s=1.5),
     )
@@ -87,7 +87,10 @@ def test_only_a_star_in_a_pattern_stands_for_something_else(
 MISTAKES = [
     ("[server\n", "line 1"),
     ("\n\n[sever]\n" + APP, "line 3: unknown table 'sever'; the tables are apps, limits, server"),
-    ("[server]\nport = 1\nprot = 2\n" + APP, "line 3: unknown setting 'prot'; known here are broker, host"),
+    (
+        "[server]\nport = 1\nprot = 2\n" + APP,
+        "line 3: unknown setting 'prot'; known here are broker, coalesce_window_ms, host",
+    ),
     ("[server]\nport = '8080'\n" + APP, "line 2: port must be an integer, not '8080'"),
     ("[server]\nport = true\n" + APP, "line 2: port must be an integer, not True"),
     ("[server]\nport = 70000\n" + APP, "line 2: port must be 0 to 65535, not 70000"),
@@ -97,7 +100,7 @@ MISTAKES = [
     ),
     ("[server]\ntls_key = 'key.pem'\n" + APP, "line 2: tls_key needs a tls_cert"),
     ("[server]\nhost = ''\n" + APP, "line 2: host must not be empty"),
-    ("[server]\njoin_window_ms = -1\n" + APP, "line 2: join_window_ms must be 0 to 1000, not -1.0"),
+    ("[server]\ncoalesce_window_ms = -1\n" + APP, "line 2: coalesce_window_ms must be 0 to 1000, not -1.0"),
     (
         "[server]\nnode_timeout_s = 0.5\n" + APP,
         "line 2: node_timeout_s must be at least 1 and finite, not 0.5",

@@ -25,6 +25,8 @@ SIGNER = TokenSigner("key", "app", "secret")
 class Recorder:
     """A transport that keeps what is written."""
 
+    name = "recorder"
+
     def __init__(self) -> None:
         self.writes: list[list[Any]] = []
         self.acks: list[Any] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import math
 import re
 from collections import deque
@@ -22,7 +21,6 @@ from ..broker import AppKey, BrokerUnavailableError, NodeCalls
 from ..config import App, Config
 from ..connection import Connection
 from ..hub import Hub
-from ..logs import line
 from ..outbox import Batch
 from .jsonp import empty_answer, parse_caller, refuse_page
 from .refusal import NO_LONG_POLLING, UNKNOWN_APP
@@ -33,8 +31,6 @@ _UNKNOWN = b"unknown"  # no event: those are JSON arrays
 
 NODE_DELAY_S = 5.0
 """How much longer than a poll the answer of another node may take, in seconds."""
-
-logger = logging.getLogger("tambur.server")
 
 
 class LongPolls:
@@ -209,6 +205,8 @@ class _Subscriber:
 
     # What the connection and the hub call.
 
+    name = "longpoll"
+
     @property
     def unsent_bytes(self) -> int:
         return self._unsent_bytes
@@ -222,10 +220,7 @@ class _Subscriber:
             else:
                 self._keep(event)
         if self._unsent_bytes > self._limits.max_unsent_bytes:
-            self._hub.counts.slow_subscribers += 1
-            facts = {"transport": "longpoll", "max_unsent_bytes": self._limits.max_unsent_bytes}
-            logger.info(line("slow subscriber dropped", app=self._connection.app_id, **facts))
-            self.end()
+            self._connection.drop_slow_subscriber()
 
     def _keep(self, event: bytes) -> None:
         self._events.append(event)

@@ -15,12 +15,12 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from ...protocol import close_codes
 from ...protocol.paths import split_subscribe_path
 from ..broker import AppKey
 from ..config import App, Config
 from ..connection import Connection
 from ..hub import Hub
-from ..logs import line
 from ..outbox import Batch
 from .reading import SharedBufferProtocol
 from .refusal import UNKNOWN_APP, Refusal, host_not_allowed, origin_not_allowed
@@ -34,13 +34,6 @@ FRAMES_IN_A_ROW = 32
 PARSED_BYTES = 512
 """How much is parsed before frames are counted, in bytes: up to 85 may be in it."""
 
-# Close codes: RFC 6455 section 7.4.1, and ours for a subscriber that reads too slowly.
-GOING_AWAY = 1001
-UNSUPPORTED_DATA = 1003
-INVALID_DATA = 1007
-SLOW_SUBSCRIBER = 4008
-
-logger = logging.getLogger("tambur.server")
 _parser_logger = logging.getLogger("tambur.server.websockets")
 _parser_logger.setLevel(logging.ERROR)  # a line for each connection is more than anybody wants to read
 
@@ -116,7 +109,7 @@ class WebSocket(SharedBufferProtocol):
 
     def shutdown(self) -> None:
         """The server stops."""
-        self.close(GOING_AWAY, "the server is shutting down")
+        self.close(close_codes.GOING_AWAY, "the server is shutting down")
 
     def data_received(self, data: bytes) -> None:
         self._unparsed += data
@@ -224,7 +217,7 @@ class WebSocket(SharedBufferProtocol):
                     self._fragments.clear()
                     self._receive_text(data)
             case Opcode.BINARY:
-                self.close(UNSUPPORTED_DATA, "binary frames are not understood")
+                self.close(close_codes.UNSUPPORTED_DATA, "binary frames are not understood")
             case Opcode.CLOSE:
                 self._end()
 
@@ -232,7 +225,7 @@ class WebSocket(SharedBufferProtocol):
         try:
             text = data.decode()
         except UnicodeDecodeError:
-            self.close(INVALID_DATA, "a text frame must be UTF-8")
+            self.close(close_codes.INVALID_DATA, "a text frame must be UTF-8")
             return
         assert self._connection is not None  # no frame comes before the handshake
         self._connection.receive(text)
@@ -255,6 +248,8 @@ class WebSocket(SharedBufferProtocol):
 
     # What the connection and the hub call.
 
+    name = "websocket"
+
     def write(self, batch: Batch) -> None:
         if self._ending:
             return
@@ -269,12 +264,9 @@ class WebSocket(SharedBufferProtocol):
         return self._transport.get_write_buffer_size()
 
     def _require_reading(self) -> None:
-        if not self._ending and self._transport.get_write_buffer_size() > self._max_unsent_bytes:
-            self._context.hub.counts.slow_subscribers += 1
-            app_id = self._connection.app_id if self._connection is not None else None
-            facts = {"transport": "websocket", "max_unsent_bytes": self._max_unsent_bytes}
-            logger.info(line("slow subscriber dropped", app=app_id, **facts))
-            self.close(SLOW_SUBSCRIBER, "too much is unsent")
+        is_slow = self._transport.get_write_buffer_size() > self._max_unsent_bytes
+        if is_slow and not self._ending and self._connection is not None:
+            self._connection.drop_slow_subscriber()
 
     def write_ack(self, event: bytes) -> None:
         self.write(Batch((event,)))
