@@ -60,7 +60,7 @@ def tambur_url(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_snippets_of_the_readme_and_of_publishing_are_run_here() -> None:
     assert (len(snippets(README)), len(snippets(README, "html"))) == (2, 1)
-    assert len(snippets(PUBLISH)) == 4
+    assert len(snippets(PUBLISH)) == 5
     assert (len(snippets(NOTIFY)), len(snippets(NOTIFY, "html"))) == (2, 1)
 
 
@@ -217,6 +217,12 @@ def served(app: Flask) -> Iterator[str]:
 class _Quiet(WSGIRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         pass  # nobody reads it
+
+
+def test_a_message_is_encoded_by_the_function_that_was_given(server: Server) -> None:
+    with subscriber(server, "news") as receiver:
+        run(snippet(PUBLISH, "encode="))["tambur"].close()
+        assert receiver.receive(10).text == '{"at": "2026-01-01"}'
 
 
 def test_the_snippet_on_errors_tells_what_went_wrong(

@@ -252,7 +252,7 @@ def _is_proxied(url: str) -> bool:
     return any(scheme in found for scheme in schemes) and not urllib.request.proxy_bypass(host_and_port(url))
 
 
-_ERRNO = re.compile(r"\[Errno (\d+)\]")
+_ERRNO = re.compile(r"\[Errno ([0-9]{1,6})\]")
 
 
 def _of_system(error: OSError) -> OSError:

@@ -84,7 +84,7 @@ class _ForeignHosts(BaseRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         host = Request(scope).headers.get("host", "")
-        return (Match.NONE if is_loopback(re.sub(r":[0-9]+\Z", "", host)) else Match.FULL), {}
+        return (Match.NONE if is_loopback(re.sub(r":[0-9]{1,5}\Z", "", host)) else Match.FULL), {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = Request(scope).headers.get("host", "")
