@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import NamedTuple
 
 from ..protocol import close_codes
@@ -10,11 +11,15 @@ from ..protocol.messages import encode_direct, encode_presence
 from ..protocol.names import Kind
 from .broker import AppKey, Backend, PresentUsers, Publication
 from .counters import Counts
+from .logs import line
 from .outbox import Batch, Outbox
 from .stream import Stream
 
 USERS_PER_TURN = 128
 """How many users of a list are written in one turn of the event loop: about a third of a millisecond."""
+
+
+logger = logging.getLogger("tambur.server")
 
 
 class Gauges(NamedTuple):
@@ -73,10 +78,13 @@ class Hub:
             if outbox is not None:
                 outbox.write(Batch((publication.event,)))
                 self.counts.deliveries += 1
+            _log(publication, int(outbox is not None))
             return
         stream = self._streams.get((publication.app, publication.name))
         if stream is None:
             return
+        if logger.isEnabledFor(logging.DEBUG):
+            _log(publication, stream.count_receivers(publication))
         if not self._window_s:
             stream.write_all()  # each publication is a write of its own, so those before it come first
         stream.append(publication)
@@ -227,3 +235,16 @@ class Hub:
         stream.disable_presence(outbox)
         self._presence.leave(app, name, user_id, subscriber_id)
         return stream.count_presence()
+
+
+def _log(publication: Publication, subscribers: int) -> None:
+    if logger.isEnabledFor(logging.DEBUG):
+        kind = publication.kind
+        stream = "private:SUBSCRIBER_ID" if kind is Kind.PRIVATE else publication.name
+        facts = {
+            "app": publication.app.app_id,
+            "stream": stream,
+            "kind": kind.value,
+            "subscribers": subscribers,
+        }
+        logger.debug(line("publication delivered", **facts))

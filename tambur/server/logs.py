@@ -10,6 +10,8 @@ import time
 MAX_VALUE_CODE_POINTS = 300
 """How much of a value is logged: some come from strangers."""
 
+_SUBSCRIBER_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
 # Printable ASCII but space, ", = and the backslash.
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")
 
@@ -25,7 +27,16 @@ def line(event: str, **facts: object) -> str:
     return " ".join([event, *(f"{k}={_value(str(v))}" for k, v in facts.items() if v is not None)])
 
 
+def mask_subscriber_ids(text: str) -> str:
+    """Replace everything that has the form of a subscriber ID, wherever it stands.
+
+    Anyone who learns the ID of a subscriber that polls can read its messages.
+    """
+    return _SUBSCRIBER_ID.sub("SUBSCRIBER_ID", text)
+
+
 def _value(text: str) -> str:
+    text = mask_subscriber_ids(text)
     if len(text) > MAX_VALUE_CODE_POINTS:
         text = f"{text[:MAX_VALUE_CODE_POINTS]}..."
     return text if _BARE.fullmatch(text) else json.dumps(text)
@@ -43,5 +54,5 @@ class Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         # What a library says over several lines, such as a traceback, is one line like the rest.
-        text = super().format(record)
+        text = mask_subscriber_ids(super().format(record))
         return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)

@@ -260,6 +260,10 @@ class Stream:
                 found.update(self._direct.get(publication.user_id or "", {}))
         return tuple(found)
 
+    def count_receivers(self, publication: Publication) -> int:
+        """How many subscriptions an entry is for."""
+        return sum(subscription.receives(publication) for subscription in self._receivers([publication]))
+
     def _trim(self) -> None:
         """Forget the entries that no subscription lacks."""
         needed = min(self._written, next(iter(self._held.values()), self._written))

@@ -208,6 +208,65 @@ def test_log_lines_hold_facts_and_whatever_strangers_send_is_no_line_of_its_own(
     assert one.subscriber_id not in caplog.text
 
 
+def test_no_line_of_the_log_holds_a_subscriber_id(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "tambur.server"), subscriber(server) as one:
+        subscriber_id = one.subscriber_id
+        for destination, logged in {
+            f"auth:private:{subscriber_id}": "auth:private:SUBSCRIBER_ID",
+            f" private:{subscriber_id[:-1]}": " private:SUBSCRIBER_ID",
+            f"Private:{subscriber_id}": "Private:SUBSCRIBER_ID",
+            f"e{subscriber_id.upper()}": "eSUBSCRIBER_ID",
+            "x" * 280 + subscriber_id: "x" * 280 + "SUBSCRIBER_ID",
+            f"private:{subscriber_id}": "private:SUBSCRIBER_ID",
+        }.items():
+            path = f"/app/{APP_ID}/stream/{quote(destination)}"
+            ask(server, signed(server, "x", "m", line=f"POST {path} HTTP/1.1"))
+            assert log_line(caplog.records[-1])[1]["stream"] == logged
+        for path in (f"/app/{subscriber_id}/stream/x", f"/app/{APP_ID}/private:{subscriber_id}"):
+            ask(server, signed(server, "x", "m", line=f"POST {path} HTTP/1.1"))
+        ask(server, signed(server, "x", "m", headers={"Host": f"{subscriber_id}:x"}))
+        with publisher(server) as tambur:
+            tambur.publish(f"private:{subscriber_id}", "x")
+        assert one.receive(10).text == "x"
+    assert [log_line(record)[0] for record in caplog.records[-2:]] == [
+        "publication delivered",
+        "publish accepted",
+    ]
+    assert subscriber_id[:-1] not in caplog.text.lower()
+
+
+def test_a_traceback_in_the_log_holds_no_subscriber_id() -> None:
+    subscriber_id = "2f1b63e5-8c5c-8ddc-9d8e-d23d7b2e9e63"
+    nothing: dict[str, str] = {}
+    try:
+        nothing[subscriber_id]
+    except KeyError:
+        record = logging.makeLogRecord({"name": "asyncio", "msg": "failed", "exc_info": sys.exc_info()})
+    assert Formatter().format(record).endswith("KeyError: 'SUBSCRIBER_ID'")
+
+
+def test_each_publish_and_its_receivers_are_logged_for_debugging(
+    server: Server, tambur: Tambur, caplog: pytest.LogCaptureFixture, stream: str
+) -> None:
+    with caplog.at_level(logging.DEBUG, "tambur.server"), subscriber(server, stream) as one:
+        with subscriber(server, stream):
+            one.enable_auth(stream, tambur.generate_auth_token)
+            tambur.publish(stream, "x")
+            tambur.publish(f"auth:{stream}", "x")
+            tambur.publish(f"direct:{stream}:alice", "x")
+    app = {"app": APP_ID}
+    assert [log_line(record) for record in caplog.records] == [
+        ("publication delivered", app | {"stream": stream, "kind": "public", "subscribers": "2"}),
+        ("publish accepted", app | {"stream": stream, "outcome": "delivered", "nodes": "1"}),
+        ("publication delivered", app | {"stream": stream, "kind": "auth", "subscribers": "1"}),
+        ("publish accepted", app | {"stream": f"auth:{stream}", "outcome": "delivered", "nodes": "1"}),
+        (
+            "publish accepted",
+            app | {"stream": f"direct:{stream}:alice", "outcome": "delivered", "nodes": "0"},
+        ),
+    ]
+
+
 def test_a_slow_subscriber_and_a_confused_one_are_logged(
     caplog: pytest.LogCaptureFixture, stream: str
 ) -> None:

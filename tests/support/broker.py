@@ -27,18 +27,25 @@ async def nobody_asks(question: bytes) -> bytes:
 
 
 class RecordingBackend:
-    """A backend, and what it delivered."""
+    """A backend, and what it delivered.
+
+    Attributes:
+        nodes: how many nodes listened to the last publish.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.broker, self.presence, self.calls = backend.broker, backend.presence, backend.calls
         self.delivered: list[Publication] = []
         self.joins = 0
+        self.nodes: int | None = None
 
     async def publish(
         self, publication: Publication, by: Claim, *, now: int = NOW, rate: float | None = None
     ) -> Published:
-        return await self.broker.publish(publication, by, now=now, max_publishes_per_s=rate)
+        published = await self.broker.publish(publication, by, now=now, max_publishes_per_s=rate)
+        self.nodes = published.nodes
+        return published._replace(nodes=0)
 
     async def settle(self) -> None:
         """Wait until all that has been done so far has been delivered: the answer to a join comes after it."""

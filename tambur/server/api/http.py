@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Sequence
 
 from starlette.requests import ClientDisconnect, Request
@@ -14,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...credentials import is_host
 from ...protocol.paths import split_subscribe_path, subscribe_path
-from ..broker import AppKey, Backend
+from ..broker import AppKey, Backend, Outcome
 from ..config import Config
 from ..counters import Counts
 from ..logs import line
@@ -24,9 +23,11 @@ from .publish import Publishing, RefusedError, Target
 
 _CORS = {"Access-Control-Allow-Origin": "*"}  # the 2012 browser publisher posts cross-origin
 
-# A response may be sent again and again: these two are made once.
-_DELIVERED = Response(status_code=204, headers=_CORS)
-_REPLAYED = Response(status_code=204, headers=_CORS | {"Tambur-Replayed": "true"})
+_REPLAYED = {"Tambur-Replayed": "true"}
+
+# A response can be sent any number of times. These two are made once.
+_DELIVERED_ANSWER = Response(status_code=204, headers=_CORS)
+_REPLAYED_ANSWER = Response(status_code=204, headers=_CORS | _REPLAYED)
 
 _PUBLISH = "/app/"
 _HEALTH = "/health"
@@ -34,8 +35,6 @@ _HEALTH = "/health"
 # A publisher that is still sending its body cannot read an answer, so a body over the limit is read to
 # its end, unless it is so long that this is no mistake.
 _MAX_DISCARDED_BODIES = 8
-
-_SUBSCRIBER_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 logger = logging.getLogger("tambur.server")
 
@@ -87,14 +86,25 @@ def make_app(
             target = publishing.target(request.headers.get("host", ""), request.scope["raw_path"])
             body = await _read_body(request, config.limits.max_body_bytes)
             content_type = request.headers.get("content-type", "")
-            replayed = await publishing.publish(target, content_type, body, debug=debug)
+            published = await publishing.publish(target, content_type, body, debug=debug)
         except RefusedError as refused:
-            logger.info(_refused_line(target, refused))
+            facts = {"status": refused.status, **_target_facts(target), "reason": refused.reason}
+            logger.info(line("publish refused", **facts))
             return _refusal(refused)
         except ClientDisconnect:
             logger.info(line("publish broken off by the publisher", **_target_facts(target)))
             return Response(status_code=400)  # nobody is there to read it
-        return _REPLAYED if replayed else _DELIVERED
+        if logger.isEnabledFor(logging.DEBUG):
+            facts = _target_facts(target) | {
+                "outcome": published.outcome.name.lower(),
+                "nodes": published.nodes,
+            }
+            logger.debug(line("publish accepted", **facts))
+        is_replayed = published.outcome is Outcome.REPLAYED
+        if debug:
+            nodes = {"Tambur-Nodes": str(published.nodes)}
+            return Response(status_code=204, headers=_CORS | nodes | (_REPLAYED if is_replayed else {}))
+        return _REPLAYED_ANSWER if is_replayed else _DELIVERED_ANSWER
 
     router = Router(
         [
@@ -126,23 +136,12 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def _refused_line(target: Target | None, refused: RefusedError) -> str:
-    reason = refused.reason
-    if target is not None and _is_private(target):
-        reason = _SUBSCRIBER_ID.sub("SUBSCRIBER_ID", reason)
-    return line("publish refused", status=refused.status, **_target_facts(target), reason=reason)
-
-
-def _target_facts(target: Target | None) -> dict[str, str]:
+def _target_facts(target: Target | None) -> dict[str, object]:
     if target is None:
         return {}
-    # Whoever knows a subscriber's id can read what he polls.
-    stream = "private:SUBSCRIBER_ID" if _is_private(target) else target.destination.decode("utf-8", "replace")
-    return {"app": target.app_id, "stream": stream}
-
-
-def _is_private(target: Target) -> bool:
-    return target.destination.startswith(b"private:")
+    # Whatever stands behind "private:" may be a subscriber ID, also if the whole is no valid destination.
+    stream, prefix, _ = target.destination.decode("utf-8", "replace").partition("private:")
+    return {"app": target.app_id, "stream": f"{stream}private:SUBSCRIBER_ID" if prefix else stream}
 
 
 def _refusal(refused: RefusedError) -> Response:

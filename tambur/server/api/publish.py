@@ -15,7 +15,16 @@ from ...protocol import oauth as signing
 from ...protocol.messages import encode_message
 from ...protocol.names import Destination, parse_destination
 from ...protocol.paths import split_publish_path
-from ..broker import CLAIM_WINDOW_S, AppKey, Broker, BrokerUnavailableError, Claim, Outcome, Publication
+from ..broker import (
+    CLAIM_WINDOW_S,
+    AppKey,
+    Broker,
+    BrokerUnavailableError,
+    Claim,
+    Outcome,
+    Publication,
+    Published,
+)
 from ..config import App, Config
 from ..counters import Counts
 
@@ -155,14 +164,16 @@ class Publishing:
             raise RefusedError(404, f"there is no app {app_id!r} here")
         return Target(host, raw_path, app_id, apps, destination)
 
-    async def publish(self, target: Target, content_type: str, body: bytes, *, debug: bool = False) -> bool:
+    async def publish(
+        self, target: Target, content_type: str, body: bytes, *, debug: bool = False
+    ) -> Published:
         """Verify one request and deliver its message.
 
         Parameters:
             debug: give a refusal the base string that the server computed.
 
         Returns:
-            Whether it is a replay: the same request came before, and nothing was delivered now.
+            Its outcome, which is DELIVERED or REPLAYED, and how many nodes listen to the stream.
 
         Raises:
             RefusedError: with every status but 204 and, for a body over the limit, 413.
@@ -182,7 +193,7 @@ class Publishing:
                 refused.base_string = signed.base_string
             raise
 
-    async def _publish(self, target: Target, request: _Request, signed: _Signed) -> bool:
+    async def _publish(self, target: Target, request: _Request, signed: _Signed) -> Published:
         now = int(self._clock())
         app = target.apps.get(request.app_key)
         if app is None:
@@ -203,7 +214,7 @@ class Publishing:
             kind, name = request.destination
             event = encode_message(kind, name, request.message)
             asked_at = time.perf_counter()
-            outcome, retry_after_s = await self._broker.publish(
+            published = await self._broker.publish(
                 Publication(app.key, kind, name, event),
                 claim,
                 now=now,
@@ -213,13 +224,12 @@ class Publishing:
             self._counts.broker_s += time.perf_counter() - asked_at
         except BrokerUnavailableError as error:
             raise RefusedError(503, str(error), retry_after_s=error.retry_after_s) from error
-        if outcome is Outcome.NONCE_REUSED:
+        if published.outcome is Outcome.NONCE_REUSED:
             raise _nonce_reused()
-        if outcome is Outcome.RATE_LIMITED:
-            raise RefusedError(
-                429, f"more than {app.max_publishes_per_s:g} publishes/s", retry_after_s=retry_after_s
-            )
-        return outcome is Outcome.REPLAYED
+        if published.outcome is Outcome.RATE_LIMITED:
+            reason = f"more than {app.max_publishes_per_s:g} publishes/s"
+            raise RefusedError(429, reason, retry_after_s=published.retry_after_s)
+        return published
 
 
 def _is_signed(start: str, rest: list[bytes], app: App, signature: bytes) -> bool:

@@ -76,10 +76,19 @@ class Outcome(enum.Enum):
 
 
 class Published(NamedTuple):
-    """``retry_after_s`` is in seconds, and 0 for all outcomes but RATE_LIMITED."""
+    """The result of a publish.
+
+    Attributes:
+        outcome: what became of it.
+        retry_after_s: seconds until another publish is admitted; 0 for all outcomes but RATE_LIMITED.
+        nodes: how many nodes have subscribers of the stream. For a private message it is 1 if the node that
+            made the subscriber ID runs, whether the subscriber is still connected or not. 0 if the publish
+            was refused.
+    """
 
     outcome: Outcome
     retry_after_s: float = 0.0
+    nodes: int = 0
 
 
 class PresentUsers(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable
 
@@ -22,6 +21,7 @@ from . import (
     Publication,
     Published,
 )
+from .ids import new_node, new_subscriber_id, node_of
 
 
 class _Rate:
@@ -64,6 +64,7 @@ class MemoryBroker:
     def __init__(self, *, max_claims: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._max_claims = max_claims
         self._monotonic = monotonic
+        self.node = new_node()
         self.deliver: Deliver | None = None
         self._subscribed: set[tuple[AppKey, str]] = set()
         # By timestamp, so that a second's worth of claims is dropped at once when it has passed.
@@ -86,7 +87,7 @@ class MemoryBroker:
         if self.deliver is None:
             raise BrokerUnavailableError("the server is shutting down", retry_after_s=1)
         if (taken := self._taken(claim)) is not None:
-            return Published(taken)
+            return Published(taken, nodes=self._nodes(publication))
         rate = None
         if max_publishes_per_s is not None:
             monotonic_now = self._monotonic()
@@ -97,7 +98,7 @@ class MemoryBroker:
         if rate is not None:
             rate.take()
         self.hand_on(publication)
-        return Published(Outcome.DELIVERED)
+        return Published(Outcome.DELIVERED, nodes=self._nodes(publication))
 
     async def claimed(self, claim: Claim) -> Outcome | None:
         return self._taken(claim)
@@ -134,9 +135,15 @@ class MemoryBroker:
     def hand_on(self, publication: Publication) -> None:
         """Deliver a publication if the node is subscribed to its stream."""
         # A private message reaches one connection, whatever that is subscribed to.
-        wanted = publication.kind is Kind.PRIVATE or (publication.app, publication.name) in self._subscribed
+        wanted = publication.kind is Kind.PRIVATE or self._nodes(publication)
         if wanted and self.deliver is not None:
             self.deliver(publication)
+
+    def _nodes(self, publication: Publication) -> int:
+        """1 if this node listens to what a publication is published to, otherwise 0."""
+        if publication.kind is Kind.PRIVATE:
+            return int(node_of(publication.name) == self.node)
+        return int((publication.app, publication.name) in self._subscribed)
 
 
 class MemoryPresence:
@@ -202,7 +209,7 @@ class MemoryBackend:
         return None if self.broker.deliver is not None else "the server is shutting down"
 
     def new_subscriber_id(self) -> str:
-        return str(uuid.uuid4())
+        return new_subscriber_id(self.broker.node)
 
     async def start(self, deliver: Deliver, answer: Answer, missed: Missed = lambda _: None) -> None:  # noqa: ARG002 - no node asks, nothing is missed
         self.broker.deliver = deliver

@@ -42,6 +42,40 @@ def test_a_replay_is_said_to_be_one(server: Server, stream: str) -> None:
         assert [receiver.receive(10).text for _ in range(2)] == ["x", "fence"]
 
 
+@pytest.mark.parametrize("prefix", ["", "auth:"])
+def test_a_debugging_publisher_is_told_how_many_nodes_listen(
+    server: Server, stream: str, prefix: str
+) -> None:
+    line = f"POST /app/{APP_ID}/stream/{prefix}{stream}?debug=true HTTP/1.1"
+    nobody = ask(server, signed(server, f"{prefix}{stream}", "x", line=line))
+    assert (nobody.status, nobody.headers["tambur-nodes"]) == (204, "0")
+    with subscriber(server, stream):
+        request = signed(server, f"{prefix}{stream}", "y", line=line)
+        assert ask(server, request).headers["tambur-nodes"] == "1"
+        again = ask(server, request)
+        assert (again.headers["tambur-replayed"], again.headers["tambur-nodes"]) == ("true", "1")
+        assert "tambur-nodes" not in ask(server, request.replace(b"?debug=true", b"")).headers
+
+
+@pytest.mark.parametrize("destination", ["private:alice", "Auth:news", "direct:news:alice"])
+def test_a_destination_that_means_something_else_is_accepted_and_nobody_listens(
+    server: Server, destination: str
+) -> None:
+    line = f"POST /app/{APP_ID}/stream/{destination}?debug=true HTTP/1.1"
+    with subscriber(server, "news") as receiver:
+        answer = ask(server, signed(server, destination, "x", line=line))
+        assert (answer.status, answer.headers["tambur-nodes"]) == (204, "0")
+        ask(server, signed(server, "news", "fence"))
+        assert receiver.receive(10).text == "fence"
+
+
+def test_a_private_message_is_listened_to_by_the_node_that_made_the_id(server: Server) -> None:
+    with subscriber(server) as receiver:
+        destination = f"private:{receiver.subscriber_id}"
+        line = f"POST /app/{APP_ID}/stream/{destination}?debug=true HTTP/1.1"
+        assert ask(server, signed(server, destination, "x", line=line)).headers["tambur-nodes"] == "1"
+
+
 def test_requests_in_a_row_are_answered_in_a_row(server: Server, stream: str) -> None:
     with connect(server) as connection, subscriber(server, stream) as receiver:
         connection.sendall(b"".join(signed(server, stream, str(i)) for i in range(5)))

@@ -12,7 +12,7 @@ import pytest
 from tambur.protocol import oauth as signing
 from tambur.server import App, Config, Limits
 from tambur.server.api.publish import Publishing, RefusedError
-from tambur.server.broker import Publication
+from tambur.server.broker import Outcome, Publication
 from tambur.server.broker.memory import MemoryBackend
 from tests.support.broker import nobody_asks
 
@@ -72,8 +72,11 @@ class Publisher:
         *,
         debug: bool = True,
     ) -> bool:
+        """Returns whether it is a replay."""
         target = self.publishing.target(host, path.encode())
-        return asyncio.run(self.publishing.publish(target, content_type, body, debug=debug))
+        published = asyncio.run(self.publishing.publish(target, content_type, body, debug=debug))
+        assert published.outcome in {Outcome.DELIVERED, Outcome.REPLAYED}
+        return published.outcome is Outcome.REPLAYED
 
     def publish(self, path: str = "/app/app/stream/test", **changes: Any) -> bool:
         return self.send(self.body(path=path, **changes), path)

@@ -85,6 +85,30 @@ class BrokerContract(abc.ABC):
 
         self.run(scenario)
 
+    def test_a_publish_is_told_whether_the_node_listens(self) -> None:
+        async def scenario(node: RecordingBackend) -> None:
+            await node.broker.subscribe(APP, "s")
+            private = Publication(APP, Kind.PRIVATE, node.backend.new_subscriber_id(), b"x")
+            for number, (publication, nodes) in enumerate(
+                [
+                    (public("s", "x"), 1),
+                    (Publication(APP, Kind.AUTH, "s", b"x"), 1),
+                    (public("t", "x"), 0),
+                    (private, 1),
+                    (private._replace(name="alice"), 0),
+                ]
+            ):
+                assert await node.publish(publication, claim(str(number))) == DELIVERED
+                assert node.nodes == nodes
+                assert await node.publish(publication, claim(str(number))) == REPLAYED
+                assert node.nodes == nodes
+            node.broker.unsubscribe(APP, "s")
+            await node.settle()
+            await node.publish(public("s", "x"), claim("n"))
+            assert node.nodes == 0
+
+        self.run(scenario)
+
     def test_a_direct_message_is_delivered(self) -> None:
         async def scenario(node: RecordingBackend) -> None:
             await node.broker.subscribe(APP, "s")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .. import Answer, Deliver, Missed
+from ..ids import new_subscriber_id
 from .broker import RedisBroker
 from .calls import RedisNodeCalls
-from .keys import new_subscriber_id
 from .presence import RedisPresence
 from .shard import Shard
 from .urls import RedisUrl

@@ -72,7 +72,7 @@ class RedisBroker:
         self, publication: Publication, claim: Claim, *, now: int, max_publishes_per_s: float | None
     ) -> Published:
         link = self._shard.ready_link()
-        outcome, retry_after_s = await link.call(
+        outcome, retry_after_s, nodes = await link.call(
             *scripts.PUBLISH(
                 self._shard.deadline_ms(),
                 *self._keys.encode(publication),
@@ -91,7 +91,7 @@ class RedisBroker:
                 f"{self._max_claims} publishes are remembered, the most that max_claims allows",
                 retry_after_s=float(retry_after_s),
             )
-        return Published(Outcome[outcome.decode().upper()], float(retry_after_s))
+        return Published(Outcome[outcome.decode().upper()], float(retry_after_s), nodes)
 
     async def claimed(self, claim: Claim) -> Outcome | None:
         key = self._keys.claims(claim.app, claim.timestamp)

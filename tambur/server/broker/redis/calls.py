@@ -8,8 +8,8 @@ import logging
 
 from ...logs import line
 from .. import Answer, BrokerUnavailableError
+from ..ids import node_of
 from . import scripts
-from .keys import node_of
 from .link import RETRY_AFTER_S, Link
 from .shard import Shard
 

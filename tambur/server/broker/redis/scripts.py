@@ -76,14 +76,14 @@ local function hand_out(log, log_key, place_key, channel, data, step, kept)
   redis.call('XADD', log_key, 'MINID', '~', oldest, place .. '-0',
     'before', before, 'channel', channel, 'data', data)
   redis.call('EXPIRE', log_key, {RECENT_S})
-  redis.call('PUBLISH', channel, place .. ' ' .. data)
+  return redis.call('PUBLISH', channel, place .. ' ' .. data)
 end
 """
 
 # That places count bytes bounds what is kept.
 _HAND_OUT_RECENT = f"""{_HAND_OUT}
 local function hand_out_recent(log_key, place_key, channel, data)
-  hand_out('recent', log_key, place_key, channel, data, entry_bytes(channel, data), {MAX_RECENT_BYTES})
+  return hand_out('recent', log_key, place_key, channel, data, entry_bytes(channel, data), {MAX_RECENT_BYTES})
 end
 """
 
@@ -118,7 +118,7 @@ hand_out('direct', KEYS[1], KEYS[2], ARGV[2], ARGV[3], 1, {MAX_RECENT_BYTES})
 #       publications, the place of the last.
 # ARGV: until when, channel, what is published, nonce, signature, timestamp, now, for how many seconds a
 #       claim is kept, how many of the app at most, publishes/s or "".
-# Returns what became of it, and after how many seconds to try again.
+# Returns what became of it, after how many seconds to try again, and how many nodes listen to the channel.
 PUBLISH = Script(
     f"{_IN_TIME}{_HAND_OUT_RECENT}"
     """
@@ -127,7 +127,8 @@ local kept_s, max_claims, per_s = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber
 
 local taken = redis.call('HGET', KEYS[1], nonce)
 if taken then
-  return {taken == signature and 'replayed' or 'nonce_reused', '0'}
+  local nodes = redis.call('PUBSUB', 'NUMSUB', ARGV[2])[2]
+  return {taken == signature and 'replayed' or 'nonce_reused', '0', nodes}
 end
 
 local tokens
@@ -139,7 +140,7 @@ if per_s then
     tokens = math.min(tokens, bucket[1] + math.max(0, clock - bucket[2]) * per_s)
   end
   if tokens < 1 then
-    return {'rate_limited', tostring((1 - tokens) / per_s)}
+    return {'rate_limited', tostring((1 - tokens) / per_s), 0}
   end
 end
 
@@ -157,7 +158,7 @@ if total >= max_claims or redis.call('EXISTS', KEYS[1]) == 0 then
     end
   end
   if total >= max_claims then
-    return {'full', tostring(oldest + kept_s + 1 - now)}
+    return {'full', tostring(oldest + kept_s + 1 - now), 0}
   end
 end
 
@@ -170,8 +171,7 @@ if per_s then
   redis.call('HSET', KEYS[3], 'tokens', tokens - 1, 'filled_at', string.format('%.6f', clock))
   redis.call('EXPIRE', KEYS[3], math.ceil(math.max(1, per_s) / per_s) + 1)
 end
-hand_out_recent(KEYS[4], KEYS[5], ARGV[2], ARGV[3])
-return {'delivered', '0'}
+return {'delivered', '0', hand_out_recent(KEYS[4], KEYS[5], ARGV[2], ARGV[3])}
 """
 )
 

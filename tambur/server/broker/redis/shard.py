@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from ...logs import line
 from .. import BrokerUnavailableError
+from ..ids import new_node
 from . import scripts
-from .keys import Keys, new_node
+from .keys import Keys
 from .link import CALL_TIMEOUT_S, RETRY_AFTER_S, Link, RedisConnection
 from .urls import RedisUrl
 

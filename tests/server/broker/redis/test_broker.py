@@ -95,6 +95,22 @@ def test_a_private_message_goes_to_the_node_that_the_id_names(redis_server: Redi
     run(redis_server, 2, scenario)
 
 
+def test_a_publish_is_told_how_many_nodes_listen(redis_server: RedisServer) -> None:
+    async def scenario(one: RecordingBackend, two: RecordingBackend) -> None:
+        await one.broker.subscribe(APP, "s")
+        for node, count in ((two, 1), (one, 2)):
+            assert await one.publish(public("s", "x"), claim(f"{count} one")) == DELIVERED
+            assert one.nodes == count
+            await two.broker.subscribe(APP, "s")
+            assert await node.publish(public("s", "x"), claim(f"{count} two")) == DELIVERED
+            assert node.nodes == 2
+        private = Publication(APP, Kind.PRIVATE, two.backend.new_subscriber_id(), b"x")
+        await one.publish(private, claim("private"))
+        assert one.nodes == 1
+
+    run(redis_server, 2, scenario)
+
+
 def test_claims_and_their_limit_are_the_clusters(redis_server: RedisServer) -> None:
     async def scenario(one: RecordingBackend, two: RecordingBackend) -> None:
         await two.broker.subscribe(APP, "s")
