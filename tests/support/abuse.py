@@ -19,6 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from urllib.parse import quote
 
 from websockets.frames import Frame, Opcode
 
@@ -31,6 +32,7 @@ STREAM = "noise"
 PATH = f"/{API_KEY}/{APP_ID}"
 
 DRIP_S = 0.2
+LOST_COMMANDS = 1000
 STREAMS = 1000
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -379,13 +381,47 @@ async def polls(seen: Seen) -> None:
                 seen.started()
 
 
+async def poll_path(seen: Seen, path: str = PATH) -> str:
+    """Become a subscriber that polls; returns the path of its requests."""
+    async with connected(seen) as (reader, writer):
+        writer.write(request(f"GET /comet{path}?instance=1&callback=f"))
+        _, body = await read_answer(reader)
+        return f"/comet{path}/{body.decode().split('id:')[1][:36]}?instance=1&callback=f"
+
+
+async def lost_commands(seen: Seen) -> None:
+    """Send commands by long polling, and close each connection without waiting for the answer."""
+    path = await poll_path(seen)
+    stream = "x" * 7000 + "\U0001f600"  # with which Python keeps four bytes for each character
+    sent = request(f"GET {path}&data={quote(json.dumps(['subscribe', 1, stream], ensure_ascii=False))}")
+    async with connected(seen) as connection:
+        polling = asyncio.create_task(keep_polling(connection, path))
+        try:
+            for turn in itertools.count(1):
+                async with connected(seen) as (_, writer):
+                    writer.write(sent)
+                    await writer.drain()
+                    writer.write_eof()
+                seen["lost"] += 1
+                if turn == LOST_COMMANDS:
+                    seen.started()
+        finally:
+            polling.cancel()
+
+
+async def keep_polling(connection: Connection, path: str) -> None:
+    reader, writer = connection
+    while True:
+        writer.write(request(f"GET {path}"))
+        status, _ = await read_answer(reader)
+        assert status == "200", status
+
+
 async def poll_again(seen: Seen) -> None:
     """Poll in place of the poll before, which is answered."""
     async with connected(seen) as first, connected(seen) as second:
         one, other = first, second
-        one[1].write(request(f"GET /comet{PATH}?instance=1&callback=f"))
-        _, body = await read_answer(one[0])
-        poll = request(f"GET /comet{PATH}/{body.decode().split('id:')[1][:36]}?instance=1&callback=f")
+        poll = request(f"GET {await poll_path(seen)}")
         one[1].write(poll)
         for turn in itertools.count():
             other[1].write(poll)
@@ -414,7 +450,7 @@ async def trailers(seen: Seen) -> None:
 
 ABUSES: list[Callable[[Seen], Awaitable[None]]] = [
     idle, silence, handshakes, never_read, never_read_answers, drip_head, drip_body, drip_frame, streams, publishes,
-    forgeries, percent_signs, small_chunks, colons, pipeline, commands, pings, fragments, polls, poll_again, body, head, trailers,
+    forgeries, percent_signs, small_chunks, colons, pipeline, commands, pings, fragments, polls, poll_again, lost_commands, body, head, trailers,
 ]  # fmt: skip
 
 

@@ -14,10 +14,25 @@ import itertools
 import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import quote
+
+from websockets.frames import Opcode
 
 from tambur.protocol.tokens import TokenSigner
 
-from .abuse import Connection, Seen, command, connected, greet, main, read_frame
+from .abuse import (
+    DRIP_S,
+    Connection,
+    Seen,
+    command,
+    connected,
+    greet,
+    main,
+    poll_path,
+    read_answer,
+    read_frame,
+    request,
+)
 from .app import API_KEY, APP_ID, SECRET
 
 SIGNER = TokenSigner(API_KEY, APP_ID, SECRET)
@@ -47,9 +62,9 @@ async def read_ack(reader: asyncio.StreamReader) -> str:
                 return str(result)
 
 
-def set_mode(mode: str, subscriber_id: str, user_id: str) -> bytes:
-    token = getattr(SIGNER, mode)(STREAM, user_id, subscriber_id)
-    return command("set_mode", 2, mode, STREAM, user_id, token)
+def set_mode(mode: str, subscriber_id: str, user_id: str, stream: str = STREAM) -> bytes:
+    token = getattr(SIGNER, mode)(stream, user_id, subscriber_id)
+    return command("set_mode", 2, mode, stream, user_id, token)
 
 
 async def be_audience(seen: Seen, *modes: str) -> None:
@@ -114,7 +129,46 @@ async def direct_messages(seen: Seen) -> None:
         await send_without_end(seen, connection, command("direct", 3, STREAM, "nobody", "x" * DIRECT_BYTES))
 
 
-ABUSES: list[Callable[[Seen], Awaitable[None]]] = [direct_messages, resubscribe, toggle_presence]
+async def ghosts(seen: Seen) -> None:
+    """Join a room by long polling, and let the waiting poll break, again and again."""
+    room = f"{STREAM} {next(_numbers)}"
+    async with connected(seen) as (reader, writer):
+        observer_id = await greet(reader, writer, f"/{API_KEY}/{APP_ID}")
+        writer.write(command("subscribe", 1, room))
+        writer.write(set_mode("presence", observer_id, "observer", room))
+        for turn in itertools.count():
+            user_id = f"ghost {turn}"
+            await haunt(seen, room, user_id)
+            await read_until(reader, ["msg", room, "presence", [user_id, "down"]])
+            seen["down"] += 1
+            if turn == 0:
+                seen.started()
+
+
+async def haunt(seen: Seen, room: str, user_id: str) -> None:
+    """Join, wait in a poll until there is nothing more to receive, and vanish."""
+    path = await poll_path(seen, f"/{API_KEY}/{APP_ID}")
+    subscriber_id = path.rpartition("/")[2].partition("?")[0]
+    token = SIGNER.presence(room, user_id, subscriber_id)
+    async with connected(seen) as (reader, writer):
+        for array in (["subscribe", 1, room], ["set_mode", 2, "presence", room, user_id, token]):
+            writer.write(request(f"GET {path}&data={quote(json.dumps(array))}"))
+            await read_answer(reader)
+        for _ in range(2):  # the first poll is answered: the observer is present
+            writer.write(request(f"GET {path}"))
+            await writer.drain()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(read_answer(reader), DRIP_S)
+
+
+async def read_until(reader: asyncio.StreamReader, wanted: list[object]) -> None:
+    while True:
+        opcode, data = await read_frame(reader)
+        if opcode is Opcode.TEXT and json.loads(data) == wanted:
+            return
+
+
+ABUSES: list[Callable[[Seen], Awaitable[None]]] = [direct_messages, ghosts, resubscribe, toggle_presence]
 
 if __name__ == "__main__":
     asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), ABUSES))

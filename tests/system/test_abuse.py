@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import pytest
 from websockets.frames import Opcode
+from websockets.http11 import MAX_LINE_LENGTH
 
 from tambur.server import Limits
 from tambur.server.app import FILES_BESIDES
-from tambur.server.connection import EVENTS_PER_COMMAND
+from tambur.server.connection import EVENTS_PER_COMMAND, MAX_QUEUED_COMMANDS
 from tambur.server.transports.http_protocol import MAX_PIPELINED_REQUESTS
 from tambur.server.transports.websocket import FRAMES_IN_A_ROW, PARSED_BYTES
 
@@ -44,7 +45,9 @@ READ_AT_ONCE = 256 * KIB
 """What an event loop reads of a connection at once, at most."""
 
 LIMITS = Limits(max_connections=IDLE + 20, max_long_polling_subscribers=500)
-IMPATIENT = Limits(max_connections=30, request_timeout_s=1, ping_interval_s=1, ping_timeout_s=2)
+IMPATIENT = Limits(
+    max_connections=30, request_timeout_s=1, ping_interval_s=1, ping_timeout_s=2, max_commands_per_s=10
+)
 IMPATIENT_WITH_TLS = Limits(request_timeout_s=1)
 
 
@@ -171,7 +174,16 @@ CASES = [
         is_on_stream=True,
     ),
     Case("toggle_presence", AUDIENCE, "max_commands_per_s", 64 * KIB, toggles, is_on_stream=True),
+    Case("ghosts", 5, "BROKEN_POLL_GRACE_S", 64 * KIB, lambda seen, _: seen["down"] > 0, is_on_stream=True),
     Case("fragments", 5, "max_frame_bytes", 2 * LIMITS.max_frame_bytes, each("CLOSE 1009", "closed")),
+    Case(
+        "lost_commands",
+        5,
+        "MAX_QUEUED_COMMANDS",
+        MAX_QUEUED_COMMANDS * 4 * MAX_LINE_LENGTH + READ_AT_ONCE,
+        lambda seen, clients: seen["lost"] >= abuse.LOST_COMMANDS * clients,
+        server="impatient",
+    ),
     Case("poll_again", 20, "max_long_polling_subscribers", 64 * KIB, each("200")),
     Case(
         "polls",
@@ -205,7 +217,7 @@ def test_abuse_is_bounded_and_a_bystander_gets_its_messages(
         report(case.name, case.clients, case.limits, idle, beside, grown)
         assert case.is_bounded(seen, case.clients), seen
         assert grown <= case.clients * case.memory + UNRELATED
-        wait_for_files(server, files)
+        wait_for_files(server, files, bystander)
         bystander.send()
     assert "Traceback" not in server.log
 
@@ -235,7 +247,7 @@ def test_ten_thousand_connections_idle_and_one_too_many_is_refused(
             grown = server.memory("VmRSS") - before
         report("idle", IDLE, "max_connections", idle, beside, grown)
         assert grown <= IDLE * 16 * KIB + UNRELATED
-        wait_for_files(server, files)
+        wait_for_files(server, files, bystander)
         with Socket(server) as newcomer:
             assert newcomer.command("subscribe", 1, "x") == ["ack", 1, "ok"]
         assert "Traceback" not in server.log

@@ -16,6 +16,7 @@ import pytest
 
 from tambur import RateLimitedError, Tambur
 from tambur.server import App, Config, Server, in_background
+from tambur.server.transports import longpoll
 from tambur.subscriber import Subscriber
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 from tests.support.node_process import NodeProcess
@@ -197,6 +198,23 @@ def test_a_message_for_a_poll_that_was_broken_off_at_another_node_waits_for_the_
                 assert poller.command("subscribe", "private") == "invalid_stream"
             tambur.publish(f"private:{poller.subscriber_id}", str(i))
             assert poller.poll() == ["msg", "private", "private", str(i)]
+
+
+def test_a_client_whose_poll_breaks_at_another_node_is_gone_soon(
+    cluster: list[Server], stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(longpoll, "BROKEN_POLL_GRACE_S", 0.2)
+    with publisher(cluster[0]) as tambur, subscriber(cluster[1], stream) as other:
+        other.enable_presence(stream, "other", tambur.generate_presence_token)
+        poller = Poller(cluster[0])
+        poller.server = cluster[2]
+        assert poller.command("subscribe", stream) == "ok"
+        token = tambur.generate_presence_token(stream, "poller", poller.subscriber_id)
+        assert poller.command("set_mode", "presence", stream, "poller", token) == "ok"
+        assert other.receive(10) == (stream, "presence", "up", "poller")
+        assert poller.poll() == ["msg", stream, "presence", ["other", "up"]]
+        poller.waiting_poll().close()
+        assert other.receive(10) == (stream, "presence", "down", "poller")
 
 
 def test_who_does_not_poll_is_unknown_to_all_nodes(cluster: list[Server]) -> None:

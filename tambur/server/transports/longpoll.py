@@ -19,7 +19,7 @@ from starlette.routing import Route
 from ...protocol.paths import split_subscribe_path
 from ..broker import AppKey, BrokerUnavailableError, NodeCalls
 from ..config import App, Config
-from ..connection import Connection
+from ..connection import MAX_QUEUED_COMMANDS, Connection
 from ..hub import Hub
 from ..outbox import Batch
 from .jsonp import empty_answer, parse_caller, refuse_page
@@ -28,6 +28,9 @@ from .refusal import NO_LONG_POLLING, UNKNOWN_APP
 _PATH = re.compile(rb"/comet(/[^/]+/[^/]+)(?:/([^/]+))?")
 
 _UNKNOWN = b"unknown"  # no event: those are JSON arrays
+
+BROKEN_POLL_GRACE_S = 5.0
+"""How long a connection may take to poll again once its waiting poll has broken, in seconds."""
 
 NODE_DELAY_S = 5.0
 """How much longer than a poll the answer of another node may take, in seconds."""
@@ -139,21 +142,27 @@ class _Subscriber:
         self._events: deque[bytes] = deque()
         self._unsent_bytes = 0
         self._poll: asyncio.Future[bytes | None] | None = None
-        # One for each command that is under way; they are answered in their order.
+        # The results of the queued commands, in the order of the queue.
         self._acks: deque[asyncio.Future[bytes | None]] = deque()
+        # A queued command is answered even if its request is lost, so the queue is short. The requests of all
+        # other commands wait for a place in it, and leave nothing behind when they are lost.
+        self._places = asyncio.Semaphore(MAX_QUEUED_COMMANDS)
         self._connection = Connection(subscriber_id, app, hub, self, config.limits)
         self._expiry = self._loop.call_later(self._limits.ping_timeout_s, self.end)
 
     # What requests do.
 
     async def poll(self) -> bytes | None:
-        """Wait for one event, in place of any poll before.
+        """Wait for one event, in place of any earlier poll.
+
+        A poll that is cancelled, since its request is lost, leaves the client less time to come back.
 
         Returns:
-            The event, or ``None`` if there was none in time, or a newer poll came.
+            The event; ``None`` if there is none in time, or a newer poll arrives.
         """
         self._answer_poll(None)
         self._expiry.cancel()
+        grace_s = self._limits.ping_timeout_s
         poll: asyncio.Future[bytes | None] = self._loop.create_future()
         timeout = self._loop.call_later(self._limits.ping_interval_s, _settle, poll, None)
         try:
@@ -164,6 +173,7 @@ class _Subscriber:
             self._poll = poll
             return await poll
         except asyncio.CancelledError:
+            grace_s = min(grace_s, BROKEN_POLL_GRACE_S)
             if poll.done() and not poll.cancelled() and (missed := poll.result()) is not None:
                 self._events.appendleft(missed)
                 self._unsent_bytes += len(missed)
@@ -174,10 +184,14 @@ class _Subscriber:
                 self._poll = None
             if self._poll is None and not self._ended:
                 self._expiry.cancel()
-                self._expiry = self._loop.call_later(self._limits.ping_timeout_s, self.end)
+                self._expiry = self._loop.call_later(grace_s, self.end)
 
     async def command(self, text: str) -> bytes | None:
         """Have one command answered; ``None`` if the connection ends before."""
+        await self._places.acquire()
+        if self._ended:
+            self._places.release()  # for the next that waits
+            return None
         ack: asyncio.Future[bytes | None] = self._loop.create_future()
         self._acks.append(ack)
         self._connection.receive(text)
@@ -193,6 +207,7 @@ class _Subscriber:
         for ack in self._acks:
             _settle(ack, None)
         self._acks.clear()
+        self._places.release()
         self._events.clear()
         self._forget()
         # Not at once: the hub may be in the middle of writing to all of a stream's outboxes.
@@ -229,6 +244,7 @@ class _Subscriber:
     def write_ack(self, event: bytes) -> None:
         if self._acks:
             _settle(self._acks.popleft(), event)
+            self._places.release()
 
     def drained(self) -> None:
         pass  # each command is a request of its own, so there is no reading to go on with

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import select
+import socket
 import threading
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
+from tambur.server.connection import MAX_QUEUED_COMMANDS
+from tambur.server.transports import longpoll
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
-from ...support.clock import clocked
+from ...support.clock import clocked, settle
 from ...support.polling import Poller, request, value
 from ...support.wire import SUBSCRIBE_PATH, TIMEOUT_S, Socket, ask, connect, handshake, read_answer
 
@@ -164,6 +169,81 @@ def test_a_poll_without_a_message_ends_empty_and_a_gone_poller_is_cleaned_up(str
             running.skip(100)
         assert other.receive(TIMEOUT_S) == (stream, "presence", "down", "poller")
         assert ask(running.server, poller.request()).status == 404
+
+
+def test_a_client_whose_poll_breaks_is_gone_soon(stream: str) -> None:
+    with (
+        clocked(limited(ping_interval_s=100, ping_timeout_s=1000)) as running,
+        publisher(running.server) as tambur,
+        subscriber(running.server, stream) as other,
+    ):
+        poller = Poller(running.server)
+        poller.command("subscribe", stream)
+        token = tambur.generate_presence_token(stream, "poller", poller.subscriber_id)
+        assert poller.command("set_mode", "presence", stream, "poller", token) == "ok"
+        other.enable_presence(stream, "other", tambur.generate_presence_token)
+        assert other.receive(10) == (stream, "presence", "up", "poller")
+        assert poller.poll() == ["msg", stream, "presence", ["other", "up"]]
+        poller.waiting_poll().close()
+        running.skip(longpoll.BROKEN_POLL_GRACE_S + 1)
+        assert other.receive(10) == (stream, "presence", "down", "poller")
+        assert ask(running.server, poller.request()).status == 404
+
+
+def test_a_client_whose_poll_breaks_may_poll_again(stream: str) -> None:
+    with (
+        clocked(limited(ping_interval_s=100, ping_timeout_s=1000)) as running,
+        publisher(running.server) as tambur,
+    ):
+        poller = Poller(running.server)
+        poller.waiting_poll().close()
+        running.skip(longpoll.BROKEN_POLL_GRACE_S - 2)
+        with poller.waiting_poll() as poll:
+            running.skip(longpoll.BROKEN_POLL_GRACE_S + 1)
+            tambur.publish(f"private:{poller.subscriber_id}", "x")
+            assert value(read_answer(poll)) == ["msg", "private", "private", "x"]
+        running.skip(longpoll.BROKEN_POLL_GRACE_S + 1)  # between two polls it may take longer
+        tambur.publish(f"private:{poller.subscriber_id}", "y")
+        assert poller.poll() == ["msg", "private", "private", "y"]
+
+
+def test_commands_whose_requests_are_lost_do_not_pile_up(stream: str) -> None:
+    s_per_command = 1000
+    limits = {"max_commands_per_s": 1 / s_per_command, "ping_interval_s": 1e6, "ping_timeout_s": 1e7}
+    with clocked(limited(**limits)) as running:
+        poller = Poller(running.server)
+
+        def send(handle: int) -> socket.socket:
+            connection = connect(running.server)
+            text = json.dumps(["subscribe", handle, f"{stream}{handle}"])
+            connection.sendall(poller.request(f"&data={quote(text)}"))
+            return connection
+
+        lost = [send(handle) for handle in range(1, 101)]
+        settle(running.server)
+        for connection in lost:
+            connection.close()
+        settle(running.server)
+        with send(999) as last:
+            commands = 0
+            while not select.select([last], [], [], 0)[0]:
+                running.skip(s_per_command)
+                settle(running.server)
+                commands += 1
+                assert commands <= MAX_QUEUED_COMMANDS + 2
+            assert value(read_answer(last)) == ["ack", 999, "ok"]
+
+
+def test_a_shutdown_answers_commands_that_wait(stream: str) -> None:
+    with in_background(limited(max_commands_per_s=0.001)) as server:
+        poller = Poller(server)
+        waiting = [connect(server) for _ in range(2 * MAX_QUEUED_COMMANDS)]
+        for connection in waiting:
+            connection.sendall(poller.request("&data=x"))
+        settle(server)
+    for connection in waiting:
+        with connection:
+            assert value(read_answer(connection)) is None
 
 
 def test_who_does_not_poll_enough_is_dropped(stream: str) -> None:
