@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
@@ -19,9 +19,22 @@ POLL_S = 0.02
 T = TypeVar("T")
 
 
+class Browser(Protocol):
+    """What the drivers of all browsers have."""
+
+    def get(self, url: str) -> None: ...
+
+    def back(self) -> None: ...
+
+    def execute_script(self, script: str, *args: Any) -> Any: ...
+
+
+B = TypeVar("B", bound=Browser)
+
+
 @contextlib.contextmanager
 def chromium() -> Iterator[Chrome]:
-    """Debian's chromium with a profile of its own: a user at a machine of his own."""
+    """Debian's chromium with a new profile."""
     options = ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     options.accept_insecure_certs = True  # the certificates of tests are no authority's
@@ -39,13 +52,13 @@ def chromium() -> Iterator[Chrome]:
             driver.quit()
 
 
-def wait(driver: Chrome, condition: Callable[[Chrome], T]) -> T:
+def wait(driver: B, condition: Callable[[B], T]) -> T:
     """Wait until a condition holds, and return what it gave."""
-    found: T = WebDriverWait(driver, TIMEOUT_S, POLL_S).until(condition)
+    found: T = WebDriverWait(cast(Any, driver), TIMEOUT_S, POLL_S).until(condition)
     return found
 
 
-def wait_for_script(driver: Chrome, expression: str) -> Any:
+def wait_for_script(driver: Browser, expression: str) -> Any:
     """Wait until an expression in the page is true, and return its value."""
     return wait(driver, lambda _: driver.execute_script(f"return {expression}"))
 

@@ -145,14 +145,20 @@ var tambur = ((url) => {
       });
     }
 
+    /** Tell the server, which would otherwise wait for the next poll. */
     close() {
-      if (this.#open && this.#greeted) this.#request("&data=fin", () => {});
+      if (this.#open && this.#greeted) {
+        // A script tag would not be loaded any more while the user leaves the page.
+        const options = { mode: "no-cors", credentials: "omit", referrerPolicy: "origin", keepalive: true };
+        fetch(`${this.#url}?instance=0&callback=_&data=fin`, options).catch(() => {});
+      }
       this.#open = false;
     }
 
     #lose() {
       if (!this.#open) return;
-      this.#open = false;
+      // Firefox ends the poll before it tells that the user leaves the page.
+      this.close();
       this.#handlers.onlost();
     }
 

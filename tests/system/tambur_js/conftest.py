@@ -5,16 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from selenium.webdriver import Chrome
 
 from tambur.server import Server
-from tests.support.browser import page
+from tests.support.browser import Browser, page
+from tests.support.firefox import Firefox, firefox
 
 pytest.register_assert_rewrite("tests.system.tambur_js.page")
 
 from .page import HTML, Page, opened  # noqa: E402 - after that, so that its assertions show the values
 
+BROWSERS = ["chromium", "Firefox"]
 TRANSPORTS = ["WebSocket", "long polling"]
+
+
+@pytest.fixture(scope="session")
+def the_firefox() -> Iterator[Firefox]:
+    with firefox() as made:
+        yield made
+
+
+@pytest.fixture(scope="session", params=BROWSERS)
+def driver(request: pytest.FixtureRequest, driver: Browser) -> Browser:
+    """Each browser, shared by the whole run: each test opens a page of its own."""
+    if request.param == "chromium":
+        return driver
+    made: Firefox = request.getfixturevalue("the_firefox")
+    return made
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -30,10 +46,10 @@ def address(server: Server) -> Iterator[str]:
 
 
 @pytest.fixture
-def browser(driver: Chrome, address: str, transport: str) -> Iterator[Page]:
+def browser(driver: Browser, address: str, transport: str) -> Iterator[Page]:
     yield from opened(driver, address, transport)
 
 
 @pytest.fixture
-def websocket(driver: Chrome, address: str) -> Iterator[Page]:
+def websocket(driver: Browser, address: str) -> Iterator[Page]:
     yield from opened(driver, address, "WebSocket")

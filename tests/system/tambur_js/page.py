@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from selenium.webdriver import Chrome
-
 from tests.conftest import API_KEY, APP_ID
-from tests.support.browser import wait_for_script
+from tests.support.browser import Browser, wait_for_script
 
 
 class Page:
@@ -17,7 +15,7 @@ class Page:
     ``connect(NAME)`` makes a connection as ``window[NAME]`` that keeps what happens to it in ``NAME.log``.
     """
 
-    def __init__(self, driver: Chrome) -> None:
+    def __init__(self, driver: Browser) -> None:
         self.driver = driver
 
     def run(self, script: str, *arguments: Any) -> Any:
@@ -78,7 +76,7 @@ HTML = """<!doctype html><title>A page</title>
 """
 
 
-def opened(driver: Chrome, address: str, transport: str) -> Iterator[Page]:
+def opened(driver: Browser, address: str, transport: str) -> Iterator[Page]:
     driver.get("about:blank")  # a change of the fragment alone would load nothing
     driver.get(address + ("#poll" if transport == "long polling" else ""))
     yield Page(driver)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from selenium.webdriver import Chrome
 
 from tambur import Tambur
 from tambur.server import App, Config, Server, in_background
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, subscriber
-from tests.support.browser import page
+from tests.support.browser import Browser, page
 
 from .page import HTML, Page, opened
 
@@ -84,7 +83,7 @@ def test_a_listener_hears_that_a_stream_is_ready_and_a_removed_one_hears_nothing
     browser.wait_log("me", True)
 
 
-def test_the_states_of_a_connection(driver: Chrome, transport: str) -> None:
+def test_the_states_of_a_connection(driver: Browser, transport: str) -> None:
     config = Config(apps=(APP,), port=0)
     with in_background(config) as first:
         port = int(first.url.rpartition(":")[2])

@@ -16,13 +16,17 @@ MODULE = (resources.files("tambur.server") / "static" / "tambur.mjs").read_text(
 
 
 def load(page: Page, specifier: str) -> None:
-    """Import the module as ``window.module``; what fails is ``window.failure``."""
+    """Import the module as ``window.module``."""
     page.run(
-        "import(arguments[0]).then((it) => { window.module = it }, (error) => { window.failure = String(error) })",
+        """
+        const script = document.createElement("script");
+        script.type = "module";
+        script.text = `import * as module from ${JSON.stringify(arguments[0])}; window.module = module;`;
+        document.head.append(script);
+        """,
         specifier,
     )
-    page.wait("window.module || window.failure")
-    assert page.run("return window.failure") is None
+    page.wait("Boolean(window.module)")
 
 
 def load_copy(page: Page) -> None:

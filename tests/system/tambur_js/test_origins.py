@@ -6,19 +6,18 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
-from selenium.webdriver import Chrome
 
 from tambur import Tambur
 from tambur.server import App, Config, in_background
 from tests.conftest import API_KEY, APP_ID, SECRET
-from tests.support.browser import page, wait_for_script
+from tests.support.browser import Browser, page, wait_for_script
 
 BLANK = "<!doctype html><title>A page</title>"
 NO_REFERRER = f'{BLANK}<meta name="referrer" content="no-referrer">'
 
 
 @contextlib.contextmanager
-def connecting(driver: Chrome, html: str, transport: str, *, is_allowed: bool) -> Iterator[Tambur]:
+def connecting(driver: Browser, html: str, transport: str, *, is_allowed: bool) -> Iterator[Tambur]:
     """A page that loads tambur.js from a server that allows its origin, or another one, and connects."""
     with page(html) as address:
         origin = address.rstrip("/") if is_allowed else "https://www.example.com"
@@ -48,7 +47,7 @@ def connecting(driver: Chrome, html: str, transport: str, *, is_allowed: bool) -
 
 
 @pytest.mark.parametrize("html", [BLANK, NO_REFERRER])
-def test_a_page_of_an_allowed_origin_subscribes(driver: Chrome, transport: str, html: str) -> None:
+def test_a_page_of_an_allowed_origin_subscribes(driver: Browser, transport: str, html: str) -> None:
     with connecting(driver, html, transport, is_allowed=True) as tambur:
         wait_for_script(driver, "window.me?.get_stream('news').active")
         tambur.publish("news", "Hello")
@@ -57,7 +56,7 @@ def test_a_page_of_an_allowed_origin_subscribes(driver: Chrome, transport: str, 
 
 
 @pytest.mark.parametrize("html", [BLANK, NO_REFERRER])
-def test_a_page_of_another_origin_does_not_subscribe(driver: Chrome, transport: str, html: str) -> None:
+def test_a_page_of_another_origin_does_not_subscribe(driver: Browser, transport: str, html: str) -> None:
     with connecting(driver, html, transport, is_allowed=False):
         wait_for_script(driver, "log.includes('closed')")
         assert len(driver.execute_script("return log")) == 2

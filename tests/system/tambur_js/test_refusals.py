@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from selenium.webdriver import Chrome
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from tambur.server import App, Config, Server, in_background
 from tests.conftest import API_KEY, APP, APP_ID, SECRET
-from tests.support.browser import page
+from tests.support.browser import Browser, page
 from tests.support.ports import free_port
 
 from .page import HTML, Page, opened
@@ -112,7 +111,7 @@ def test_no_server_or_another_one_is_tried_again(browser: Page, answer: Response
         )
 
 
-def test_a_lost_connection_has_a_code_of_its_own(driver: Chrome, transport: str) -> None:
+def test_a_lost_connection_has_a_code_of_its_own(driver: Browser, transport: str) -> None:
     with in_background(Config(apps=(APP,), port=0)) as server, page(HTML % server.url) as address:
         opening = opened(driver, address, transport)
         browser = next(opening)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from selenium.webdriver import Chrome
 
 from tambur import Tambur
 from tambur.server import Config, in_background
 from tambur.server.broker import AppKey, BrokerUnavailableError, PresentUsers, memory
 from tambur.server.broker.memory import MemoryBroker, MemoryPresence
 from tests.conftest import API_KEY, APP, APP_ID, SECRET
-from tests.support.browser import page
+from tests.support.browser import Browser, page
 
 from .page import HTML, Page, opened
 
@@ -59,7 +58,7 @@ def test_a_token_that_cannot_be_had_reaches_onerror(websocket: Page, stream: str
     websocket.wait_log("me", ["error", f"no token for auth on stream '{stream}': Error: 403"])
 
 
-def test_what_is_unavailable_is_asked_for_again(driver: Chrome, stream: str) -> None:
+def test_what_is_unavailable_is_asked_for_again(driver: Browser, stream: str) -> None:
     """As when the broker of the server cannot be reached for a while."""
     refusals = iter(range(4))
 
