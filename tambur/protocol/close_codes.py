@@ -22,3 +22,6 @@ SERVICE_RESTART = 1012
 
 SLOW_SUBSCRIBER = 4008
 """The subscriber reads too slowly."""
+
+SESSION_MOVED = 4009
+"""The session continues on another connection."""

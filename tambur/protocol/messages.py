@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from .names import Kind
@@ -17,9 +18,19 @@ class MalformedCommandError(Exception):
     """A frame that is no command; its text is the reason that the subscriber is told."""
 
 
+class Hello(NamedTuple):
+    """``options`` is any JSON value: :mod:`tambur.protocol.options` checks it."""
+
+    handle: int
+    options: object
+
+
 class Subscribe(NamedTuple):
+    """``options`` is any JSON value, and an empty object where the command has none."""
+
     handle: int
     stream: str
+    options: object = {}
 
 
 class Unsubscribe(NamedTuple):
@@ -50,14 +61,18 @@ class Direct(NamedTuple):
     message: str
 
 
-Command: TypeAlias = Subscribe | Unsubscribe | SetMode | UnsetMode | Direct
+StreamCommand: TypeAlias = Subscribe | Unsubscribe | SetMode | UnsetMode | Direct
+Command: TypeAlias = Hello | StreamCommand
 
 
-def parse(text: str) -> Command:
+def parse(text: str, *, is_extended: bool = False) -> Command:
     """Parse one frame.
 
     Only the form is checked here: whether a name is valid, a stream subscribed or a token right
     is answered to the command's handle, not as a malformed frame.
+
+    Parameters:
+        is_extended: whether a ``hello`` was answered with ``"ok"``, so that a ``subscribe`` may have options.
 
     Raises:
         MalformedCommandError: if it is no command.
@@ -71,6 +86,8 @@ def parse(text: str) -> Command:
         raise MalformedCommandError("a command is a JSON array")
     word, *arguments = array
     parser = _PARSERS.get(word) if isinstance(word, str) else None
+    if parser is _parse_subscribe and is_extended:
+        parser = _parse_extended_subscribe
     if parser is None:
         raise MalformedCommandError("unknown command")
     if not arguments or type(arguments[0]) is not int or not 0 < arguments[0] <= MAX_HANDLE:
@@ -97,6 +114,20 @@ def _json_type(value: object) -> str:
 
 def _parse_subscribe(handle: int, *values: Any) -> Command:
     return Subscribe(handle, *_strings('["subscribe", HANDLE, STREAM]', 1, values))
+
+
+def _parse_extended_subscribe(handle: int, *values: Any) -> Command:
+    usage = '["subscribe", HANDLE, STREAM, OPTIONS]'
+    stream, *options = values or ("",)
+    if not isinstance(stream, str) or not values or len(options) > 1:
+        raise MalformedCommandError(f"the form is {usage}, with a string for the stream")
+    return Subscribe(handle, stream, *options)
+
+
+def _parse_hello(handle: int, *values: Any) -> Command:
+    if len(values) != 1:
+        raise MalformedCommandError('the form is ["hello", HANDLE, OPTIONS]')
+    return Hello(handle, values[0])
 
 
 def _parse_unsubscribe(handle: int, *values: Any) -> Command:
@@ -139,6 +170,7 @@ def _parse_direct(handle: int, *values: Any) -> Command:
 
 
 _PARSERS = {
+    "hello": _parse_hello,
     "subscribe": _parse_subscribe,
     "unsubscribe": _parse_unsubscribe,
     "set_mode": _parse_set_mode,
@@ -147,9 +179,35 @@ _PARSERS = {
 }
 
 
-def encode_ack(handle: int, result: str) -> bytes:
-    """The answer to one command; a handle of 0 answers a frame that was none."""
-    return _encode(["ack", handle, result]).encode()
+HEARTBEAT = b'["heartbeat"]'
+"""What an extended connection is sent when nothing else was for a while."""
+
+
+def encode_ack(handle: int, result: str, facts: Mapping[str, object] | None = None) -> bytes:
+    """The answer to one command; handle 0 answers a malformed frame.
+
+    Parameters:
+        facts: what an extended connection is told besides; ``None`` for nothing.
+    """
+    answer: list[object] = ["ack", handle, result]
+    if facts is not None:
+        answer.append(facts)
+    return _encode(answer).encode()
+
+
+def encode_session(key: str) -> bytes:
+    """A fresh session key."""
+    return _encode(["session", key]).encode()
+
+
+def add_position(event: bytes, position: str) -> bytes:
+    """A message as an extended connection gets it, with its position as the fifth element.
+
+    Parameters:
+        event: what :func:`encode_message` or :func:`encode_direct` made.
+        position: characters of ``[A-Za-z0-9._-]``.
+    """
+    return b'%s,"%s"]' % (event[:-1], position.encode("ascii"))
 
 
 def encode_message(kind: Kind, stream: str, message: str) -> bytes:

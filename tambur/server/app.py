@@ -24,6 +24,7 @@ from .api.static import make_routes
 from .broker import Backend
 from .broker.factory import from_url
 from .config import Config, Limits
+from .extended_hub import ExtendedHub
 from .hub import Hub
 from .logs import line
 from .transports.http_protocol import BoundedHttpProtocol
@@ -68,7 +69,7 @@ class Server:
     ) -> None:
         tls = _tls(config)
         self._backend = _make_backend(config)
-        self._hub = Hub(self._backend, coalesce_window_s=config.coalesce_window_ms / 1000)
+        self._hub = ExtendedHub(self._backend, coalesce_window_s=config.coalesce_window_ms / 1000)
         self._long_polls = LongPolls(config, self._hub, self._backend.calls)
         read_buffer = make_read_buffer()
         context = Context(config, {app.key: app for app in config.apps}, self._hub, read_buffer)
@@ -321,7 +322,13 @@ def _with_open_files(config: Config) -> Config:
 
 
 def _make_backend(config: Config) -> Backend:
-    return from_url(config.broker, max_claims=config.limits.max_claims, node_timeout_s=config.node_timeout_s)
+    return from_url(
+        config.broker,
+        max_claims=config.limits.max_claims,
+        node_timeout_s=config.node_timeout_s,
+        apps=config.apps,
+        limits=config.limits,
+    )
 
 
 def _url(config: Config, listener: socket.socket) -> str:

@@ -13,6 +13,7 @@ from ..credentials import Credentials, check_secret, is_host
 from ..errors import ConfigurationError
 from ..loopback import is_loopback
 from ..protocol.names import check_credential_name
+from ..protocol.positions import Positions
 from ..protocol.tokens import TokenSigner
 from .broker import AppKey
 from .broker.redis.urls import parse_url
@@ -214,6 +215,11 @@ class App:
     def signers(self) -> tuple[TokenSigner, ...]:
         """What checks this app's tokens, one for each secret."""
         return tuple(TokenSigner(self.api_key, self.app_id, secret) for secret in self.secrets)
+
+    @cached_property
+    def positions(self) -> Positions:
+        """Makes and reads the positions of this app."""
+        return Positions(self.api_key, self.app_id, self.secrets)
 
     def allows_origin(self, origin: str | None) -> bool:
         """Whether a page of this origin may subscribe; ``None`` where a client names none."""

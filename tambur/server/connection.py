@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Protocol
 
 from ..protocol import close_codes
@@ -11,10 +12,11 @@ from ..protocol import messages as commands
 from ..protocol.tokens import Mode
 from .broker import BrokerUnavailableError
 from .config import App, Limits
-from .hub import Hub
+from .extended_hub import ExtendedHub, Resumed
+from .extension import Extension, check_key
 from .logs import line
 from .outbox import Outbox
-from .session import Disable, Effect, Enable, Join, Leave, Result, Send, Session
+from .session import Disable, Effect, Enable, Extend, Follow, Join, Leave, Result, Send, Session
 
 MAX_MALFORMED_COMMANDS = 10
 """How many malformed frames in a row end a connection (section 4 of the protocol)."""
@@ -43,6 +45,11 @@ class Transport(Outbox, Protocol):
         """Send the answer to the oldest command that has none yet."""
         ...
 
+    @property
+    def can_extend(self) -> bool:
+        """Whether a ``hello`` is a command here."""
+        ...
+
     def drained(self) -> None:
         """All queued commands have been answered; reading may go on."""
         ...
@@ -61,9 +68,12 @@ class Connection:
     __slots__ = (
         "_app",
         "_closed",
+        "_connection_id",
         "_direct_spent_until",
+        "_extension",
         "_hub",
         "_is_resting",
+        "_is_resumed",
         "_limits",
         "_malformed",
         "_queue",
@@ -73,7 +83,9 @@ class Connection:
         "_worker",
     )
 
-    def __init__(self, subscriber_id: str, app: App, hub: Hub, transport: Transport, limits: Limits) -> None:
+    def __init__(
+        self, subscriber_id: str, app: App, hub: ExtendedHub, transport: Transport, limits: Limits
+    ) -> None:
         self._app = app
         self._hub = hub
         self._transport = transport
@@ -84,6 +96,10 @@ class Connection:
             max_message_bytes=limits.max_message_bytes,
         )
         self._queue: list[str] = []  # no deque: an empty one takes 600 bytes of every idle connection
+        # Presence counts connections, and two of a session can exist for a moment.
+        self._connection_id = subscriber_id
+        self._extension: Extension | None = None
+        self._is_resumed = False
         self._malformed = 0
         self._limits = limits
         self._rested_at = 0.0
@@ -134,7 +150,9 @@ class Connection:
         if not self._closed:
             self._closed = True
             self._queue.clear()
-            self._hub.disconnect(self._app.key, self.subscriber_id)
+            self._hub.disconnect(self._app.key, self.subscriber_id, self._transport)
+            if self._extension is not None:
+                self._extension.stop()
             if self._worker is not None and self._is_resting:
                 self._worker.cancel()  # others should not see a user for as long as its connection would rest
                 self._worker = None
@@ -171,7 +189,7 @@ class Connection:
 
     async def _answer(self, frame: str) -> None:
         try:
-            command = commands.parse(frame)
+            command = commands.parse(frame, is_extended=self._session.is_extended)
         except commands.MalformedCommandError as error:
             self._malformed += 1
             self._ack(0, str(error))
@@ -185,18 +203,20 @@ class Connection:
         answer = self._session.receive(command)
         if isinstance(answer, Send) and not self._may_send(answer.message):
             answer = Result.RATE_LIMITED
+        elif isinstance(answer, Extend) and not self._transport.can_extend:
+            answer = Result.INVALID_HELLO
         if isinstance(answer, Result):
             self._ack(command.handle, answer.value)
             return
         try:
-            events = await self._perform(answer)
+            events = await self._perform(command.handle, answer)
         except BrokerUnavailableError as error:
-            facts = {"app": self.app_id, "stream": command.stream, "reason": error}
+            if self._closed:
+                return  # the subscriber is gone, which may have ended the replay
+            facts = {"app": self.app_id, "stream": getattr(command, "stream", None), "reason": error}
             logger.warning(line("command refused", command=type(command).__name__, **facts))
             self._ack(command.handle, Result.UNAVAILABLE.value)
             return
-        self._session.commit(answer)
-        self._ack(command.handle, Result.OK.value)
         if events:
             self._take_share(asyncio.get_running_loop().time(), events / EVENTS_PER_COMMAND)
 
@@ -209,19 +229,86 @@ class Connection:
         self._direct_spent_until = max(self._direct_spent_until, now - 1) + share_s
         return True
 
-    def _ack(self, handle: int, result: str) -> None:
-        self._transport.write_ack(commands.encode_ack(handle, result))
+    def _ack(self, handle: int, result: str, facts: Mapping[str, object] | None = None) -> None:
+        self._transport.write_ack(commands.encode_ack(handle, result, facts))
 
-    async def _perform(self, effect: Effect) -> int:
-        """Returns how many events the hub writes for it, to all subscribers together."""
+    async def _perform(self, handle: int, effect: Effect) -> int:
+        """Do what a command asks for, and answer it.
+
+        Returns:
+            How many events the hub writes for it, to all subscribers together.
+        """
+        if isinstance(effect, Extend):
+            await self._extend(handle, effect)
+            return 0
+        if isinstance(effect, Follow):
+            return await self._follow(handle, effect)
+        events = await self._change(effect)
+        self._session.commit(effect)
+        self._ack(handle, Result.OK.value)
+        return events
+
+    async def _extend(self, handle: int, effect: Extend) -> None:
+        app, hub, transport, session = self._app, self._hub, self._transport, self._session
+        options, realm = effect.options, hub.recovery.realm
+        key = None if options.session is None else check_key(app, realm, self._limits, options.session)
+        resumed = None
+        if key is not None:
+            resumed = await hub.resume(app, key, transport, session.subscriber_id, options.since)
+        if key is None or resumed is None:
+            key = None
+            resumed = Resumed(
+                hub.begin(app, session.subscriber_id, transport), complete=options.since is None
+            )
+        else:
+            session.subscriber_id = key.subscriber_id
+            self._is_resumed = True
+        session.commit(effect)
+        extension = Extension(
+            app, realm, self._limits, transport, subscriber_id=session.subscriber_id, used=key
+        )
+        facts = {
+            "id": session.subscriber_id,
+            "session": extension.issue_key(),
+            "resumed": self._is_resumed,
+            "position": resumed.position,
+            "complete": resumed.complete,
+            "heartbeat_s": self._limits.heartbeat_s,
+        }
+        self._ack(handle, Result.OK.value, facts)
+        if self._closed:
+            hub.disconnect(app.key, session.subscriber_id, transport)
+            return
+        self._extension = extension
+        extension.start()
+
+    async def _follow(self, handle: int, effect: Follow) -> int:
+        followed = await self._hub.follow(
+            self._app,
+            effect.stream,
+            self._transport,
+            effect.options,
+            subscriber_id=self.subscriber_id,
+            connection_id=self._connection_id,
+            with_direct=self._is_resumed,
+            max_replay_bytes=self._limits.max_replay_bytes,
+        )
+        self._session.commit(effect)
+        position, complete, replayed, present, version = followed
+        facts = {"position": position, "complete": complete, "replayed": replayed, "present": present}
+        self._ack(handle, Result.OK.value, facts)
+        events = self._hub.go_live(self._app.key, effect.stream, self._transport, version)
+        return events + replayed + present
+
+    async def _change(self, effect: Effect) -> int:
         app, hub, transport = self._app.key, self._hub, self._transport
         match effect:
             case Join(stream):
-                await hub.subscribe(app, stream, transport)
+                await hub.subscribe(app, stream, transport, self.subscriber_id)
             case Leave(stream):
                 return self._leave(stream)
             case Enable(stream, Mode.PRESENCE, str(user_id)):
-                return await hub.enable_presence(app, stream, transport, user_id, self.subscriber_id)
+                return await hub.enable_presence(app, stream, transport, user_id, self._connection_id)
             case Enable(stream, Mode.DIRECT, str(user_id)):
                 hub.enable_direct(app, stream, transport, user_id)
             case Enable(stream):
@@ -236,7 +323,7 @@ class Connection:
         app, hub, transport = self._app.key, self._hub, self._transport
         match effect:
             case Disable(stream, Mode.PRESENCE, str(user_id)):
-                return hub.disable_presence(app, stream, transport, user_id, self.subscriber_id)
+                return hub.disable_presence(app, stream, transport, user_id, self._connection_id)
             case Disable(stream, Mode.DIRECT, str(user_id)):
                 hub.disable_direct(app, stream, transport, user_id)
             case Disable(stream):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from .broker import Publication
+from .broker import AppKey, Publication
+from .config import App, KeptStreams, Limits
 
 ENTRY_BYTES = 192
 """What an entry takes besides its event, in bytes."""
@@ -23,6 +24,76 @@ QUIET_SHARE = 4
 
 Subscribing to any name makes a log known, so without a limit of their own they could push out messages.
 """
+
+
+DIRECT_SHARE = 8
+"""Direct messages take at most this part of an app's bytes: an eighth."""
+
+_US = 1_000_000  # microseconds in a second
+
+
+class Budgets:
+    """Which history keeps the messages of a stream, as the configuration says.
+
+    Parameters:
+        apps: those with histories of their own for some streams. Others are known when they are asked for.
+        limits: what holds for all other streams.
+        floor: that of all logs at the beginning.
+    """
+
+    def __init__(self, apps: Iterable[App], limits: Limits, *, floor: int) -> None:
+        self._limits = limits
+        self._floor = floor
+        self._own = {
+            app.key: [
+                (kept, self._history(kept.messages, kept.ttl_s, kept.max_bytes)) for kept in app.history
+            ]
+            for app in apps
+            if app.history
+        }
+        self._default: dict[AppKey, History] = {}
+        self._direct: dict[AppKey, History] = {}
+
+    def of(self, app: AppKey, stream: str) -> History:
+        """The history of a stream's messages."""
+        kept = self._kept(app, stream)
+        return self.default(app) if kept is None else kept[1]
+
+    def default(self, app: AppKey) -> History:
+        """The history of private messages, and of streams that the app's own histories don't name."""
+        history = self._default.get(app)
+        if history is None:
+            history = self._default[app] = self._history(
+                self._limits.history_messages, self._limits.history_ttl_s, self._limits.max_history_bytes
+            )
+        return history
+
+    def direct(self, app: AppKey) -> History:
+        """The history of direct messages."""
+        history = self._direct.get(app)
+        if history is None:
+            history = self._direct[app] = self._history(
+                self._limits.history_messages,
+                self._limits.history_ttl_s,
+                self._limits.max_history_bytes // DIRECT_SHARE,
+            )
+        return history
+
+    def is_open(self, app: AppKey, stream: str) -> bool:
+        """Whether clients may ask for the newest messages of a stream."""
+        return self._kept(app, stream) is not None
+
+    def _kept(self, app: AppKey, stream: str) -> tuple[KeptStreams, History] | None:
+        return next((own for own in self._own.get(app, ()) if own[0].matches(stream)), None)
+
+    def _history(self, messages: int, ttl_s: float, max_bytes: int) -> History:
+        return History(
+            max_messages=messages,
+            ttl=round(ttl_s * _US),
+            max_bytes=max_bytes,
+            position_ttl=round(self._limits.position_ttl_s * _US),
+            floor=self._floor,
+        )
 
 
 class _Log:

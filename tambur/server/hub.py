@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from ..protocol import close_codes
@@ -75,10 +77,11 @@ class Hub:
         """Hand one publication to the subscribers that it is for."""
         if publication.kind is Kind.PRIVATE:
             outbox = self._private.get((publication.app, publication.name))
-            if outbox is not None:
-                outbox.write(Batch((publication.event,)))
+            event = None if outbox is None else self._private_event(outbox, publication)
+            if outbox is not None and event is not None:
+                outbox.write(Batch((event,)))
                 self.counts.deliveries += 1
-            _log(publication, int(outbox is not None))
+            _log(publication, int(event is not None))
             return
         stream = self._streams.get((publication.app, publication.name))
         if stream is None:
@@ -92,6 +95,10 @@ class Hub:
             self._write(stream)
         elif not self._window_s:
             stream.write_some()
+
+    def _private_event(self, outbox: Outbox, publication: Publication) -> bytes | None:  # noqa: ARG002
+        """What an outbox receives of a private message; ``None`` for nothing."""
+        return publication.event
 
     def _write(self, stream: _Stream) -> None:
         loop = asyncio.get_running_loop()
@@ -140,16 +147,26 @@ class Hub:
         """Have ``outbox`` receive the private messages for ``subscriber_id``."""
         self._private[app, subscriber_id] = outbox
 
-    def disconnect(self, app: AppKey, subscriber_id: str) -> None:
-        """Private messages for ``subscriber_id`` have no receiver any more."""
-        del self._private[app, subscriber_id]
+    def disconnect(self, app: AppKey, subscriber_id: str, outbox: Outbox) -> None:
+        """Have ``outbox`` receive no more private messages; another one may have taken over the ID."""
+        if self._private.get((app, subscriber_id)) is outbox:
+            del self._private[app, subscriber_id]
 
-    async def subscribe(self, app: AppKey, name: str, outbox: Outbox) -> None:
+    async def subscribe(self, app: AppKey, name: str, outbox: Outbox, subscriber_id: str = "") -> None:
         """Have an outbox receive what is published to a stream once this has returned.
+
+        Parameters:
+            subscriber_id: the ID that a publisher may exclude.
 
         Raises:
             BrokerUnavailableError: nothing has changed.
         """
+        async with self._used(app, name) as stream:
+            stream.add(outbox, await self._broker.place(), subscriber_id)
+
+    @contextlib.asynccontextmanager
+    async def _used(self, app: AppKey, name: str) -> AsyncIterator[_Stream]:
+        """A stream whose publications are delivered, and that is not forgotten meanwhile."""
         stream = self._streams.get((app, name))
         if stream is None:
             confirmed = asyncio.ensure_future(self._broker.subscribe(app, name))
@@ -158,7 +175,7 @@ class Hub:
         try:
             # Shielded: if this subscriber is cancelled, the others that wait for the stream are not.
             await asyncio.shield(stream.confirmed)
-            stream.add(outbox, await self._broker.place())
+            yield stream
         finally:
             stream.waiting -= 1
             self._forget_if_unused(app, name, stream)
@@ -216,16 +233,21 @@ class Hub:
         stream.hold(outbox)
         try:
             present = await self._presence.join(app, name, user_id, subscriber_id)
-            others = [other for other in present.user_ids if other != user_id]
-            for i in range(0, len(others), USERS_PER_TURN):
-                if i:
-                    await asyncio.sleep(0)
-                some = others[i : i + USERS_PER_TURN]
-                outbox.write(Batch(tuple(encode_presence(name, other, up=True) for other in some)))
+            await self._write_present(name, outbox, user_id, present)
             stream.enable_presence(outbox, user_id)
         finally:
             stream.release(outbox, version=present.version)
         return len(present.user_ids) + stream.count_presence()
+
+    async def _write_present(self, name: str, outbox: Outbox, user_id: str, present: PresentUsers) -> int:
+        """Returns how many users that were."""
+        others = [other for other in present.user_ids if other != user_id]
+        for i in range(0, len(others), USERS_PER_TURN):
+            if i:
+                await asyncio.sleep(0)
+            some = others[i : i + USERS_PER_TURN]
+            outbox.write(Batch(tuple(encode_presence(name, other, up=True) for other in some)))
+        return len(others)
 
     def disable_presence(
         self, app: AppKey, name: str, outbox: Outbox, user_id: str, subscriber_id: str

@@ -28,6 +28,16 @@ class Outbox(Protocol):
         """How many bytes wait for the subscriber to read them."""
         ...
 
+    @property
+    def is_open(self) -> bool:
+        """Whether what is written still reaches the subscriber, as far as is known."""
+        ...
+
+    @property
+    def written_at(self) -> float:
+        """When something was written last, by the event loop's clock."""
+        ...
+
     def write(self, batch: Batch) -> None:
         """Send a batch, or keep it for sending.
 

@@ -16,8 +16,24 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from ..errors import InvalidNameError
-from ..protocol.messages import Command, Direct, SetMode, Subscribe, UnsetMode, Unsubscribe
+from ..protocol.messages import (
+    Command,
+    Direct,
+    Hello,
+    SetMode,
+    StreamCommand,
+    Subscribe,
+    UnsetMode,
+    Unsubscribe,
+)
 from ..protocol.names import check_stream, check_user_id
+from ..protocol.options import (
+    HelloOptions,
+    InvalidOptionsError,
+    SubscribeOptions,
+    parse_hello_options,
+    parse_subscribe_options,
+)
 from ..protocol.tokens import Mode, TokenSigner
 
 
@@ -36,12 +52,27 @@ class Result(enum.Enum):
     TOO_MANY_STREAMS = "too_many_streams"
     RATE_LIMITED = "rate_limited"
     UNAVAILABLE = "unavailable"
+    INVALID_HELLO = "invalid_hello"
+    INVALID_OPTIONS = "invalid_options"
 
 
 class Join(NamedTuple):
     """The subscriber is to receive what is published to ``stream``."""
 
     stream: str
+
+
+class Extend(NamedTuple):
+    """The connection is to be extended, and to continue a session if it can."""
+
+    options: HelloOptions
+
+
+class Follow(NamedTuple):
+    """As :class:`Join` on an extended connection: with modes and a replay, in one step."""
+
+    stream: str
+    options: SubscribeOptions
 
 
 class Leave(NamedTuple):
@@ -73,7 +104,7 @@ class Send(NamedTuple):
     message: str
 
 
-Effect: TypeAlias = Join | Leave | Enable | Disable | Send
+Effect: TypeAlias = Extend | Join | Follow | Leave | Enable | Disable | Send
 
 
 class Session:
@@ -86,7 +117,15 @@ class Session:
         max_message_bytes: how long a direct message may be, in bytes of UTF-8.
     """
 
-    __slots__ = ("_max_message_bytes", "_max_streams", "_modes", "_signers", "subscriber_id")
+    __slots__ = (
+        "_has_commanded",
+        "_max_message_bytes",
+        "_max_streams",
+        "_modes",
+        "_signers",
+        "is_extended",
+        "subscriber_id",
+    )
 
     def __init__(
         self, subscriber_id: str, signers: Sequence[TokenSigner], *, max_streams: int, max_message_bytes: int
@@ -95,6 +134,8 @@ class Session:
         self._signers = signers
         self._max_streams = max_streams
         self._max_message_bytes = max_message_bytes
+        self._has_commanded = False
+        self.is_extended = False
         # Each subscribed stream with its enabled modes and the user id that each was enabled for.
         self._modes: dict[str, dict[Mode, str | None]] = {}
 
@@ -104,6 +145,20 @@ class Session:
         Returns:
             The effect that the command asks for, or the result to refuse it with.
         """
+        if isinstance(command, Hello):
+            return self._hello(command)
+        self._has_commanded = True
+        return self._receive(command)
+
+    def _hello(self, command: Hello) -> Result | Effect:
+        if self.is_extended or self._has_commanded:
+            return Result.INVALID_HELLO
+        try:
+            return Extend(parse_hello_options(command.options))
+        except InvalidOptionsError:
+            return Result.INVALID_OPTIONS
+
+    def _receive(self, command: StreamCommand) -> Result | Effect:
         try:
             check_stream(command.stream)
         except InvalidNameError:
@@ -114,7 +169,7 @@ class Session:
                 return Result.ALREADY_SUBSCRIBED
             if len(self._modes) >= self._max_streams:
                 return Result.TOO_MANY_STREAMS
-            return Join(command.stream)
+            return self._follow(command) if self.is_extended else Join(command.stream)
         if modes is None:
             return Result.NOT_SUBSCRIBED
         match command:
@@ -137,14 +192,27 @@ class Session:
                 return Result.INVALID_USER_ID
         if command.mode in modes:
             return Result.MODE_ALREADY_ENABLED
-        # Every secret is tried, so that the time taken does not tell which of them was right.
-        right = [
-            signer.verify(command.token, command.mode, command.stream, self.subscriber_id, command.user_id)
-            for signer in self._signers
-        ]
-        if not any(right):
+        if not self._is_token(command.token, command.mode, command.stream, command.user_id):
             return Result.INVALID_TOKEN
         return Enable(command.stream, command.mode, command.user_id)
+
+    def _follow(self, command: Subscribe) -> Result | Effect:
+        try:
+            options = parse_subscribe_options(command.options)
+        except InvalidOptionsError:
+            return Result.INVALID_OPTIONS
+        stream = command.stream
+        if options.auth is not None and not self._is_token(options.auth, Mode.AUTH, stream, None):
+            return Result.INVALID_TOKEN
+        for mode, user in ((Mode.PRESENCE, options.presence), (Mode.DIRECT, options.direct)):
+            if user is not None and not self._is_token(user.token, mode, stream, user.user_id):
+                return Result.INVALID_TOKEN
+        return Follow(stream, options)
+
+    def _is_token(self, token: str, mode: Mode, stream: str, user_id: str | None) -> bool:
+        # Every secret is tried, so that the time taken does not tell which of them was right.
+        right = [signer.verify(token, mode, stream, self.subscriber_id, user_id) for signer in self._signers]
+        return any(right)
 
     def _direct(self, command: Direct, modes: dict[Mode, str | None]) -> Result | Effect:
         try:
@@ -161,8 +229,18 @@ class Session:
     def commit(self, effect: Effect) -> None:
         """Note that an effect has happened."""
         match effect:
+            case Extend():
+                self.is_extended = True
             case Join(stream):
                 self._modes[stream] = {}
+            case Follow(stream, options):
+                modes = self._modes[stream] = {}
+                if options.auth is not None:
+                    modes[Mode.AUTH] = None
+                if options.presence is not None:
+                    modes[Mode.PRESENCE] = options.presence.user_id
+                if options.direct is not None:
+                    modes[Mode.DIRECT] = options.direct.user_id
             case Leave(stream):
                 del self._modes[stream]
             case Enable(stream, mode, user_id):

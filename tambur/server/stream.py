@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..protocol.names import Kind
 from .broker import Publication
@@ -42,13 +42,21 @@ class Subscription:
         auth: whether it receives ``auth`` messages.
         present_as: the user as whom it is present, and sees who else is; ``None`` without presence mode.
         direct_as: the user whose direct messages it receives; ``None`` without direct mode.
+        subscriber_id: the ID that a publisher may exclude.
+        is_extended: whether its messages carry positions.
     """
 
-    __slots__ = ("auth", "direct_as", "next", "outbox", "place", "present_as")
+    __slots__ = (
+        "auth", "direct_as", "is_extended", "next", "outbox", "place", "present_as", "subscriber_id",
+    )  # fmt: skip
 
-    def __init__(self, outbox: Outbox, place: int, number: int) -> None:
+    def __init__(
+        self, outbox: Outbox, place: int, number: int, subscriber_id: str, *, is_extended: bool
+    ) -> None:
         self.outbox = outbox
         self.place = place
+        self.subscriber_id = subscriber_id
+        self.is_extended = is_extended
         self.next = number
         self.auth = False
         self.present_as: str | None = None
@@ -57,8 +65,10 @@ class Subscription:
     def receives(self, publication: Publication) -> bool:
         """Whether an entry that it takes part in is for it."""
         kind = publication.kind
-        if publication.place and publication.place <= self.place:
+        if publication.is_late and publication.place <= self.place:
             return False  # it may have received this one over a connection that it lost
+        if publication.excluded == self.subscriber_id:
+            return False
         if kind is Kind.AUTH:
             return self.auth
         if kind is Kind.PRESENCE:
@@ -67,27 +77,38 @@ class Subscription:
             return self.direct_as == publication.user_id
         return True
 
+    def events(self, publications: Iterable[Publication]) -> tuple[bytes, ...]:
+        """What it receives of consecutive entries."""
+        received = (p for p in publications if self.receives(p))
+        if self.is_extended:
+            return tuple(p.extended_event for p in received)
+        return tuple(p.event for p in received)
+
 
 class _Selection:
     """The batches of consecutive entries: one for all subscriptions that receive the same of them."""
 
-    __slots__ = ("_addressed", "_batches", "_places", "_publications", "_seen")
+    __slots__ = ("_addressed", "_batches", "_excluded", "_places", "_publications", "_seen")
 
     def __init__(self, publications: Sequence[Publication]) -> None:
         self._publications = publications
         self._seen = {p.user_id for p in publications if p.kind is Kind.PRESENCE}
         self._addressed = {p.user_id for p in publications if p.kind is Kind.DIRECT}
-        self._places = [p.place for p in publications if p.place]
+        self._places = [p.place for p in publications if p.is_late]
+        self._excluded = {p.excluded for p in publications if p.excluded is not None}
         self._batches: dict[object, Batch | None] = {}
 
     def batch(self, subscription: Subscription) -> Batch | None:
         """What one subscription receives; ``None`` for nothing."""
         user, addressee = subscription.present_as, subscription.direct_as
-        if user is None and addressee is None and not self._places:
-            key: object = subscription.auth
+        if user is None and addressee is None and not self._places and not self._excluded:
+            key: object = subscription.auth, subscription.is_extended
         else:
+            excluded = subscription.subscriber_id
             key = (
                 subscription.auth,
+                subscription.is_extended,
+                excluded if excluded in self._excluded else None,
                 user is not None,
                 user if user in self._seen else None,
                 addressee if addressee in self._addressed else None,
@@ -96,7 +117,7 @@ class _Selection:
         try:
             return self._batches[key]
         except KeyError:
-            events = tuple(p.event for p in self._publications if subscription.receives(p))
+            events = subscription.events(self._publications)
             batch = self._batches[key] = Batch(events) if events else None
             return batch
 
@@ -130,9 +151,10 @@ class _Round:
         self._selections: dict[int, _Selection] = {}
         self.end = start + len(publications)
         # The most common case needs no selection.
-        self._everything = None
-        if all(p.kind is Kind.PUBLIC and not p.place for p in publications):
-            self._everything = Batch(tuple(p.event for p in publications))
+        self._everything: tuple[Batch, Batch] | None = None  # for plain and for extended connections
+        if all(p.kind is Kind.PUBLIC and not p.is_late and p.excluded is None for p in publications):
+            plain = Batch(tuple(p.event for p in publications))
+            self._everything = plain, Batch(tuple(p.extended_event for p in publications))
 
     def write_some(self) -> int:
         """Write to the next few subscriptions; returns how many events that was."""
@@ -147,7 +169,7 @@ class _Round:
                 batch = self._select(subscription.next).batch(subscription)
             elif everything is not None:
                 subscription.next = end
-                subscription.outbox.write(everything)
+                subscription.outbox.write(everything[subscription.is_extended])
                 complete += 1
                 continue
             else:
@@ -174,6 +196,9 @@ class Stream:
 
     Parameters:
         counts: where deliveries are counted.
+
+    Attributes:
+        extend: makes what extended connections get of an entry; ``None`` while there is no such connection.
     """
 
     __slots__ = (
@@ -187,9 +212,11 @@ class Stream:
         "_round",
         "_subscriptions",
         "_written",
+        "extend",
     )
 
     def __init__(self, counts: Counts) -> None:
+        self.extend: Callable[[Publication], bytes] | None = None
         self._counts = counts
         self._subscriptions: dict[Outbox, Subscription] = {}
         # Those with a mode, as sets that take less memory while they are empty.
@@ -220,6 +247,8 @@ class Stream:
 
     def append(self, publication: Publication) -> None:
         """Add an entry, which the next round writes."""
+        if self.extend is not None:
+            publication = publication._replace(extended_event=self.extend(publication))
         self._entries.append(publication)
 
     def write_some(self) -> bool:
@@ -272,9 +301,10 @@ class Stream:
 
     # Subscriptions.
 
-    def add(self, outbox: Outbox, place: int) -> None:
-        """Have an outbox receive what arrives from now on."""
-        self._subscriptions[outbox] = Subscription(outbox, place, self._end)
+    def add(self, outbox: Outbox, place: int, subscriber_id: str = "", *, is_extended: bool = False) -> None:
+        """Have an outbox receive what arrives from now on; the parameters are :class:`Subscription`'s."""
+        added = Subscription(outbox, place, self._end, subscriber_id, is_extended=is_extended)
+        self._subscriptions[outbox] = added
 
     def remove(self, outbox: Outbox) -> None:
         """Have an outbox receive what has arrived, and nothing more. All its modes have been disabled."""
@@ -356,10 +386,10 @@ class Stream:
 
     def _write(self, subscription: Subscription, begin: int, version: int = 0) -> None:
         """Write to one subscription the entries from a number on, ahead of any round."""
-        events = tuple(
-            p.event
+        events = subscription.events(
+            p
             for p in self._entries[begin - self._first :]
-            if subscription.receives(p) and not (p.kind is Kind.PRESENCE and p.version <= version)
+            if not (p.kind is Kind.PRESENCE and p.version <= version)
         )
         if events:
             subscription.outbox.write(Batch(events))

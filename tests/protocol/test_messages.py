@@ -10,11 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tambur.protocol import messages as commands
-from tambur.protocol.messages import Direct, MalformedCommandError, SetMode, Subscribe, UnsetMode, Unsubscribe
+from tambur.protocol.messages import (
+    Direct,
+    Hello,
+    MalformedCommandError,
+    SetMode,
+    Subscribe,
+    UnsetMode,
+    Unsubscribe,
+    add_position,
+    encode_ack,
+    encode_message,
+    encode_session,
+)  # fmt: skip
 from tambur.protocol.names import Kind
 from tambur.protocol.tokens import Mode
 
-from ..support.strategies import json_values
+from ..support.strategies import json_values, streams
 
 
 @pytest.mark.parametrize(
@@ -92,7 +104,7 @@ def test_any_text_is_a_command_or_malformed(text: str) -> None:
     except MalformedCommandError:
         return
     assert 0 < command.handle <= 2**53 - 1
-    assert isinstance(command.stream, str)
+    assert isinstance(command, Hello) or isinstance(command.stream, str)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
@@ -111,3 +123,46 @@ def test_events_are_compact_json() -> None:
     assert commands.encode_ack(7, "ok") == b'["ack",7,"ok"]'
     assert commands.encode_presence("s", "é", up=True) == '["msg","s","presence",["é","up"]]'.encode()
     assert commands.encode_presence("s", "é", up=False) == '["msg","s","presence",["é","down"]]'.encode()
+
+
+def test_a_hello_takes_any_options() -> None:
+    assert commands.parse('["hello",1,{}]') == Hello(1, {})
+    assert commands.parse('["hello",2,{"session":"k"}]') == Hello(2, {"session": "k"})
+    assert commands.parse('["hello",3,null]') == Hello(3, None)
+    for text in ('["hello"]', '["hello",1]', '["hello",0,{}]', '["hello",1,{},{}]'):
+        with pytest.raises(MalformedCommandError):
+            commands.parse(text)
+
+
+def test_only_an_extended_connection_subscribes_with_options() -> None:
+    for text in ('["subscribe",1,"s",{}]', '["subscribe",1,"s",null]'):
+        with pytest.raises(MalformedCommandError):
+            commands.parse(text)
+    assert commands.parse('["subscribe",1,"s"]', is_extended=True) == Subscribe(1, "s")
+    assert commands.parse('["subscribe",1,"s",{"last":1}]', is_extended=True) == Subscribe(
+        1, "s", {"last": 1}
+    )
+    assert commands.parse('["subscribe",1,"s",null]', is_extended=True) == Subscribe(1, "s", None)
+    for text in (
+        '["subscribe",1]',
+        '["subscribe",1,null]',
+        '["subscribe",1,"s",{},{}]',
+        '["subscribe",1,{}]',
+    ):
+        with pytest.raises(MalformedCommandError):
+            commands.parse(text, is_extended=True)
+
+
+def test_an_ack_may_tell_facts() -> None:
+    assert encode_ack(1, "ok") == b'["ack",1,"ok"]'
+    assert encode_ack(1, "ok", {"complete": True}) == b'["ack",1,"ok",{"complete":true}]'
+
+
+@given(streams, st.text(max_size=50).filter(lambda text: text.isprintable()))
+def test_a_position_is_the_fifth_element_of_a_message(stream: str, body: str) -> None:
+    event = encode_message(Kind.PUBLIC, stream, body)
+    assert json.loads(add_position(event, "a_B-9")) == [*json.loads(event), "a_B-9"]
+
+
+def test_a_session_key_is_sent_alone() -> None:
+    assert encode_session("k") == b'["session","k"]'

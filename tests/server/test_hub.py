@@ -232,7 +232,7 @@ def test_a_late_publication_reaches_those_that_were_subscribed_when_it_was_publi
         await node.publish("s", "waits")
         for kind, user_id in ((Kind.PUBLIC, None), (Kind.AUTH, None), (Kind.DIRECT, "alice")):
             event = b'["%s"]' % kind.value.encode()
-            node.hub.deliver(Publication(APP.key, kind, "s", event, user_id, place=6))
+            node.hub.deliver(Publication(APP.key, kind, "s", event, user_id, place=6, is_late=True))
         await pass_time(WINDOW_S)
         in_time = [["msg", "s", "public", text] for text in ("in time", "waits")]
         late = [["public"], ["auth"], ["direct"]]

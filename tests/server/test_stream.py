@@ -23,6 +23,9 @@ class Box:
     """An outbox that keeps what is written."""
 
     unsent_bytes = 0
+    is_open = True
+    written_at = 0.0
+    can_extend = True
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
@@ -195,7 +198,7 @@ def test_a_late_publication_is_for_those_that_subscribed_before_its_place(stream
     for place, box in zip((3, 5, 7), boxes, strict=True):
         stream.add(box, place)
     for place in (4, 6, 8):
-        stream.append(publication(str(place), place=place))
+        stream.append(publication(str(place), place=place, is_late=True))
     stream.append(publication("live"))
     stream.write_all()
     assert [box.texts for box in boxes] == [["4", "6", "8", "live"], ["6", "8", "live"], ["8", "live"]]

@@ -14,7 +14,7 @@ from tambur.server import App, Limits
 from tambur.server.broker import BrokerUnavailableError, Claim, Publication
 from tambur.server.broker.memory import MemoryBackend
 from tambur.server.connection import Connection
-from tambur.server.hub import Hub
+from tambur.server.extended_hub import ExtendedHub
 from tambur.server.outbox import Batch
 from tests.support.broker import nobody_asks
 
@@ -44,6 +44,9 @@ class Recorder:
         return [event[3] for event in self.events]
 
     unsent_bytes = 0
+    is_open = True
+    written_at = 0.0
+    can_extend = True
 
     def write(self, batch: Batch) -> None:
         events = [json.loads(event) for event in batch.events]
@@ -64,7 +67,7 @@ class Recorder:
 class Client:
     """A connection, and what its subscriber would send and see."""
 
-    def __init__(self, hub: Hub, subscriber_id: str, limits: Limits | None = None) -> None:
+    def __init__(self, hub: ExtendedHub, subscriber_id: str, limits: Limits | None = None) -> None:
         self.seen = Recorder()
         self.connection = Connection(subscriber_id, APP, hub, self.seen, limits or Limits())
         self.subscriber_id = subscriber_id
@@ -91,7 +94,7 @@ class Node:
     def __init__(self, backend: MemoryBackend | None = None, *, coalesce_window_s: float = 0.0) -> None:
         self.backend = backend or MemoryBackend(max_claims=1_000_000)
         self.broker = self.backend.broker
-        self.hub = Hub(self.backend, coalesce_window_s=coalesce_window_s)
+        self.hub = ExtendedHub(self.backend, coalesce_window_s=coalesce_window_s)
         self.nonce = 0
 
     async def start(self) -> Node:

@@ -7,7 +7,7 @@ that subscribed to its stream. It also keeps what must hold for the whole server
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from ...protocol.names import Kind
@@ -37,8 +37,12 @@ class Publication(NamedTuple):
         user_id: of a direct message, the only receiver; of a presence event, the user that it is
             about and who does not receive it; otherwise ``None``.
         version: of a presence event, its number among the presence events of the stream.
-        place: of a publication that this node had missed and delivers late, its number among all
-            publications. Later subscribers (see :meth:`Broker.place`) do not receive it. Otherwise 0.
+        place: its number among all publications, which grows. 0 for a presence event, and where
+            publications are not numbered.
+        is_late: whether this node had missed it, and delivers it late. Connections that subscribed at a later
+            place (see :meth:`Broker.place`) do not receive it.
+        excluded: the subscriber ID that does not receive it; ``None`` for none.
+        extended_event: what extended connections receive instead of ``event``, once the hub has made it.
     """
 
     app: AppKey
@@ -48,6 +52,9 @@ class Publication(NamedTuple):
     user_id: str | None = None
     version: int = 0
     place: int = 0
+    is_late: bool = False
+    excluded: str | None = None
+    extended_event: bytes = b""
 
 
 class Claim(NamedTuple):
@@ -110,6 +117,76 @@ class BrokerUnavailableError(Exception):
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+def private_log(subscriber_id: str) -> str:
+    """The name of the log of private messages to a subscriber."""
+    return f"private:{subscriber_id}"
+
+
+def is_private_log(log: str) -> bool:
+    """Whether a log is that of a subscriber; no stream's name begins so."""
+    return log.startswith("private:")
+
+
+class Recovery(Protocol):
+    """What a broker remembers, so that clients continue where a connection was lost.
+
+    docs/explanation/recovery.md explains the terms. A *log* has the name of a stream, or is that of
+    a subscriber ID, ``private:ID``.
+    """
+
+    @property
+    def epoch(self) -> bytes:
+        """Names the history that all places belong to, 1 to 64 bytes."""
+
+    @property
+    def realm(self) -> bytes:
+        """Where session keys are valid; see :class:`~tambur.protocol.session_keys.SessionKeys`."""
+
+    @property
+    def place(self) -> int:
+        """The place of the last publication that was delivered to this node."""
+
+    async def load(self, app: AppKey, log: str, place: int) -> None:
+        """Have at hand what was published to a log after a place, as far as it is kept.
+
+        Raises:
+            BrokerUnavailableError: it is not at hand.
+        """
+
+    def since(
+        self, app: AppKey, log: str, place: int, user_id: str | None = None
+    ) -> Sequence[Publication] | None:
+        """What was published to a log after a place and delivered to this node, oldest first.
+
+        Parameters:
+            user_id: whose direct messages on the stream are wanted, too; ``None`` for nobody's.
+
+        Returns:
+            ``None`` if something that came after the place may be missing.
+        """
+
+    def newest_first(self, app: AppKey, stream: str) -> Iterator[Publication]:
+        """The kept messages of a stream without direct ones, from the newest to the oldest.
+
+        It is empty for streams whose messages clients may not ask for (``[[apps.history]]``).
+        """
+
+    async def resume(self, app: AppKey, subscriber_id: str, number: int) -> bool:
+        """Continue a session on this node.
+
+        Other nodes have closed its connection when this returns, or do so as soon as they are reached.
+
+        Parameters:
+            number: of the key that the client has.
+
+        Returns:
+            False if the session was ended, or a later key was used.
+
+        Raises:
+            BrokerUnavailableError: nothing has changed.
+        """
 
 
 Deliver = Callable[[Publication], None]
@@ -191,6 +268,10 @@ class Backend(Protocol):
 
     @property
     def calls(self) -> NodeCalls: ...
+
+    @property
+    def recovery(self) -> Recovery | None:
+        """What is remembered for clients that lost a connection; ``None`` for nothing."""
 
     @property
     def unavailable_reason(self) -> str | None:

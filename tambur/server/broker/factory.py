@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from . import Backend
 from .redis.urls import parse_url
 
+if TYPE_CHECKING:
+    from ..config import App, Limits
 
-def from_url(url: str, *, max_claims: int, node_timeout_s: float) -> Backend:
+
+def from_url(
+    url: str,
+    *,
+    max_claims: int,
+    node_timeout_s: float,
+    apps: Sequence[App] = (),
+    limits: Limits | None = None,
+) -> Backend:
     """Make the backend that a URL names.
 
     Parameters:
         url: ``memory://`` for one process, or the URL of a Redis for several nodes.
         max_claims: claimed nonces of each app that are kept; a publish past that is refused.
         node_timeout_s: seconds without a renewed lease after which the users of another node leave.
+        apps: apps with rules of their own for what is kept of messages.
+        limits: what is kept otherwise; ``None`` for the defaults.
 
     Raises:
         ConfigurationError: if the URL is malformed.
@@ -23,7 +38,7 @@ def from_url(url: str, *, max_claims: int, node_timeout_s: float) -> Backend:
     if redis_url is None:
         from .memory import MemoryBackend  # noqa: PLC0415
 
-        return MemoryBackend(max_claims=max_claims)
+        return MemoryBackend(max_claims=max_claims, apps=apps, limits=limits)
     from .redis.backend import RedisBackend  # noqa: PLC0415
 
     return RedisBackend(redis_url, max_claims=max_claims, node_timeout_s=node_timeout_s)

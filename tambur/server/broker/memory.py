@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ...protocol.messages import encode_presence
 from ...protocol.names import Kind
+from ..config import App, Limits
 from . import (
     CLAIM_WINDOW_S,
     Answer,
@@ -22,6 +23,7 @@ from . import (
     Published,
 )
 from .ids import new_node, new_subscriber_id, node_of
+from .memory_recovery import MemoryRecovery
 
 
 class _Rate:
@@ -58,10 +60,18 @@ class MemoryBroker:
 
     Parameters:
         max_claims: claimed nonces of each app that are kept; a publish past that is refused.
+        recovery: numbers and keeps messages; ``None`` for one that follows the default limits.
         monotonic: the clock of the rate limits, in seconds.
     """
 
-    def __init__(self, *, max_claims: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        max_claims: int,
+        recovery: MemoryRecovery | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._recovery = recovery or MemoryRecovery((), Limits())
         self._max_claims = max_claims
         self._monotonic = monotonic
         self.node = new_node()
@@ -73,13 +83,17 @@ class MemoryBroker:
         self._rates: dict[AppKey, _Rate] = {}
 
     async def subscribe(self, app: AppKey, stream: str) -> None:
-        self._subscribed.add((app, stream))
+        if (app, stream) not in self._subscribed:
+            self._subscribed.add((app, stream))
+            self._recovery.need(app, stream)
 
     async def place(self) -> int:
         return 0
 
     def unsubscribe(self, app: AppKey, stream: str) -> None:
-        self._subscribed.discard((app, stream))
+        if (app, stream) in self._subscribed:
+            self._subscribed.remove((app, stream))
+            self._recovery.release(app, stream)
 
     async def publish(
         self, publication: Publication, claim: Claim, *, now: int, max_publishes_per_s: float | None
@@ -97,7 +111,7 @@ class MemoryBroker:
         self._claim(claim, now)
         if rate is not None:
             rate.take()
-        self.hand_on(publication)
+        self.hand_on(self._recovery.keep(publication))
         return Published(Outcome.DELIVERED, nodes=self._nodes(publication))
 
     async def claimed(self, claim: Claim) -> Outcome | None:
@@ -130,7 +144,7 @@ class MemoryBroker:
                     del self._claims_count[app]
 
     async def send(self, publication: Publication) -> None:
-        self.hand_on(publication)
+        self.hand_on(self._recovery.keep(publication))
 
     def hand_on(self, publication: Publication) -> None:
         """Deliver a publication if the node is subscribed to its stream."""
@@ -196,11 +210,21 @@ class MemoryBackend:
 
     Parameters:
         max_claims: claimed nonces of each app that are kept; a publish past that is refused.
+        apps: apps with rules of their own for what is kept of messages.
+        limits: what is kept otherwise; ``None`` for the defaults.
         monotonic: the clock of the rate limits, in seconds.
     """
 
-    def __init__(self, *, max_claims: int, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self.broker = MemoryBroker(max_claims=max_claims, monotonic=monotonic)
+    def __init__(
+        self,
+        *,
+        max_claims: int,
+        apps: Sequence[App] = (),
+        limits: Limits | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.recovery = MemoryRecovery(apps, limits or Limits())
+        self.broker = MemoryBroker(max_claims=max_claims, recovery=self.recovery, monotonic=monotonic)
         self.presence = MemoryPresence(self.broker.hand_on)
         self.calls = NoOtherNodes()
 

@@ -166,6 +166,10 @@ export type Result =
   | "invalid_user_id"
   | "message_too_large"
   | "too_many_streams"
+  /** The connection has sent too many bytes of direct messages in this second. */
+  | "rate_limited"
+  | "invalid_hello"
+  | "invalid_options"
   /** The server cannot reach its broker. */
   | "unavailable";
 

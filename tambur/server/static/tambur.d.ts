@@ -168,6 +168,8 @@ declare namespace tambur {
     | "too_many_streams"
     /** The connection has sent too many bytes of direct messages in this second. */
     | "rate_limited"
+    | "invalid_hello"
+    | "invalid_options"
     /** The server cannot reach its broker. */
     | "unavailable";
 

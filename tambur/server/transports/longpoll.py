@@ -20,7 +20,7 @@ from ...protocol.paths import split_subscribe_path
 from ..broker import AppKey, BrokerUnavailableError, NodeCalls
 from ..config import App, Config
 from ..connection import MAX_QUEUED_COMMANDS, Connection
-from ..hub import Hub
+from ..extended_hub import ExtendedHub
 from ..outbox import Batch
 from .jsonp import empty_answer, parse_caller, refuse_page
 from .refusal import NO_LONG_POLLING, UNKNOWN_APP
@@ -39,7 +39,7 @@ NODE_DELAY_S = 5.0
 class LongPolls:
     """All subscribers of a server that poll."""
 
-    def __init__(self, config: Config, hub: Hub, calls: NodeCalls) -> None:
+    def __init__(self, config: Config, hub: ExtendedHub, calls: NodeCalls) -> None:
         self._config = config
         self._hub = hub
         self._calls = calls
@@ -131,8 +131,11 @@ class _Subscriber:
         forget: called once, when the connection has ended.
     """
 
+    can_extend = False
+    written_at = 0.0  # the connection is not extended, so it is sent no heartbeats
+
     def __init__(
-        self, subscriber_id: str, app: App, hub: Hub, config: Config, *, forget: Callable[[], object]
+        self, subscriber_id: str, app: App, hub: ExtendedHub, config: Config, *, forget: Callable[[], object]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._limits = config.limits
@@ -221,6 +224,10 @@ class _Subscriber:
     # What the connection and the hub call.
 
     name = "longpoll"
+
+    @property
+    def is_open(self) -> bool:
+        return not self._ended
 
     @property
     def unsent_bytes(self) -> int:

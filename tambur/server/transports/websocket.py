@@ -20,7 +20,7 @@ from ...protocol.paths import split_subscribe_path
 from ..broker import AppKey
 from ..config import App, Config
 from ..connection import Connection
-from ..hub import Hub
+from ..extended_hub import ExtendedHub
 from ..outbox import Batch
 from .reading import SharedBufferProtocol
 from .refusal import UNKNOWN_APP, Refusal, host_not_allowed, origin_not_allowed
@@ -44,7 +44,7 @@ class Context:
 
     config: Config
     apps: dict[AppKey, App]
-    hub: Hub
+    hub: ExtendedHub
     read_buffer: memoryview
 
 
@@ -70,7 +70,10 @@ class WebSocket(SharedBufferProtocol):
         "_transport",
         "_turn",
         "_unparsed",
+        "written_at",
     )
+
+    can_extend = True
 
     _transport: asyncio.Transport
 
@@ -86,7 +89,7 @@ class WebSocket(SharedBufferProtocol):
         self._fragments = bytearray()  # a list would take thirty times as much, of fragments of two bytes
         # Once true, nothing but the closing handshake is sent, and what arrives is ignored.
         self._ending = False
-        self._heard_at = self._loop.time()
+        self._heard_at = self.written_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         # What was read and must wait, and for when: as long as there is a turn to come, nothing is read.
         self._unparsed = b""
@@ -257,7 +260,12 @@ class WebSocket(SharedBufferProtocol):
         if data is None:
             data = batch.encoded = b"".join([_encode(event) for event in batch.events])
         self._transport.write(data)
+        self.written_at = self._loop.time()
         self._require_reading()
+
+    @property
+    def is_open(self) -> bool:
+        return not self._ending
 
     @property
     def unsent_bytes(self) -> int:

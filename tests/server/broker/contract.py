@@ -43,7 +43,7 @@ class BrokerContract(abc.ABC):
     def run(self, scenario: Any, **options: Any) -> None:
         async def whole() -> None:
             node = RecordingBackend(self.make(**options))
-            await node.backend.start(node.delivered.append, nobody_asks)
+            await node.backend.start(node.deliver, nobody_asks)
             try:
                 await scenario(node)
             finally:

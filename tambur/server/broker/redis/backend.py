@@ -29,6 +29,10 @@ class RedisBackend:
         self._shard.parts += [self.broker, self.presence, self.calls]
 
     @property
+    def recovery(self) -> None:
+        return None
+
+    @property
     def unavailable_reason(self) -> str | None:
         return self._shard.unavailable_reason
 

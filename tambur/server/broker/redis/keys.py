@@ -84,5 +84,7 @@ def decode(app: AppKey, stream: str, data: bytes, place: int) -> Publication:
     kind, _, data = data.partition(b"\n")
     if kind == b"direct":
         user_id, _, event = data.partition(b"\n")
-        return Publication(app, Kind.DIRECT, stream, event, user_id.decode(), place=place)
-    return Publication(app, Kind(kind.decode()), stream, data, place=place)
+        publication = Publication(app, Kind.DIRECT, stream, event, user_id.decode())
+    else:
+        publication = Publication(app, Kind(kind.decode()), stream, data)
+    return publication._replace(place=place, is_late=True) if place else publication

@@ -11,7 +11,7 @@ from tambur.protocol.tokens import Mode
 from tambur.server.broker import BrokerUnavailableError
 from tambur.server.broker.factory import from_url
 from tambur.server.broker.redis.backend import RedisBackend
-from tambur.server.hub import Hub
+from tambur.server.extended_hub import ExtendedHub as Hub
 from tests.support.broker import nobody_asks
 from tests.support.node import APP, Client
 from tests.support.node import settle as turn

@@ -1,0 +1,99 @@
+"""What a single process remembers for clients that lost their connection: it ends with the process."""
+
+from __future__ import annotations
+
+import heapq
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from ...protocol.names import Kind
+from ..config import App, Limits
+from ..history import Budgets
+from . import AppKey, Publication, is_private_log, private_log
+
+_EPOCH_BYTES = 16
+
+
+class MemoryRecovery:
+    """Numbers publications, and keeps them.
+
+    Parameters:
+        apps: those with rules of their own for what is kept.
+        limits: say what is kept otherwise.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self, apps: Iterable[App], limits: Limits, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
+        self.epoch = secrets.token_bytes(_EPOCH_BYTES)
+        self.place = self._now()
+        self._budgets = Budgets(apps, limits, floor=self.place)
+        self._session_ttl_s = limits.session_ttl_s
+        # For each session that was resumed, the number of the newest key that was used, and until when older
+        # ones could be valid. The first one ends first.
+        self._used: dict[tuple[AppKey, str], tuple[int, float]] = {}
+
+    @property
+    def realm(self) -> bytes:
+        """Sessions end with the process, and the epoch does, too."""
+        return self.epoch
+
+    def keep(self, publication: Publication) -> Publication:
+        """Give a message its place, and keep it."""
+        app, kind, name, *_ = publication
+        self.place = max(self._now(), self.place + 1)
+        placed = publication._replace(place=self.place)
+        if kind is Kind.DIRECT:
+            self._budgets.direct(app).append(_direct(name, publication.user_id), placed)
+        elif kind is Kind.PRIVATE:
+            self._budgets.default(app).append(private_log(name), placed)
+        else:
+            self._budgets.of(app, name).append(name, placed)
+        return placed
+
+    def need(self, app: AppKey, stream: str) -> None:
+        """The stream has a subscriber."""
+        self._budgets.of(app, stream).need(stream, self._now())
+
+    def release(self, app: AppKey, stream: str) -> None:
+        """The stream's last subscriber left."""
+        self._budgets.of(app, stream).release(stream, self._now())
+
+    async def load(self, app: AppKey, log: str, place: int) -> None:
+        pass  # everything is at hand
+
+    def since(
+        self, app: AppKey, log: str, place: int, user_id: str | None = None
+    ) -> Sequence[Publication] | None:
+        history = self._budgets.default(app) if is_private_log(log) else self._budgets.of(app, log)
+        found = history.since(log, place, self._now())
+        if user_id is None or found is None:
+            return found
+        direct = self._budgets.direct(app).since(_direct(log, user_id), place, self._now())
+        if direct is None:
+            return None
+        return list(heapq.merge(found, direct, key=lambda publication: publication.place))
+
+    def newest_first(self, app: AppKey, stream: str) -> Iterator[Publication]:
+        if not self._budgets.is_open(app, stream):
+            return iter(())
+        return self._budgets.of(app, stream).newest_first(stream, self._now())
+
+    async def resume(self, app: AppKey, subscriber_id: str, number: int) -> bool:
+        now = self._clock()
+        while self._used and (first := next(iter(self._used.items())))[1][1] <= now:
+            del self._used[first[0]]
+        used, _ = self._used.pop((app, subscriber_id), (0, 0.0))
+        self._used[app, subscriber_id] = max(used, number), now + self._session_ttl_s
+        return number >= used
+
+    def _now(self) -> int:
+        return int(self._clock() * 1_000_000)
+
+
+def _direct(stream: str, user_id: str | None) -> str:
+    # No name holds a line break.
+    return f"{stream}\n{user_id}"

@@ -1,0 +1,245 @@
+"""What a hub does for extended connections: sessions, positions and replay (protocol, section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from ..protocol import close_codes
+from ..protocol.messages import add_position
+from ..protocol.names import Kind
+from ..protocol.options import SubscribeOptions
+from ..protocol.session_keys import SessionKey
+from .broker import AppKey, Backend, BrokerUnavailableError, PresentUsers, Publication, Recovery, private_log
+from .config import App
+from .hub import Hub
+from .outbox import Outbox
+from .replay import Replay, ReplayLostError
+from .stream import Stream
+
+
+class Resumed(NamedTuple):
+    """A session continues.
+
+    Attributes:
+        position: where live delivery of private messages begins.
+        complete: whether everything after the position that the client gave was replayed.
+    """
+
+    position: str
+    complete: bool
+
+
+class Followed(NamedTuple):
+    """An outbox is subscribed.
+
+    Attributes:
+        position: where live delivery begins.
+        complete: whether everything after the position that the client gave was replayed.
+        replayed: how many messages that were.
+        present: how many present users were written.
+        version: of the last presence event that their list contains; 0 without presence mode.
+    """
+
+    position: str
+    complete: bool
+    replayed: int
+    present: int
+    version: int
+
+
+class ExtendedHub(Hub):
+    """A hub for plain and extended connections; the parameters are those of a hub."""
+
+    def __init__(self, backend: Backend, *, coalesce_window_s: float) -> None:
+        super().__init__(backend, coalesce_window_s=coalesce_window_s)
+        # Each extended connection, with its app. One that catches up reads its messages from the log.
+        self._extended: dict[Outbox, App] = {}
+        self._catching_up: set[Outbox] = set()
+
+    def _private_event(self, outbox: Outbox, publication: Publication) -> bytes | None:
+        app = self._extended.get(outbox)
+        if app is None:
+            return super()._private_event(outbox, publication)
+        if outbox in self._catching_up:
+            return None
+        return self._extender(app, private_log(publication.name))(publication)
+
+    def disconnect(self, app: AppKey, subscriber_id: str, outbox: Outbox) -> None:
+        super().disconnect(app, subscriber_id, outbox)
+        self._extended.pop(outbox, None)
+
+    @property
+    def recovery(self) -> Recovery:
+        """What the broker remembers for clients that lost a connection.
+
+        Raises:
+            BrokerUnavailableError: it remembers nothing.
+        """
+        if self._backend.recovery is None:
+            raise BrokerUnavailableError("this broker has no sessions", retry_after_s=1)
+        return self._backend.recovery
+
+    def _extender(self, app: App, log: str) -> Callable[[Publication], bytes]:
+        positions, recovery = app.positions, self.recovery
+
+        def extend(publication: Publication) -> bytes:
+            if not publication.place:
+                return publication.event  # of presence
+            return add_position(publication.event, positions.encode(log, recovery.epoch, publication.place))
+
+        return extend
+
+    async def _place(self, app: App, log: str, position: str) -> int | None:
+        """The place of a position; ``None`` if it is not one of the log."""
+        place = app.positions.decode(log, self.recovery.epoch, position)
+        if place is not None:
+            await self.recovery.load(app.key, log, place)
+        return place
+
+    def begin(self, app: App, subscriber_id: str, outbox: Outbox) -> str:
+        """Have the private messages of a connection carry positions; returns the current one."""
+        log = private_log(subscriber_id)
+        self._extended[outbox] = app
+        return app.positions.encode(log, self.recovery.epoch, self.recovery.place)
+
+    async def resume(
+        self, app: App, session: SessionKey, outbox: Outbox, own_id: str, since: str | None
+    ) -> Resumed | None:
+        """Continue a session: its private messages reach ``outbox`` once this has returned.
+
+        Parameters:
+            session: what the client's key says.
+            own_id: the subscriber ID that the connection had so far.
+            since: the position after which private messages are replayed; ``None`` for no replay.
+
+        Returns:
+            ``None`` if the session was ended, or a later key was used.
+
+        Raises:
+            BrokerUnavailableError: the session can be continued later.
+        """
+        recovery, log = self.recovery, private_log(session.subscriber_id)
+        if not await recovery.resume(app.key, session.subscriber_id, session.number):
+            return None
+        key = app.key, session.subscriber_id
+        if (lost := self._private.get(key)) is not None and lost is not outbox:
+            lost.close(close_codes.SESSION_MOVED, "the session continues on another connection")
+        self._private[key] = outbox
+        self._extended[outbox] = app
+        self._catching_up.add(outbox)
+        try:
+            complete, place = True, None
+            if since is not None:
+                place = await self._place(app, log, since)
+                complete = place is not None and recovery.since(app.key, log, place) is not None
+            extend = self._extender(app, log)
+            if place is not None and complete:
+                replay = Replay(outbox, extend, lambda _: True)
+                await replay.catch_up(partial(recovery.since, app.key, log), place)
+                self.counts.deliveries += replay.count
+        except BaseException as error:
+            if isinstance(error, ReplayLostError):
+                outbox.close(close_codes.SERVICE_RESTART, "messages were missed")
+            self.disconnect(*key, outbox)
+            raise
+        finally:
+            self._catching_up.discard(outbox)
+        if self._private.get(key) is not outbox:
+            raise ReplayLostError  # another connection has continued the session, and closed this one
+        self._private.pop((app.key, own_id), None)  # unless the connection was closed meanwhile
+        return Resumed(app.positions.encode(log, recovery.epoch, recovery.place), complete)
+
+    async def follow(
+        self,
+        app: App,
+        name: str,
+        outbox: Outbox,
+        options: SubscribeOptions,
+        *,
+        subscriber_id: str,
+        connection_id: str,
+        with_direct: bool,
+        max_replay_bytes: int,
+    ) -> Followed:
+        """Subscribe an outbox with modes and a replay. It is held until :meth:`go_live`.
+
+        Parameters:
+            connection_id: names the connection in presence.
+            with_direct: whether direct messages are replayed, too.
+            max_replay_bytes: of the newest messages, if the options ask for these.
+
+        Raises:
+            BrokerUnavailableError: the outbox is not subscribed. Some of the replay may have been written.
+        """
+        recovery = self.recovery
+        user_id = options.direct.user_id if options.direct is not None and with_direct else None
+        since = partial(recovery.since, app.key, name, user_id=user_id)
+        extend = self._extender(app, name)
+
+        def receives(publication: Publication) -> bool:
+            is_for_it = publication.kind is not Kind.AUTH or options.auth is not None
+            return is_for_it and publication.excluded != subscriber_id
+
+        async with self._used(app.key, name) as stream:
+            stream.extend = extend
+            replay = Replay(outbox, extend, receives)
+            place: int | None = recovery.place
+            try:
+                if options.since is not None:
+                    place = await self._place(app, name, options.since)
+                    if place is not None and since(place) is None:
+                        place = None
+                elif options.last:
+                    await replay.write(self._newest(app, name, options.last, max_replay_bytes, receives))
+                complete = place is not None
+                place = recovery.place if place is None else await replay.catch_up(since, place)
+            except ReplayLostError:
+                outbox.close(close_codes.SERVICE_RESTART, "messages were missed")
+                raise
+            # In the same turn as the end of the replay, so that nothing is in neither or in both.
+            stream.add(outbox, recovery.place, subscriber_id, is_extended=True)
+            if options.auth is not None:
+                stream.enable_auth(outbox)
+            if options.direct is not None:
+                stream.enable_direct(outbox, options.direct.user_id)
+            position = app.positions.encode(name, recovery.epoch, recovery.place)
+            stream.hold(outbox)
+            present, count = PresentUsers((), 0), 0
+            if options.presence is not None:
+                joining = options.presence.user_id
+                try:
+                    present = await self._presence.join(app.key, name, joining, connection_id)
+                    count = await self._write_present(name, outbox, joining, present)
+                except BaseException:
+                    self._abandon(stream, outbox, options)
+                    raise
+                stream.enable_presence(outbox, joining)
+            self.counts.deliveries += replay.count
+            return Followed(position, complete, replay.count, count, present.version)
+
+    def go_live(self, app: AppKey, name: str, outbox: Outbox, version: int) -> int:
+        """Write what arrived since :meth:`follow` returned, and whatever arrives from now on."""
+        stream = self._streams[app, name]
+        stream.release(outbox, version=version)
+        return stream.count_presence() if version else 0
+
+    def _newest(
+        self, app: App, name: str, count: int, max_bytes: int, receives: Callable[[Publication], bool]
+    ) -> list[Publication]:
+        found: list[Publication] = []
+        for publication in filter(receives, self.recovery.newest_first(app.key, name)):
+            max_bytes -= len(publication.event)
+            if len(found) == count or max_bytes < 0:
+                break
+            found.append(publication)
+        return found[::-1]
+
+    def _abandon(self, stream: Stream, outbox: Outbox, options: SubscribeOptions) -> None:
+        stream.release(outbox)
+        if options.auth is not None:
+            stream.disable_auth(outbox)
+        if options.direct is not None:
+            stream.disable_direct(outbox, options.direct.user_id)
+        stream.remove(outbox)

@@ -1,0 +1,100 @@
+"""Replay: what a subscriber is sent of the time before its subscription.
+
+It is sent as fast as the subscriber reads it, so it needs no memory and delays nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from .broker import BrokerUnavailableError, Publication
+from .outbox import Batch, Outbox
+
+MAX_UNSENT_BYTES = 64 * 1024
+"""How many bytes may be unsent when the next part is written, and how long a part is."""
+
+WAIT_S = 0.01
+"""How long to wait before looking again whether the subscriber has read enough, in seconds."""
+
+
+class ReplayLostError(BrokerUnavailableError):
+    """The rest of a replay is not kept any more, or the subscriber is gone."""
+
+    def __init__(self) -> None:
+        super().__init__("the rest of the replay was lost", retry_after_s=1)
+
+
+class Replay:
+    """One replay to one outbox.
+
+    Parameters:
+        outbox: of the subscriber.
+        extend: makes the event with its position.
+        receives: whether a message is for the subscriber.
+
+    Attributes:
+        count: how many messages were written.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        extend: Callable[[Publication], bytes],
+        receives: Callable[[Publication], bool],
+    ) -> None:
+        self._outbox = outbox
+        self._extend = extend
+        self._receives = receives
+        self.count = 0
+
+    async def write(self, publications: Iterable[Publication]) -> None:
+        """Write what the subscriber receives of some messages.
+
+        Raises:
+            ReplayLostError: the subscriber is gone.
+        """
+        part: list[bytes] = []
+        size = 0
+        for publication in publications:
+            if not self._receives(publication):
+                continue
+            if size > MAX_UNSENT_BYTES:
+                await self._write_part(part)
+                part, size = [], 0
+            part.append(self._extend(publication))
+            size += len(part[-1])
+        if part:
+            await self._write_part(part)
+
+    async def _write_part(self, part: Sequence[bytes]) -> None:
+        # No transport tells reliably that it has drained.
+        while self._outbox.is_open and self._outbox.unsent_bytes > MAX_UNSENT_BYTES:  # noqa: ASYNC110
+            await asyncio.sleep(WAIT_S)
+        if not self._outbox.is_open:
+            raise ReplayLostError
+        self._outbox.write(Batch(tuple(part)))
+        self.count += len(part)
+        await asyncio.sleep(0)  # everything else has its turn
+
+    async def catch_up(self, since: Callable[[int], Sequence[Publication] | None], place: int) -> int:
+        """Write what came after a place, until nothing more has.
+
+        Parameters:
+            since: what came after a place; ``None`` if something of it may be lost.
+
+        Returns:
+            The place that was reached. Nothing above it had arrived when this returned, in the same turn of
+            the event loop.
+
+        Raises:
+            ReplayLostError: something of it is lost, or the subscriber is gone.
+        """
+        while True:
+            found = since(place)
+            if found is None:
+                raise ReplayLostError
+            if not found:
+                return place
+            await self.write(found)
+            place = found[-1].place
