@@ -153,7 +153,7 @@ def test_listen_shows_a_hostile_close_reason_as_printable_text() -> None:
         with running("listen", "s", url=f"http://key:secret@{host}/app/app") as process:
             assert process.stderr is not None
             line = process.stderr.readline()
-    assert line == f"tambur: the server ended the connection: 4000 {HARMLESS}; reconnecting\n"
+    assert line == f"tambur: {host} closed the connection: 4000 {HARMLESS}; reconnecting\n"
 
 
 def test_an_error_of_listen_is_one_line(url: str) -> None:

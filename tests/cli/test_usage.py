@@ -46,7 +46,7 @@ def test_without_an_extra_the_error_says_what_to_install() -> None:
             [sys.executable, "-c", code, *words],
             env=environment("http://k:s@h/app/a"), capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert failed(done, f"pip install 'tambur[{extra}]'")
+        assert failed(done, f"pip install 'tambur[{extra}]>=1'")
 
 
 def test_each_example_of_the_help_is_a_command() -> None:
