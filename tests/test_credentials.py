@@ -61,12 +61,12 @@ def test_api_host_is_a_host_or_a_base_url(api_host: str, ssl: bool, url: str) ->
         7,
     ],
 )
-def test_what_is_no_host_is_refused(api_host: Any) -> None:
+def test_an_invalid_host_is_refused(api_host: Any) -> None:
     with pytest.raises(ConfigurationError, match="api_host"):
         base_url(api_host)
 
 
-def test_an_http_url_with_ssl_is_a_contradiction() -> None:
+def test_an_http_url_with_ssl_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="ssl=True contradicts"):
         base_url("http://h", ssl=True)
 
@@ -117,7 +117,7 @@ def test_a_long_host_takes_no_more_time_than_a_short_one() -> None:
     secrets,
     st.sampled_from(["http://h", "https://h:8443", "http://[::1]:1"]),
 )
-def test_a_url_holds_whatever_the_credentials_are(api_key: str, app_id: str, secret: str, base: str) -> None:
+def test_a_url_keeps_all_credentials(api_key: str, app_id: str, secret: str, base: str) -> None:
     credentials = Credentials(api_key=api_key, app_id=app_id, secret=secret, base_url=base)
     assert vars(Credentials.from_url(credentials.to_url())) == vars(credentials)
 
@@ -143,24 +143,24 @@ def test_a_url_holds_whatever_the_credentials_are(api_key: str, app_id: str, sec
         (None, "must be a str"),
     ],
 )
-def test_a_malformed_url_is_refused_without_its_secret(url: Any, rule: str) -> None:
+def test_the_error_of_a_malformed_url_does_not_show_its_secret(url: Any, rule: str) -> None:
     with pytest.raises(ConfigurationError, match=rule) as caught:
         Credentials.from_url(url)
     assert "hun" not in str(caught.value)
 
 
-def test_no_repr_shows_the_secret() -> None:
+def test_the_repr_does_not_show_the_secret() -> None:
     assert "hunter2" not in repr(Credentials(api_key="k", app_id="a", secret="hunter2", base_url="http://h"))
 
 
 @pytest.mark.parametrize("bad", ["", None, b"hunter2\xff", ["hunter2"], "hunter2\ud800"])
-def test_a_secret_that_cannot_be_is_not_shown(bad: Any) -> None:
+def test_the_error_of_an_invalid_secret_does_not_show_it(bad: Any) -> None:
     with pytest.raises(ConfigurationError, match="secret") as caught:
         check_secret(bad)
     assert "hunter2" not in str(caught.value)
 
 
-def test_the_environment_names_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "https://k:s@h/app/a")
     assert vars(Credentials.from_env()) == vars(Credentials("k", "a", "s", "https://h"))
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "https://k:s@h/app")

@@ -1,4 +1,4 @@
-"""The hierarchy of errors."""
+"""The hierarchy of errors, and the texts of connection errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tambur.errors import (
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, TamburError)]
 
 
-def test_every_error_is_in_the_drawing() -> None:
+def test_the_docstring_draws_every_error() -> None:
     assert errors.__doc__ is not None
     drawn = {
         word
@@ -53,13 +53,13 @@ def test_every_error_is_in_the_drawing() -> None:
         (errors.SubscriberTimeoutError, TimeoutError),
     ],
 )
-def test_what_was_caught_before_still_is(kind: type[Exception], base: type[Exception]) -> None:
+def test_an_error_is_also_the_exception_of_2012(kind: type[Exception], base: type[Exception]) -> None:
     assert issubclass(kind, base)
     assert issubclass(kind, TamburError)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_error_can_be_made_of_a_text(kind: type[TamburError]) -> None:
+def test_every_error_can_be_made_from_a_text(kind: type[TamburError]) -> None:
     assert str(kind("what went wrong")) == "what went wrong"
 
 
@@ -73,7 +73,7 @@ def test_every_error_can_be_made_of_a_text(kind: type[TamburError]) -> None:
         SubscriberClosedError("text", code=1001, reason="bye"),
     ],
 )
-def test_an_error_survives_a_job_queue(error: TamburError) -> None:
+def test_an_error_can_be_pickled_and_copied(error: TamburError) -> None:
     for other in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):  # noqa: S301
         assert type(other) is type(error)
         assert str(other) == "text"

@@ -1,4 +1,4 @@
-"""Section 4 of the protocol: the form of commands and events."""
+"""The form of commands and events: section 4 of the protocol."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from ..support.strategies import json_values, streams
         (["subscribe", 1, "\ud800"], Subscribe(1, "\ud800")),
     ],
 )
-def test_a_command_has_its_form(array: list[Any], command: commands.Command) -> None:
+def test_a_command_is_parsed(array: list[Any], command: commands.Command) -> None:
     assert commands.parse(json.dumps(array)) == command
 
 
@@ -67,7 +67,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("text", MALFORMED, ids=lambda text: text[:60])
-def test_what_is_no_command_says_why(text: str) -> None:
+def test_a_malformed_command_says_why(text: str) -> None:
     with pytest.raises(MalformedCommandError) as caught:
         commands.parse(text)
     assert str(caught.value)
@@ -108,7 +108,7 @@ def test_any_text_is_a_command_or_malformed(text: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_a_message_is_handed_on_unchanged(message: str) -> None:
+def test_a_message_is_passed_on_unchanged(message: str) -> None:
     assert json.loads(commands.encode_message(Kind.PUBLIC, "s", message)) == ["msg", "s", "public", message]
     assert json.loads(commands.encode_message(Kind.AUTH, "s", message)) == ["msg", "s", "auth", message]
     assert json.loads(commands.encode_direct("s", "u", message)) == ["msg", "s", "direct", ["u", message]]

@@ -1,4 +1,4 @@
-"""RFC 5849, checked with its own example and with oauthlib, which we did not write."""
+"""Signatures, tested with the example of RFC 5849 and against oauthlib."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..support.strategies import credential_names, secrets, streams
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
-# oauthlib decodes an api_key that looks percent-encoded once too often, as no clause of RFC 5849 has it.
+# oauthlib decodes an api_key that looks percent-encoded, although RFC 5849 does not say so.
 api_keys = credential_names.filter(lambda key: unquote(key) == key)
 messages = st.text(st.characters(exclude_categories=["Cs"]))
 HARD = ["", "x" * 65536, "é" * 32768, "%", "+", "~", "a b", "&=", "\r\n", "🥁", "%2B", '{"a": [1]}']
@@ -41,7 +41,7 @@ def base_string(url: str, body: bytes) -> str:
 
 
 class Validator(oauthlib.oauth1.RequestValidator):
-    """What oauthlib asks of a server: one key and its secret, and no opinion on times and nonces."""
+    """A server for oauthlib, with one key and its secret, which accepts any time and nonce."""
 
     enforce_ssl = False
     timestamp_lifetime = 10**12
@@ -73,8 +73,8 @@ class Validator(oauthlib.oauth1.RequestValidator):
         return self.secret
 
 
-def test_the_example_of_the_rfc() -> None:
-    """Section 3.4.1.1, with the parameters of 3.4.1.3.1: of the query, the header and the body."""
+def test_the_base_string_of_the_rfc() -> None:
+    """Section 3.4.1.1, with the parameters of section 3.4.1.3.1 from the query, the header and the body."""
     parameters = [
         ("b5", "=%3D"),
         ("a3", "a"),
@@ -96,7 +96,7 @@ def test_the_example_of_the_rfc() -> None:
     )
 
 
-def test_the_form_of_the_rfcs_example_decodes() -> None:
+def test_the_form_of_the_rfc_is_parsed() -> None:
     assert signing.parse_form(b"c2&a3=2+q") == [(b"c2", b""), (b"a3", b"2 q")]
 
 
@@ -113,7 +113,7 @@ def test_the_form_of_the_rfcs_example_decodes() -> None:
     ],
 )
 def test_the_url_that_is_signed(url: str, signed: str) -> None:
-    """Section 3.4.1.2, with its two examples; the path is not normalized."""
+    """Section 3.4.1.2, with its two examples. The path is not normalized."""
     assert signing.base_string_url(url) == signed
 
 
@@ -166,7 +166,7 @@ FOREIGN = (
 
 
 def test_bodies_that_other_clients_send_have_one_base_string() -> None:
-    """Any order, a space as ``+`` or ``%20``, raw or encoded bytes, a nonce that is no UTF-8."""
+    """Any order, a space as ``+`` or ``%20``, raw or encoded bytes, a nonce that is not UTF-8."""
     url = "http://h/app/a/stream/s"
     expected = base_string(url, FOREIGN)
     assert "%25FF%2500%25FE" in expected
@@ -261,5 +261,5 @@ def test_a_canonical_query_string_decodes_to_its_parameters(parameters: list[tup
 
 
 @pytest.mark.parametrize("signature", [b"", b"x", b"\xff", "é".encode()])
-def test_what_is_no_signature_is_wrong(signature: bytes) -> None:
+def test_other_bytes_are_not_a_signature(signature: bytes) -> None:
     assert not signing.verify("POST&&", [], "secret", signature)

@@ -1,4 +1,4 @@
-"""How a publish gets to the network."""
+"""What a publish writes to its connections."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 from tambur import Tambur
 
-from ..support.faults import FaultyServer
+from ..support.certificate import Certificate
+from ..support.faults import FaultyServer, tls_context
 
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What is handed to sockets and TLS connections that begins as a publish does, or as its body."""
+    """Every write to a socket or TLS connection that begins like a publish, or like its body."""
     pieces: list[bytes] = []
     for kind in (socket.socket, ssl.SSLSocket):
 
@@ -38,7 +38,7 @@ def check(sent: list[bytes], server: FaultyServer) -> None:
     assert whole.endswith(server.received[-1].body)
 
 
-def test_a_request_is_sent_in_one_piece(sent: list[bytes]) -> None:
+def test_a_request_is_written_in_one_piece(sent: list[bytes]) -> None:
     with FaultyServer() as server, Tambur("key", "app", "secret", server.host) as tambur:
         for count in (1, 2):
             tambur.publish("test", "x" * 10_000)
@@ -46,7 +46,7 @@ def test_a_request_is_sent_in_one_piece(sent: list[bytes]) -> None:
             check(sent, server)
 
 
-def test_a_request_is_sent_in_one_piece_to_a_proxy(
+def test_a_request_to_a_proxy_is_written_in_one_piece(
     sent: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with FaultyServer() as proxy:
@@ -58,27 +58,22 @@ def test_a_request_is_sent_in_one_piece_to_a_proxy(
         check(sent, proxy)
 
 
-def test_a_request_is_sent_in_one_record_with_tls(
+def test_a_request_over_tls_is_written_in_one_record(
     sent: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
-
-    class TlsServer(FaultyServer):
-        def _serve(self, connection: socket.socket, number: int) -> None:
-            super()._serve(context.wrap_socket(connection, server_side=True), number)
-
-    with TlsServer() as server, Tambur("key", "app", "secret", f"https://{server.host}") as tambur:
+    certificate = Certificate(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate.authority)
+    with (
+        FaultyServer(tls=tls_context(certificate)) as server,
+        Tambur("key", "app", "secret", f"https://{server.host}") as tambur,
+    ):
         tambur.publish("test", "x")
         assert len(sent) == 1
         check(sent, server)
 
 
-def test_tools_may_replace_the_class_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As those do that record requests for tests: for a while, and whether a publish was made before or not."""
+def test_tools_may_replace_the_connection_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tools that record requests do so for a while, before or after the first publish."""
     recorded = []
 
     class Recording(HTTPConnection):

@@ -124,8 +124,8 @@ def test_a_lent_session_supplies_the_proxies() -> None:
         assert proxy.received[0].head.startswith(b"POST http://tambur.example/")
 
 
-class NotingAdapter(HTTPAdapter):
-    """Notes what it is told to verify, and whether it was closed."""
+class RecordingAdapter(HTTPAdapter):
+    """Records the certificate settings of each request, and whether it was closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ def test_a_lent_session_is_used_and_not_changed(
     certificate.touch()
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
-    adapter = NotingAdapter()
+    adapter = RecordingAdapter()
     with requests.Session() as session:
         session.mount("http://", adapter)
         session.headers["X-Own"] = "1"
@@ -174,7 +174,7 @@ def test_a_lent_session_overrides_the_ca_bundle_of_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/env/bundle")
-    adapter = NotingAdapter()
+    adapter = RecordingAdapter()
     with FaultyServer() as server, requests.Session() as session:
         session.mount("http://", adapter)
         session.verify = False

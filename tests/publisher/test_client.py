@@ -1,4 +1,4 @@
-"""The publisher's interface, and what it sends."""
+"""The publisher's interface, and the requests that it sends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def publisher(server: FaultyServer, **options: Any) -> Tambur:
     return Tambur("key", "app", SECRET, server.host, **options)
 
 
-def test_the_public_names_are_these() -> None:
+def test_the_public_names_are_frozen() -> None:
     assert package.__all__ == sorted(package.__all__, key=lambda name: (name.startswith("_"), name))
     assert set(package.__all__) == {
         "AppNotFoundError", "CommandRefusedError", "ConfigurationError", "ConnectionFailedError",
@@ -49,7 +49,7 @@ def test_the_public_names_are_these() -> None:
     }  # fmt: skip
 
 
-def test_the_2012_constructor_and_attributes() -> None:
+def test_the_constructor_and_attributes_are_those_of_2012() -> None:
     tambur = Tambur("key", "app", "secret")
     assert (tambur.api_key, tambur.app_id, tambur.secret) == ("key", "app", "secret")
     assert tambur.api_host == "api.tambur.io"
@@ -90,7 +90,7 @@ def test_a_url_or_the_environment_makes_a_publisher(monkeypatch: pytest.MonkeyPa
         ({"encode": "json"}, "encode must be a function that returns a str, not 'json'"),
     ],
 )
-def test_a_bad_parameter_is_named_with_its_rule(options: dict[str, Any], rule: str) -> None:
+def test_an_invalid_parameter_is_named_with_its_rule(options: dict[str, Any], rule: str) -> None:
     with pytest.raises(ConfigurationError, match=rule):
         Tambur(**{"api_key": "k", "app_id": "a", "secret": "s", "api_host": "h"} | options)
 
@@ -129,7 +129,7 @@ def test_a_publish_is_one_signed_post() -> None:
         (None, b"null"),
     ],
 )
-def test_a_message_goes_as_text_or_as_json(message: Any, sent: bytes) -> None:
+def test_a_message_is_sent_as_text_or_as_json(message: Any, sent: bytes) -> None:
     with FaultyServer() as server, publisher(server) as tambur:
         tambur.publish("test", message)
         assert dict(parse_form(server.bodies[0]))[b"message"] == sent
@@ -156,7 +156,7 @@ def recursive() -> list[Any]:
         (recursive(), "JSON"),
     ],
 )
-def test_a_message_without_a_form_is_refused_before_anything_is_sent(message: Any, rule: str) -> None:
+def test_a_message_that_cannot_be_encoded_is_not_sent(message: Any, rule: str) -> None:
     with FaultyServer() as server, publisher(server) as tambur:
         with pytest.raises(InvalidMessageError, match=rule):
             tambur.publish("test", message)
@@ -166,7 +166,7 @@ def test_a_message_without_a_form_is_refused_before_anything_is_sent(message: An
 MOMENT = dt.datetime(2012, 11, 23, 12, 0, tzinfo=dt.timezone.utc)
 
 
-def test_encode_makes_the_text_of_messages_that_are_not_text() -> None:
+def test_encode_returns_the_text_of_messages_that_are_not_text() -> None:
     with FaultyServer() as server:
         with publisher(server, encode=functools.partial(json.dumps, default=str)) as tambur:
             for message in ({"at": MOMENT, "price": Decimal("1.50")}, uuid.UUID(int=1), 7, "text", b"bytes"):
@@ -181,7 +181,7 @@ def test_encode_makes_the_text_of_messages_that_are_not_text() -> None:
     ]
 
 
-def test_django_s_encoder_encodes() -> None:
+def test_the_encoder_of_django_can_be_used() -> None:
     with FaultyServer() as server, publisher(server, encode=DjangoJSONEncoder().encode) as tambur:
         tambur.publish("test", {"at": MOMENT, "price": Decimal("1.50")})
         assert (
@@ -190,7 +190,7 @@ def test_django_s_encoder_encodes() -> None:
         )
 
 
-def test_a_message_that_json_lacks_is_named_with_the_remedy() -> None:
+def test_a_type_that_json_lacks_is_named_with_the_remedy() -> None:
     with FaultyServer() as server, publisher(server) as tambur:
         with pytest.raises(InvalidMessageError) as caught:
             tambur.publish("test", MOMENT)
@@ -214,7 +214,7 @@ def fail(message: Any) -> str:
         (json.JSONEncoder, "encode failed for a message of type dict: TypeError: "),
     ],
 )
-def test_an_encode_that_fails_is_an_invalid_message(encode: Any, rule: str) -> None:
+def test_an_encode_that_fails_raises_invalid_message(encode: Any, rule: str) -> None:
     with FaultyServer() as server, publisher(server, encode=encode) as tambur:
         with pytest.raises(InvalidMessageError, match=rule):
             tambur.publish("test", {})
@@ -222,7 +222,7 @@ def test_an_encode_that_fails_is_an_invalid_message(encode: Any, rule: str) -> N
         assert len(server.received) == 1
 
 
-def test_an_invalid_stream_is_refused_before_anything_is_sent() -> None:
+def test_nothing_is_sent_to_an_invalid_stream() -> None:
     with FaultyServer() as server, publisher(server) as tambur:
         for stream in ("", "private", "auth:", "private:a:b", "..", "a\n"):
             with pytest.raises(InvalidNameError):
@@ -230,7 +230,7 @@ def test_an_invalid_stream_is_refused_before_anything_is_sent() -> None:
         assert server.received == []
 
 
-def test_the_default_host_of_2012_is_warned_of_once() -> None:
+def test_the_default_host_of_2012_warns_once() -> None:
     tambur = Tambur("k", "a", "s")
     with responses.RequestsMock() as mock:
         mock.add("POST", "http://api.tambur.io/app/a/stream/test", status=204)
@@ -240,7 +240,7 @@ def test_the_default_host_of_2012_is_warned_of_once() -> None:
         tambur.publish("test", "x")  # a second warning would be an error
 
 
-def test_requests_mock_and_responses_still_work() -> None:
+def test_requests_mock_and_responses_replace_the_server() -> None:
     tambur = Tambur("k", "a", "s", "h")
     with responses.RequestsMock() as mock:
         mock.add("POST", "http://h/app/a/stream/test", status=204)
@@ -251,7 +251,7 @@ def test_requests_mock_and_responses_still_work() -> None:
             tambur.publish("test", "x")
 
 
-def test_what_was_caught_in_2012_is_still_caught() -> None:
+def test_the_exceptions_of_2012_still_catch() -> None:
     with FaultyServer(faults.response("401 Unauthorized", body=b"wrong signature")) as server:
         tambur = publisher(server)
         try:
@@ -267,14 +267,14 @@ def test_what_was_caught_in_2012_is_still_caught() -> None:
         tambur.publish("test", "x")
 
 
-def test_neither_secret_nor_signature_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_text_shows_the_secret_or_a_signature(caplog: pytest.LogCaptureFixture) -> None:
     with FaultyServer(faults.response("401 No", body=b"no")) as server, publisher(server) as tambur:
         with caplog.at_level(logging.DEBUG), pytest.raises(RejectedError) as caught:
             tambur.publish("test", "x")
         signature = dict(parse_form(server.bodies[0]))[b"oauth_signature"].decode()
         shown = f"{tambur!r} {tambur.__dict__} {caught.value} {caught.value!r} {caplog.text}".replace(
             repr(tambur.secret),
-            "",  # the attribute of 2012, which nothing else may repeat
+            "",  # the attribute of 2012; nothing else may show it
         )
     assert SECRET not in shown
     assert signature not in shown
@@ -288,7 +288,7 @@ def test_a_publish_logs_one_line(caplog: pytest.LogCaptureFixture) -> None:
     assert re.fullmatch(r"publish to 'test': 2 bytes, 204, [\d.]+ ms, attempts: 2", line)
 
 
-def test_32_threads_share_one_instance() -> None:
+def test_threads_share_one_instance() -> None:
     with FaultyServer() as server, publisher(server) as tambur:
         start = threading.Barrier(32)
 
@@ -309,12 +309,12 @@ def test_32_threads_share_one_instance() -> None:
         assert len(nonces) == 32 * 20
 
 
-def test_the_request_is_built_without_sending_it() -> None:
+def test_build_request_sends_nothing() -> None:
     with Tambur("key", "app", "secret", "h:1") as tambur:
         one = tambur.build_request("test", "a b", 1353628800, "nonce")
         other = tambur.build_request("test", "a b", 1353628800, "nonce")
     assert one.url == "http://h:1/app/app/stream/test"
     assert one.body == other.body
     assert isinstance(one.body, str)
-    # The signature is the one that oauthlib 4.0 makes.
+    # oauthlib 4.0 makes the same signature.
     assert one.body.endswith("&oauth_signature=OMBEFdedGAdJeYCwqfHKuNEhDVM%3D")

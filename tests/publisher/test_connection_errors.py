@@ -20,7 +20,7 @@ from ..support.ports import free_port
 
 
 def publish_to(api_host: str, **options: object) -> PublishError:
-    """The error of a publish to a server that cannot be reached."""
+    """The error of a publish to this host."""
     with Tambur("key", "app", "secret", api_host, **options) as tambur, pytest.raises(PublishError) as caught:  # type: ignore[arg-type]
         tambur.publish("test", "x")
     return caught.value
@@ -50,7 +50,7 @@ def test_an_unknown_host_name_is_named_with_the_port(api_host: str, port: int) -
 
 
 def test_a_connection_that_takes_too_long_names_the_timeout() -> None:
-    """The backlog of the server is full."""
+    """The server's backlog is full."""
     with contextlib.ExitStack() as sockets:
         listener = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         port = listener.getsockname()[1]
@@ -67,7 +67,7 @@ def test_a_connection_that_takes_too_long_names_the_timeout() -> None:
     assert not error.may_have_been_delivered
 
 
-def test_a_server_that_does_not_answer_is_named_and_not_tried_again() -> None:
+def test_a_server_that_does_not_answer_is_named_without_a_retry() -> None:
     with FaultyServer(faults.hang) as server:
         error = publish_to(server.host, timeout=0.2)
         assert text(error) == f"{server.host} did not answer within 0.2 s"
@@ -98,7 +98,7 @@ def test_a_refusal_names_the_server() -> None:
         assert text(publish_to(server.host)) == f"{server.host} answered 401: wrong signature"
 
 
-def test_an_untrusted_certificate_names_the_variable_for_an_authority_of_ones_own(tmp_path: Path) -> None:
+def test_an_untrusted_certificate_names_the_variable_for_ones_own_authority(tmp_path: Path) -> None:
     with FaultyServer(tls=tls_context(Certificate(tmp_path))) as server:
         error = publish_to(f"https://{server.host}")
         assert server.connections == error.attempts == 1
@@ -122,14 +122,14 @@ def test_a_certificate_for_another_host_is_named(tmp_path: Path, monkeypatch: py
     )
 
 
-def test_tls_to_a_server_without_it_asks_for_the_port(server: Server) -> None:
+def test_tls_to_a_plain_server_asks_for_the_port(server: Server) -> None:
     error = publish_to(server.url.replace("http:", "https:"))
     assert text(error).startswith(f"cannot connect to {server.url.removeprefix('http://')}: TLS failed: ")
     assert text(error).endswith("; does the server use TLS on this port?")
     assert error.attempts == 1
 
 
-def test_a_server_without_tls_that_waits_for_more_is_an_error() -> None:
+def test_tls_to_a_plain_server_that_waits_is_an_error() -> None:
     with FaultyServer() as server, Tambur("k", "a", "s", server.host, ssl=True, timeout=1) as tambur:
         # The server reads the handshake as the beginning of a request, and waits for the rest.
         with pytest.raises(PublishError):
@@ -137,7 +137,7 @@ def test_a_server_without_tls_that_waits_for_more_is_an_error() -> None:
         assert server.received == []
 
 
-def test_a_server_with_tls_is_suggested_where_plain_http_is_closed(tmp_path: Path) -> None:
+def test_plain_http_to_a_tls_server_suggests_https(tmp_path: Path) -> None:
     with FaultyServer(tls=tls_context(Certificate(tmp_path))) as server:
         error = publish_to(server.host, max_retries=0)
     assert text(error).startswith(f"the connection to {server.host} broke before the answer: ")

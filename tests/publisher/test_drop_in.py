@@ -35,7 +35,7 @@ def of_bytes(server: Server) -> Tambur:
     )
 
 
-def test_the_module_of_2012_is_there_without_a_separate_import() -> None:
+def test_importing_the_package_imports_the_module_of_2012() -> None:
     code = "import tambur; print(tambur.tambur.Tambur is tambur.Tambur, tambur.tambur.api_version)"
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert shown == "True 1.0\n"
@@ -59,7 +59,7 @@ def test_byte_credentials_publish_to_each_kind_of_stream(server: Server, stream:
                 assert (received.kind, received.text) == (kind, message)
 
 
-def test_attributes_are_str_whatever_they_were_given_as() -> None:
+def test_attributes_are_str_for_every_type_of_parameter() -> None:
     client = Tambur(b"key", b"app", b"secret", b"h:1")
     held = (client.api_key, client.app_id, client.secret, client.api_host, client.url)
     assert held == ("key", "app", "secret", "h:1", "http://h:1/app/app")
@@ -76,7 +76,7 @@ def numbered() -> Iterator[Server]:
         yield running
 
 
-def test_numbers_are_credentials_streams_and_ids(numbered: Server) -> None:
+def test_credentials_streams_and_ids_may_be_numbers(numbered: Server) -> None:
     client = Tambur(30, 7, 12345, numbered.url)
     with Subscriber("30", "7", numbered.url) as receiver:
         receiver.subscribe("42")
@@ -104,7 +104,7 @@ class Stream(str, enum.Enum):
         (Stream.NEWS, "news"),
     ],
 )
-def test_names_are_the_same_whatever_they_are_given_as(given: Any, text: str) -> None:
+def test_a_name_has_one_text_for_every_type(given: Any, text: str) -> None:
     one, other = Tambur(given, given, given, "h"), Tambur(text, text, text, "h")
     assert one.url == other.url
     assert one.generate_auth_token(given, given) == other.generate_auth_token(text, text)
@@ -115,7 +115,7 @@ def test_names_are_the_same_whatever_they_are_given_as(given: Any, text: str) ->
 
 
 @pytest.mark.parametrize("nothing", [None, "", b"", [], {}, object(), ["news"], b"\xff"])
-def test_what_has_no_text_stays_an_error(nothing: Any) -> None:
+def test_a_value_without_text_is_an_error(nothing: Any) -> None:
     client = Tambur("key", "app", "secret", "h")
     for name in ("api_key", "app_id", "secret", "api_host"):
         with pytest.raises(ConfigurationError, match=name):
@@ -131,7 +131,7 @@ def test_what_has_no_text_stays_an_error(nothing: Any) -> None:
             call()
 
 
-def test_publish_many_takes_the_same_streams_and_keeps_their_order(server: Server, stream: str) -> None:
+def test_publish_many_keeps_the_order_of_a_stream_given_as_str_and_bytes(server: Server, stream: str) -> None:
     client = of_bytes(server)
     with subscriber(server, stream) as receiver:
         outcomes = client.publish_many(
@@ -168,7 +168,7 @@ def test_a_subclass_with_the_publish_of_2012_publishes_many(server: Server, stre
         faults.response("299 Fine", body=b"\xff\xfe"),
     ],
 )
-def test_every_2xx_is_a_success_and_one_that_is_not_204_is_warned_of_once(
+def test_every_2xx_is_a_success_and_another_than_204_warns_once(
     answer: faults.Behaviour, caplog: pytest.LogCaptureFixture
 ) -> None:
     with FaultyServer(answer, answer) as server:
@@ -183,7 +183,7 @@ def test_every_2xx_is_a_success_and_one_that_is_not_204_is_warned_of_once(
     assert warning.endswith("a Tambur server with 204; is api_host correct?")
 
 
-def test_a_204_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_204_does_not_warn(caplog: pytest.LogCaptureFixture) -> None:
     with FaultyServer() as server, Tambur("key", "app", "secret", server.host) as client:
         assert client.publish("test", "x") is True
     assert caplog.records == []
@@ -200,14 +200,14 @@ def test_a_204_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
         ("", b"<HTML><HEAD><META http-equiv=refresh>"),
     ],
 )
-def test_a_captive_portals_page_is_a_failure_however_it_is_labelled(content_type: str, page: bytes) -> None:
+def test_an_html_page_is_a_failure_with_every_content_type(content_type: str, page: bytes) -> None:
     with FaultyServer(faults.response("200 OK", f"Content-Type: {content_type}", body=page)) as server:
         with Tambur("key", "app", "secret", server.host) as client:
             with pytest.raises(RejectedError, match="200: not the 204 of a Tambur server, but an HTML page"):
                 client.publish("test", "x")
 
 
-def test_a_2xx_that_breaks_off_is_sent_again() -> None:
+def test_a_2xx_that_breaks_off_is_retried() -> None:
     half = faults.answer_and_close(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
     with FaultyServer(half) as server, Tambur("key", "app", "secret", server.host) as client:
         assert client.publish("test", "x") is True
@@ -222,18 +222,18 @@ def test_the_default_answer_of_a_mock_is_a_success() -> None:
         assert client.publish("test", "x") is True
 
 
-def test_a_url_that_is_assigned_is_published_to(server: Server, stream: str) -> None:
+def test_an_assigned_url_receives_the_publishes(server: Server, stream: str) -> None:
     client = Tambur(API_KEY, APP_ID, SECRET)
     client.url = f"{server.url}/app/{APP_ID}"  # the 2012 package had no other way to https
     with subscriber(server, stream) as receiver:
-        assert client.publish(stream, "Hello") is True  # without the warning of the default host
+        assert client.publish(stream, "Hello") is True  # and does not warn of the default host
         assert receiver.receive(10).text == "Hello"
     with pytest.raises(ConfigurationError, match="cannot send requests to 'elsewhere'"):
         client.url = "elsewhere"
     assert client.publish(stream, "Hello") is True
 
 
-def test_a_secret_that_is_assigned_is_used(server: Server, stream: str) -> None:
+def test_an_assigned_secret_is_used(server: Server, stream: str) -> None:
     client = Tambur(API_KEY, APP_ID, "another", server.url)
     client.secret = SECRET
     assert client.publish(stream, "Hello") is True
@@ -241,7 +241,7 @@ def test_a_secret_that_is_assigned_is_used(server: Server, stream: str) -> None:
 
 
 @pytest.mark.parametrize("message", ["Hello", "é 🥁 +%&=", ""])
-def test_the_attribute_oauth_signs_a_form_of_the_callers(server: Server, stream: str, message: str) -> None:
+def test_the_attribute_oauth_signs_the_callers_form(server: Server, stream: str, message: str) -> None:
     client = of_bytes(server)
     url = f"{client.url}/stream/{stream}"
     fields = {"api_version": tambur.tambur.api_version, "message": message}

@@ -1,4 +1,4 @@
-"""``Tambur.publish_many``: several streams at once, each in its order, and nothing dropped in silence."""
+"""``Tambur.publish_many``: streams in parallel, each in order, and every message has an outcome."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_each_stream_gets_its_messages_in_order(server: Server, tambur: Tambur, 
         assert [m.text for m in received if m.stream == name] == [str(i) for i in range(50)]
 
 
-def test_each_error_stands_in_its_place(tambur: Tambur, stream: str) -> None:
+def test_each_outcome_is_at_the_place_of_its_pair(tambur: Tambur, stream: str) -> None:
     outcomes = tambur.publish_many(
         [(stream, "a"), (".", "b"), (stream, object()), (stream, "x" * 70_000), (stream, "c")]
     )
@@ -34,11 +34,11 @@ def test_each_error_stands_in_its_place(tambur: Tambur, stream: str) -> None:
     assert [o if o is True else type(o) for o in outcomes] == kinds
 
 
-def test_nothing_is_published_where_there_is_nothing(tambur: Tambur) -> None:
+def test_no_pairs_have_no_outcomes(tambur: Tambur) -> None:
     assert tambur.publish_many([]) == []
 
 
-def test_streams_are_published_to_at_once() -> None:
+def test_streams_are_published_to_in_parallel() -> None:
     everybody = threading.Barrier(5)
 
     class Waiting(RecordingTambur):
@@ -51,7 +51,7 @@ def test_streams_are_published_to_at_once() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-def test_what_progress_raises_ends_it_and_nothing_more_is_begun(error: type[BaseException]) -> None:
+def test_an_error_in_progress_stops_the_messages_that_are_not_begun(error: type[BaseException]) -> None:
     def progress(done: int, _: int) -> None:
         if done == 3:
             raise error
@@ -62,7 +62,7 @@ def test_what_progress_raises_ends_it_and_nothing_more_is_begun(error: type[Base
     assert [message for _, message in tambur.published] == [str(i) for i in range(len(tambur.published))]
 
 
-def test_an_error_that_is_not_ours_is_raised() -> None:
+def test_an_error_that_is_not_of_the_package_is_raised() -> None:
     class Broken(RecordingTambur):
         def publish(self, stream: Any, message: Any, **_: Any) -> bool:
             raise ZeroDivisionError

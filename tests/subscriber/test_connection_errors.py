@@ -53,7 +53,7 @@ def test_a_server_that_does_not_answer_is_named_with_the_timeout() -> None:
     assert shown == f"cannot connect to {host}: no connection within 0.2 s; is the host reachable from here?"
 
 
-def test_an_untrusted_certificate_names_the_variable_for_an_authority_of_ones_own(tmp_path: Path) -> None:
+def test_an_untrusted_certificate_names_the_variable_for_ones_own_authority(tmp_path: Path) -> None:
     with FaultyServer(tls=tls_context(Certificate(tmp_path))) as server:
         shown = text(f"https://{server.host}")
     assert shown.startswith(
@@ -73,13 +73,13 @@ def test_a_certificate_for_another_host_is_named(tmp_path: Path, monkeypatch: py
         )
 
 
-def test_tls_to_a_server_without_it_asks_for_the_port(server: Server) -> None:
+def test_tls_to_a_plain_server_asks_for_the_port(server: Server) -> None:
     shown = text(server.url.replace("http:", "https:"))
     assert shown.startswith(f"cannot connect to {server.url.removeprefix('http://')}: TLS failed: ")
     assert shown.endswith("; does the server use TLS on this port?")
 
 
-def test_a_server_with_tls_is_suggested_where_a_plain_connection_is_closed(tmp_path: Path) -> None:
+def test_a_plain_connection_to_a_tls_server_suggests_https(tmp_path: Path) -> None:
     with FaultyServer(tls=tls_context(Certificate(tmp_path))) as server:
         shown = text(server.host)
     assert shown.startswith(f"cannot connect to {server.host}: ")

@@ -18,7 +18,7 @@ TIMEOUT_S = 10.0
 
 
 class Received(NamedTuple):
-    """One request, and the number of the connection that it came over."""
+    """A request, and the number of its connection."""
 
     connection: int
     head: bytes
@@ -26,11 +26,11 @@ class Received(NamedTuple):
 
 
 Behaviour: TypeAlias = Callable[[socket.socket], bool]
-"""Answers one request; returns whether the connection goes on."""
+"""Answers one request, and returns whether the connection stays open."""
 
 
 def answer(data: bytes) -> Behaviour:
-    """Send ``data`` and keep the connection."""
+    """Send ``data`` and keep the connection open."""
 
     def behave(connection: socket.socket) -> bool:
         connection.sendall(data)
@@ -40,13 +40,13 @@ def answer(data: bytes) -> Behaviour:
 
 
 def response(status: str, *headers: str, body: bytes = b"") -> Behaviour:
-    """Send a whole answer."""
+    """Send a complete answer."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
     return answer("\r\n".join(lines).encode("latin-1") + body)
 
 
 def answer_and_close(data: bytes) -> Behaviour:
-    """Send ``data`` and close, which may be in the middle of an answer."""
+    """Send ``data``, which may be a part of an answer, and close the connection."""
 
     def behave(connection: socket.socket) -> bool:
         connection.sendall(data)
@@ -56,13 +56,13 @@ def answer_and_close(data: bytes) -> Behaviour:
 
 
 def reset(connection: socket.socket) -> bool:
-    """Break the connection off with a TCP reset."""
+    """Reset the connection."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     return False
 
 
 def hang(connection: socket.socket) -> bool:
-    """Say nothing until the client goes away."""
+    """Send nothing until the client closes the connection."""
     connection.settimeout(TIMEOUT_S)
     return bool(connection.recv(1))
 
@@ -73,7 +73,7 @@ ok_then_close = answer_and_close(NO_CONTENT)
 
 
 def tls_context(certificate: Certificate) -> ssl.SSLContext:
-    """What a server with this certificate needs."""
+    """The TLS settings of a server with this certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.both)
     return context
@@ -139,7 +139,7 @@ class FaultyServer:
             self._open.discard(connection)
             try:
                 connection = self._tls.wrap_socket(connection, server_side=True)
-            except OSError:  # it has closed the connection
+            except OSError:  # wrap_socket has closed the connection
                 return
             self._open.add(connection)
         with connection, connection.makefile("rb") as reader:
@@ -150,7 +150,7 @@ class FaultyServer:
                     if not behaviour(connection):
                         break
             except OSError:
-                pass  # the client broke the connection off, as some tests have it do
+                pass  # some tests break the connection
             finally:
                 self._open.discard(connection)
         self.closed.put(number)
