@@ -73,7 +73,7 @@ class Sender:
         self._route = _route(self.template.url or "", self._proxies)
         self._pid = os.getpid()
         self._session = self._open()
-        self._has_warned = False
+        self._unwarned = iter((True,))  # of several threads, next() gives it to one
 
     def _open(self) -> requests.Session:
         session = _Session()
@@ -122,8 +122,7 @@ class Sender:
             return broken(self._route, "the answer ended early")
         if _is_html(response):
             return of_response(response, self._route)
-        if response.status_code != 204 and not self._has_warned:
-            self._has_warned = True
+        if response.status_code != 204 and next(self._unwarned, False):
             logger.warning(
                 "%s answers publishes with %d, a Tambur server with 204; is api_host correct?",
                 self._route,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import json
 import logging
+import pickle
 import subprocess
 import sys
 import uuid
@@ -238,6 +240,17 @@ def test_an_assigned_secret_is_used(server: Server, stream: str) -> None:
     client.secret = SECRET
     assert client.publish(stream, "Hello") is True
     assert client.generate_auth_token("test", SUBSCRIBER_ID) == "2f25ad1ce5afab906cc582b6254a912590c60f73"
+
+
+def test_a_client_can_be_pickled_and_copied(server: Server, stream: str) -> None:
+    client = of_bytes(server)
+    with subscriber(server, stream) as receiver:
+        assert client.publish(stream, "x") is True  # it has an open connection by now
+        for other in (pickle.loads(pickle.dumps(client)), copy.copy(client), copy.deepcopy(client)):  # noqa: S301
+            assert other.publish(stream, "x") is True
+            assert other.generate_auth_token("s", "id") == client.generate_auth_token("s", "id")
+            other.close()
+        assert [receiver.receive(10).text for _ in range(4)] == ["x"] * 4
 
 
 @pytest.mark.parametrize("message", ["Hello", "é 🥁 +%&=", ""])
