@@ -26,7 +26,7 @@ from .app import API_KEY, APP_ID, SECRET
 from .wire import Socket, connect, read_answer
 
 ROUNDS = int(os.environ.get("TAMBUR_ABUSE_ROUNDS", "50"))
-TIMEOUT_S = 60
+TIMEOUT_S = 600
 KIB, MIB = 1024, 1024 * 1024
 
 UNRELATED = 16 * MIB

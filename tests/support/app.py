@@ -24,7 +24,7 @@ def publisher(server: Server) -> Tambur:
     return Tambur(API_KEY, APP_ID, SECRET, server.url)
 
 
-def subscriber(server: Server, *streams: str, timeout: float = 10.0, reconnect: bool = False) -> Subscriber:
+def subscriber(server: Server, *streams: str, timeout: float = 60.0, reconnect: bool = False) -> Subscriber:
     """A subscriber to the app that tests use, which receives some streams."""
     with contextlib.ExitStack() as unless_refused:
         made = Subscriber(API_KEY, APP_ID, server.url, timeout=timeout, reconnect=reconnect)

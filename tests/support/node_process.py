@@ -15,7 +15,7 @@ import requests
 from .app import API_KEY, APP_ID, SECRET
 from .ports import free_port
 
-TIMEOUT_S = 10
+TIMEOUT_S = 60
 
 
 class NodeProcess:

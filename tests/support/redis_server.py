@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .ports import free_port
 
-TIMEOUT_S = 10
+TIMEOUT_S = 60
 
 
 class RedisServer:

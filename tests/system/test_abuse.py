@@ -44,7 +44,14 @@ IDLE = 10_000
 READ_AT_ONCE = 256 * KIB
 """What an event loop reads of a connection at once, at most."""
 
-LIMITS = Limits(max_connections=IDLE + 20, max_long_polling_subscribers=500)
+# Nobody is cut off for being late, however long a busy machine takes.
+LIMITS = Limits(
+    max_connections=IDLE + 20,
+    max_long_polling_subscribers=500,
+    request_timeout_s=3600,
+    ping_interval_s=3600,
+    ping_timeout_s=7200,
+)
 IMPATIENT = Limits(
     max_connections=30, request_timeout_s=1, ping_interval_s=1, ping_timeout_s=2, max_commands_per_s=10
 )

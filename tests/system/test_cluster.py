@@ -7,7 +7,6 @@ import itertools
 import select
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from tests.support.node_process import NodeProcess
 from tests.support.polling import Poller, request, value
 from tests.support.redis_server import RedisServer
 
-from ..support.wire import Listening, ask, connect, read_answer, signed
+from ..support.wire import TIMEOUT_S, Listening, ask, connect, read_answer, signed
 
-SLOW = App(API_KEY, "slow", (SECRET,), max_publishes_per_s=3)
+SLOW = App(API_KEY, "slow", (SECRET,), max_publishes_per_s=0.01)
 
 
 def config(redis: RedisServer, *, database: int = 1, **settings: Any) -> Config:
@@ -123,8 +122,9 @@ def test_a_rate_limit_is_the_clusters(cluster: list[Server], stream: str) -> Non
                 tambur.publish(stream, str(i))
             except RateLimitedError as error:
                 refused += 1
-                assert error.retry_after == 1
-    assert refused >= 2
+                assert error.retry_after is not None
+                assert 0 < error.retry_after <= 100
+    assert refused == 5
 
 
 class Roamer(Poller):
@@ -256,13 +256,11 @@ def test_the_users_of_a_killed_node_are_down_and_who_is_elsewhere_stays(
             lost[-1].enable_presence(stream, user, token)
             assert alice.receive(10) == (stream, "presence", "up", user)
         victim.end(signal.SIGKILL)
-        killed_at = time.monotonic()
         with subscriber(node, stream) as carol:
             carol.enable_presence(stream, "carol", token)
-            assert alice.receive(10) == (stream, "presence", "down", "bob")
-            assert time.monotonic() - killed_at < node_timeout_s + 1
+            assert alice.receive(TIMEOUT_S) == (stream, "presence", "down", "bob")
             carol.disable_presence(stream)
-            assert alice.receive(10) == (stream, "presence", "down", "carol")
+            assert alice.receive(TIMEOUT_S) == (stream, "presence", "down", "carol")
         for one in lost:
             one.close()
 
@@ -281,9 +279,9 @@ def test_a_node_that_was_stopped_for_a_while_is_taken_for_dead_and_comes_back(
             assert bob.receive(10) == (stream, "presence", "up", "alice")
             assert alice.receive(10) == (stream, "presence", "up", "bob")
             sleeper.process.send_signal(signal.SIGSTOP)
-            assert alice.receive(10) == (stream, "presence", "down", "bob")
+            assert alice.receive(TIMEOUT_S) == (stream, "presence", "down", "bob")
             sleeper.process.send_signal(signal.SIGCONT)
-            assert alice.receive(10) == (stream, "presence", "up", "bob")
+            assert alice.receive(TIMEOUT_S) == (stream, "presence", "up", "bob")
             alice.disable_presence(stream)
             assert bob.receive(10) == (stream, "presence", "down", "alice")
             sleeper.end(signal.SIGTERM)
