@@ -133,9 +133,21 @@ def _parser() -> argparse.ArgumentParser:
         help="number of processes; more than 1 needs --broker redis://... (default: 1)",
     )
 
+    added.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="debug also logs each publish and who receives it (default: info)",
+    )
+
     added = command("publish", run_publish, "publish a message")
     added.add_argument("stream", metavar="STREAM", help="STREAM, auth:STREAM or private:SUBSCRIBER_ID")
     added.add_argument("message", metavar="MESSAGE", help="the text, or - to publish each line of stdin")
+    added.add_argument(
+        "--verbose",
+        action="store_true",
+        help="print how many nodes listen; if refused, what the server signed",
+    )
 
     added = command("listen", run_listen, "print the messages of streams, each as a line of JSON")
     added.add_argument("streams", metavar="STREAM", nargs="+")

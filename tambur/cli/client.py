@@ -14,6 +14,7 @@ from ..errors import ConfigurationError, TamburError
 from ..printable import json_line, one_line
 from ..protocol.tokens import TokenSigner
 from ..publisher.client import Tambur
+from ..publisher.debugging import DebuggingTambur
 from .doctor import examine
 from .progress import Progress
 
@@ -23,12 +24,23 @@ if TYPE_CHECKING:
 
 def run_publish(arguments: argparse.Namespace) -> int:
     """Publish a message, or each line of stdin."""
-    with Tambur.from_env() as tambur:
+    made = DebuggingTambur if arguments.verbose else Tambur
+    with made.from_env() as tambur:
         if arguments.message == "-":
             _publish_lines(tambur, arguments.stream)
         else:
             tambur.publish(arguments.stream, arguments.message)
+        if isinstance(tambur, DebuggingTambur):
+            print(_listening(tambur.nodes))
     return 0
+
+
+def _listening(nodes: int | None) -> str:
+    if nodes is None:
+        return "published; the server does not say how many nodes listen"
+    if nodes == 0:
+        return "published; no node listens, so nobody received it: is the stream's name right?"
+    return f"published; {nodes} {'node listens' if nodes == 1 else 'nodes listen'}"
 
 
 def _publish_lines(tambur: Tambur, stream: str) -> None:

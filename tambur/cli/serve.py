@@ -37,6 +37,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
     handler.setFormatter(Formatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logger.setLevel(arguments.log_level.upper())
     given = {name: value for name in _SETTINGS if (value := getattr(arguments, name)) is not None}
     new = None
     if arguments.config is not None:

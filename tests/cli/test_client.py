@@ -16,8 +16,9 @@ from tambur import Tambur
 from tambur.protocol.tokens import TokenSigner
 from tambur.server import Server
 
-from ..support.app import APP_ID, subscriber
+from ..support.app import APP_ID, SECRET, subscriber
 from ..support.command import TIMEOUT_S, environment, failed, interrupt, lines, run, run_on_terminal, running
+from ..support.faults import FaultyServer, answer
 from ..support.ports import free_port
 from ..support.strange_server import GREETING, HARMLESS, HOSTILE, strange_server
 
@@ -34,6 +35,26 @@ def test_publish_sends_a_message_or_fails_with_one_line(server: Server, url: str
     assert failed(
         run("publish", "s", "x", url=nobody), "connection refused; is `tambur serve` running there?"
     )
+
+
+def test_a_verbose_publish_says_how_many_nodes_listen(server: Server, url: str, stream: str) -> None:
+    with subscriber(server, stream) as receiver:
+        done = run("publish", "--verbose", stream, "x", url=url)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "published; 1 node listens\n", "")
+        assert receiver.receive(10).text == "x"
+    for reaches_nobody in (stream, "private:alice", f"Auth:{stream}", f"direct:{stream}:alice"):
+        done = run("publish", "--verbose", reaches_nobody, "x", url=url)
+        assert done.returncode == 0
+        assert done.stdout.startswith("published; no node listens, so nobody received it")
+    refused = run("publish", "--verbose", stream, "x", url=url.replace(SECRET, "wrong"))
+    assert failed(refused, "The base string that the server computed")
+
+
+def test_a_verbose_publish_to_a_server_that_does_not_say(stream: str) -> None:
+    for header in ("X: y", "Tambur-Nodes: many"):
+        with FaultyServer(answer(f"HTTP/1.1 204 No Content\r\n{header}\r\n\r\n".encode())) as other:
+            done = run("publish", "--verbose", stream, "x", url=f"http://k:s@{other.host}/app/a")
+        assert done.stdout == "published; the server does not say how many nodes listen\n"
 
 
 def test_publish_sends_each_line_of_stdin(server: Server, url: str, stream: str) -> None:

@@ -46,6 +46,20 @@ def test_the_environment_names_the_app_and_no_output_shows_its_secret() -> None:
         )
 
 
+def test_serve_logs_publishes_for_debugging() -> None:
+    with running(
+        "serve", "--port", "0", "--log-level", "debug", url="http://key:hunter2@h/app/app"
+    ) as process:
+        host = next(lines(process)).rpartition("//")[2]
+        assert run("publish", "Auth:s", "x", url=f"http://key:hunter2@{host}/app/app").returncode == 0
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=TIMEOUT_S)
+    (line,) = err.splitlines()
+    assert line.endswith(
+        " DEBUG tambur.server: publish accepted app=app stream=Auth:s outcome=delivered nodes=0"
+    )
+
+
 def test_a_file_names_the_apps_and_the_command_line_overrides_it(tmp_path: Path) -> None:
     made = run("new-app", "shop")
     path = tmp_path / "tambur.toml"

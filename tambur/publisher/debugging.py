@@ -1,0 +1,32 @@
+"""A publisher that asks the server who listens, for ``tambur publish --verbose``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+
+from .attempt import Sender
+from .client import Tambur
+
+
+class DebuggingTambur(Tambur):
+    """Publishes with ``?debug=true`` (section 2 of the protocol).
+
+    Attributes:
+        nodes: how many nodes listen to the stream of the last publish; ``None`` if the server did not say.
+    """
+
+    nodes: int | None = None
+
+    def _build_request(
+        self, sender: Sender, stream: str, message: str, timestamp: int, nonce: str
+    ) -> requests.PreparedRequest:
+        request = super()._build_request(sender, stream, message, timestamp, nonce)
+        request.url = f"{request.url}?debug=true"  # the signature does not cover the query
+        request.hooks = {"response": [self._take_nodes]}
+        return request
+
+    def _take_nodes(self, response: requests.Response, **_: Any) -> None:
+        written = response.headers.get("Tambur-Nodes", "")
+        self.nodes = int(written) if written.isascii() and written.isdigit() and len(written) < 10 else None
