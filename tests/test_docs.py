@@ -23,7 +23,7 @@ from tambur import Tambur, UnauthorizedError, cli
 from tambur.protocol import close_codes
 from tambur.protocol.tokens import Mode, TokenSigner
 from tambur.server import App, Config, Limits, Server
-from tambur.server.session import Result
+from tambur.server.subscriptions import Result
 from tambur.subscriber import Subscriber
 
 from .conftest import API_KEY, APP_ID, SECRET, subscriber

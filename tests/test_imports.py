@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "testing": ("credentials", "loopback", "protocol", "publisher"),
 }
 PURE = (
-    "credentials", "protocol", "server.history", "server.session", "server.broker.redis.mirror", "server.broker.redis.scripts",
+    "credentials", "protocol", "server.history", "server.subscriptions", "server.broker.redis.mirror", "server.broker.redis.scripts",
     "server.broker.redis.urls", "server.stream",
 )  # fmt: skip
 IMPURE = {
@@ -110,8 +110,8 @@ def violations(package: Path) -> list[str]:
                 found.append(f"the transport {name} imports {target}")
             if name != "server" and target == "server.app":
                 found.append(f"{name} imports {target}")
-            if is_in(name, ("server.broker",)) and target in ("server.session", "server.hub"):
-                found.append(f"{name} knows sessions: it imports {target}")
+            if is_in(name, ("server.broker",)) and target in ("server.subscriptions", "server.hub"):
+                found.append(f"{name} knows subscribers: it imports {target}")
             if name == "server.hub" and is_in(target, ("server.transports",)):
                 found.append(f"{name} imports {target}")
         found += [f"{name} is pure, and imports {module}" for module in outer & IMPURE if is_in(name, PURE)]
@@ -133,7 +133,7 @@ def test_the_rules_hold() -> None:
         ("publisher/client", "from .. import server", "publisher.client imports server"),
         ("protocol/tokens", "import time", "protocol.tokens is pure, and imports time"),
         ("cli/progress", "from requests.auth import AuthBase", "cli.progress imports requests"),
-        ("server/session", "import asyncio", "server.session is pure, and imports asyncio"),
+        ("server/subscriptions", "import asyncio", "server.subscriptions is pure, and imports asyncio"),
         ("server/hub", "from ..publisher.client import Tambur", "server.hub imports publisher.client"),
         (
             "server/hub",
@@ -147,8 +147,8 @@ def test_the_rules_hold() -> None:
         ),
         (
             "server/broker/memory",
-            "from ..session import Session",
-            "server.broker.memory knows sessions: it imports server.session",
+            "from ..subscriptions import Subscriptions",
+            "server.broker.memory knows subscribers: it imports server.subscriptions",
         ),
         ("server/api/publish", "import redis", "server.api.publish imports redis"),
         (

@@ -1,4 +1,4 @@
-"""The JSON arrays of section 4 of the protocol: what subscribers send, and what they are sent."""
+"""The JSON arrays of section 4 of the protocol: the commands of subscribers, and what they receive."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from .names import Kind
+from .options import (
+    HelloOptions,
+    InvalidOptionsError,
+    SubscribeOptions,
+    parse_hello_options,
+    parse_subscribe_options,
+)
 from .tokens import Mode
 
 MAX_HANDLE = 2**53 - 1  # the largest integer that JavaScript counts up to exactly
@@ -15,22 +22,22 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class MalformedCommandError(Exception):
-    """A frame that is no command; its text is the reason that the subscriber is told."""
+    """A frame is not a command. The text is the reason in the ack."""
 
 
 class Hello(NamedTuple):
-    """``options`` is any JSON value: :mod:`tambur.protocol.options` checks it."""
+    """``options`` is ``None`` if they break a rule."""
 
     handle: int
-    options: object
+    options: HelloOptions | None
 
 
 class Subscribe(NamedTuple):
-    """``options`` is any JSON value, and an empty object where the command has none."""
+    """``options`` is ``None`` if they break a rule."""
 
     handle: int
     stream: str
-    options: object = {}
+    options: SubscribeOptions | None = SubscribeOptions()
 
 
 class Unsubscribe(NamedTuple):
@@ -39,7 +46,7 @@ class Unsubscribe(NamedTuple):
 
 
 class SetMode(NamedTuple):
-    """``user_id`` is ``None`` for the auth mode, which has none."""
+    """``user_id`` is ``None`` for auth mode."""
 
     handle: int
     mode: Mode
@@ -61,29 +68,28 @@ class Direct(NamedTuple):
     message: str
 
 
-StreamCommand: TypeAlias = Subscribe | Unsubscribe | SetMode | UnsetMode | Direct
-Command: TypeAlias = Hello | StreamCommand
+Command: TypeAlias = Hello | Subscribe | Unsubscribe | SetMode | UnsetMode | Direct
 
 
 def parse(text: str, *, is_extended: bool = False) -> Command:
     """Parse one frame.
 
-    Only the form is checked here: whether a name is valid, a stream subscribed or a token right
-    is answered to the command's handle, not as a malformed frame.
+    This checks the form only. A command with an invalid name, option or token has a handle, so its refusal
+    is an ack to that handle.
 
     Parameters:
-        is_extended: whether a ``hello`` was answered with ``"ok"``, so that a ``subscribe`` may have options.
+        is_extended: whether a ``hello`` was answered with ``"ok"``. Then a ``subscribe`` may have options.
 
     Raises:
-        MalformedCommandError: if it is no command.
+        MalformedCommandError: if the frame is not a command.
     """
     try:
         array = json.loads(text)
     except (ValueError, RecursionError):
-        # Also integers beyond the interpreter's limit of digits.
+        # A ValueError is also raised for integers beyond the interpreter's limit of digits.
         raise MalformedCommandError("not JSON") from None
     if not isinstance(array, list) or not array:
-        raise MalformedCommandError("a command is a JSON array")
+        raise MalformedCommandError("a command must be a JSON array")
     word, *arguments = array
     parser = _PARSERS.get(word) if isinstance(word, str) else None
     if parser is _parse_subscribe and is_extended:
@@ -97,7 +103,7 @@ def parse(text: str, *, is_extended: bool = False) -> Command:
 
 def _strings(usage: str, count: int, values: tuple[Any, ...]) -> tuple[str, ...]:
     if len(values) != count:
-        raise MalformedCommandError(f"the form is {usage}")
+        raise MalformedCommandError(f"the form must be {usage}")
     for field, value in zip(usage.strip("[]").split(", ")[-count:], values, strict=True):
         if not isinstance(value, str):
             raise MalformedCommandError(f"{field} must be a string, not {_json_type(value)}")
@@ -113,25 +119,35 @@ def _json_type(value: object) -> str:
 
 
 def _parse_subscribe(handle: int, *values: Any) -> Command:
-    return Subscribe(handle, *_strings('["subscribe", HANDLE, STREAM]', 1, values))
+    (stream,) = _strings('["subscribe", HANDLE, STREAM]', 1, values)
+    return Subscribe(handle, stream)
 
 
 def _parse_extended_subscribe(handle: int, *values: Any) -> Command:
     usage = '["subscribe", HANDLE, STREAM, OPTIONS]'
     stream, *options = values or ("",)
     if not isinstance(stream, str) or not values or len(options) > 1:
-        raise MalformedCommandError(f"the form is {usage}, with a string for the stream")
-    return Subscribe(handle, stream, *options)
+        raise MalformedCommandError(f"the form must be {usage}, with a string for the stream")
+    if not options:
+        return Subscribe(handle, stream)
+    try:
+        return Subscribe(handle, stream, parse_subscribe_options(options[0]))
+    except InvalidOptionsError:
+        return Subscribe(handle, stream, None)
 
 
 def _parse_hello(handle: int, *values: Any) -> Command:
     if len(values) != 1:
-        raise MalformedCommandError('the form is ["hello", HANDLE, OPTIONS]')
-    return Hello(handle, values[0])
+        raise MalformedCommandError('the form must be ["hello", HANDLE, OPTIONS]')
+    try:
+        return Hello(handle, parse_hello_options(values[0]))
+    except InvalidOptionsError:
+        return Hello(handle, None)
 
 
 def _parse_unsubscribe(handle: int, *values: Any) -> Command:
-    return Unsubscribe(handle, *_strings('["unsubscribe", HANDLE, STREAM]', 1, values))
+    (stream,) = _strings('["unsubscribe", HANDLE, STREAM]', 1, values)
+    return Unsubscribe(handle, stream)
 
 
 def _mode(values: tuple[Any, ...]) -> Mode:
@@ -154,7 +170,7 @@ def _parse_set_mode(handle: int, *values: Any) -> Command:
 def _parse_unset_mode(handle: int, *values: Any) -> Command:
     mode = _mode(values)
     if mode is Mode.DIRECT and len(values) == 3:
-        values = values[:2]  # without the user id, which some clients add
+        values = values[:2]  # some clients add the user ID
     (stream,) = _strings('["unset_mode", HANDLE, MODE, STREAM]', 1, values[1:])
     return UnsetMode(handle, mode, stream)
 
@@ -165,7 +181,7 @@ def _parse_direct(handle: int, *values: Any) -> Command:
     try:
         message.encode()
     except UnicodeEncodeError:
-        raise MalformedCommandError("the message holds a lone surrogate") from None
+        raise MalformedCommandError("the message must not contain a lone surrogate") from None
     return Direct(handle, stream, to_user_id, message)
 
 
@@ -180,14 +196,14 @@ _PARSERS = {
 
 
 HEARTBEAT = b'["heartbeat"]'
-"""What an extended connection is sent when nothing else was for a while."""
+"""Sent to an extended connection that was sent nothing else for a while."""
 
 
 def encode_ack(handle: int, result: str, facts: Mapping[str, object] | None = None) -> bytes:
-    """The answer to one command; handle 0 answers a malformed frame.
+    """Encode the answer to a command; handle 0 answers a malformed frame.
 
     Parameters:
-        facts: what an extended connection is told besides; ``None`` for nothing.
+        facts: a fourth element for extended connections; ``None`` for no such element.
     """
     answer: list[object] = ["ack", handle, result]
     if facts is not None:
@@ -196,12 +212,12 @@ def encode_ack(handle: int, result: str, facts: Mapping[str, object] | None = No
 
 
 def encode_session(key: str) -> bytes:
-    """A fresh session key."""
+    """Encode a fresh session key."""
     return _encode(["session", key]).encode()
 
 
 def add_position(event: bytes, position: str) -> bytes:
-    """A message as an extended connection gets it, with its position as the fifth element.
+    """Encode a message for an extended connection: add its position as the fifth element.
 
     Parameters:
         event: what :func:`encode_message` or :func:`encode_direct` made.
@@ -211,17 +227,17 @@ def add_position(event: bytes, position: str) -> bytes:
 
 
 def encode_message(kind: Kind, stream: str, message: str) -> bytes:
-    """What was published to a stream or to one subscriber; for the latter ``stream`` is not looked at."""
+    """Encode what was published to a stream, or to one subscriber, where ``stream`` is ignored."""
     if kind is Kind.PRIVATE:
         stream = "private"
     return _encode(["msg", stream, kind.value, message]).encode()
 
 
 def encode_presence(stream: str, user_id: str, *, up: bool) -> bytes:
-    """A user joined or left."""
+    """Encode that a user joined or left."""
     return _encode(["msg", stream, Kind.PRESENCE.value, [user_id, "up" if up else "down"]]).encode()
 
 
 def encode_direct(stream: str, from_user_id: str, message: str) -> bytes:
-    """A message from another user."""
+    """Encode a direct message from a user."""
     return _encode(["msg", stream, Kind.DIRECT.value, [from_user_id, message]]).encode()

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ..errors import InvalidNameError
 from .names import check_user_id
+from .tokens import Mode
 
 MAX_LAST = 1000
 """How many of the newest messages a client may ask for."""
@@ -46,6 +47,17 @@ class SubscribeOptions(NamedTuple):
     auth: str | None = None
     presence: AsUser | None = None
     direct: AsUser | None = None
+
+    def modes(self) -> dict[Mode, str | None]:
+        """The modes to enable, each with the user to enable it for; ``None`` for auth mode."""
+        found: dict[Mode, str | None] = {}
+        if self.auth is not None:
+            found[Mode.AUTH] = None
+        if self.presence is not None:
+            found[Mode.PRESENCE] = self.presence.user_id
+        if self.direct is not None:
+            found[Mode.DIRECT] = self.direct.user_id
+        return found
 
 
 class InvalidOptionsError(Exception):

@@ -1,4 +1,4 @@
-"""One subscriber, whatever carries him: frame -> command -> session -> effect on the hub -> ack."""
+"""A subscriber's connection on any transport: frame -> command -> check -> hub -> commit -> ack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from ..protocol import close_codes
-from ..protocol import messages as commands
+from ..protocol.messages import (
+    Command,
+    Direct,
+    Hello,
+    MalformedCommandError,
+    SetMode,
+    Subscribe,
+    UnsetMode,
+    Unsubscribe,
+    encode_ack,
+    parse,
+)
 from ..protocol.tokens import Mode
 from .broker import BrokerUnavailableError
 from .config import App, Limits
@@ -16,19 +27,19 @@ from .extended_hub import ExtendedHub, Resumed
 from .extension import Extension, check_key
 from .logs import line
 from .outbox import Outbox
-from .session import Disable, Effect, Enable, Extend, Follow, Join, Leave, Result, Send, Session
+from .subscriptions import Result, Subscriptions
 
 MAX_MALFORMED_COMMANDS = 10
-"""How many malformed frames in a row end a connection (section 4 of the protocol)."""
+"""Malformed commands in a row that end a connection (section 4 of the protocol)."""
 
 MAX_QUEUED_COMMANDS = 32
-"""How many commands may wait before the transport should stop reading."""
+"""Commands that wait before the transport should stop reading."""
 
 COMMANDS_PER_TURN = 4
-"""How many commands are answered, or streams left, before everything else has its turn."""
+"""Commands that are answered, or streams that a closed connection leaves, in one turn of the event loop."""
 
 EVENTS_PER_COMMAND = 32
-"""A command costs its sender one more for each so many events that the hub writes for it."""
+"""A command costs its sender one more command for each so many events that the hub writes for it."""
 
 logger = logging.getLogger("tambur.server")
 
@@ -42,27 +53,28 @@ class Transport(Outbox, Protocol):
         ...
 
     def write_ack(self, event: bytes) -> None:
-        """Send the answer to the oldest command that has none yet."""
+        """Send the ack of the oldest command that has none yet."""
         ...
 
     @property
     def can_extend(self) -> bool:
-        """Whether a ``hello`` is a command here."""
+        """Whether this transport accepts ``hello``."""
         ...
 
     def drained(self) -> None:
-        """All queued commands have been answered; reading may go on."""
+        """Read on: all queued commands have been answered."""
         ...
 
 
 class Connection:
-    """Answers a subscriber's commands one after another, in their order.
+    """A subscriber's connection. It answers commands one after another, in their order.
 
     Parameters:
-        subscriber_id: its id, unique within the app.
-        app: whose subscriber it is.
-        hub: where it subscribes.
-        transport: carries it.
+        subscriber_id: unique within the app.
+        app: the app of the subscriber.
+        hub: where the connection subscribes.
+        transport: how the connection is carried.
+        limits: those of the server.
     """
 
     __slots__ = (
@@ -78,7 +90,7 @@ class Connection:
         "_malformed",
         "_queue",
         "_rested_at",
-        "_session",
+        "_subscriptions",
         "_transport",
         "_worker",
     )
@@ -89,7 +101,7 @@ class Connection:
         self._app = app
         self._hub = hub
         self._transport = transport
-        self._session = Session(
+        self._subscriptions = Subscriptions(
             subscriber_id,
             app.signers,
             max_streams=limits.max_streams_per_subscriber,
@@ -111,7 +123,7 @@ class Connection:
 
     @property
     def subscriber_id(self) -> str:
-        return self._session.subscriber_id
+        return self._subscriptions.subscriber_id
 
     @property
     def app_id(self) -> str:
@@ -119,16 +131,16 @@ class Connection:
 
     @property
     def is_busy(self) -> bool:
-        """Whether so many commands wait that the transport should stop reading until ``drained``."""
+        """Whether the transport should stop reading until ``drained``, since many commands wait."""
         return len(self._queue) >= MAX_QUEUED_COMMANDS
 
     @property
     def rest_s(self) -> float:
-        """How long the transport should not read, in seconds, since more has come than may in a second."""
+        """Seconds that the transport should not read for, since the connection used up its commands."""
         return self._rested_at - asyncio.get_running_loop().time()
 
     def count_frame(self) -> None:
-        """Count a frame that is no command, such as a ping, as if it were one."""
+        """Count a frame that is not a command, such as a ping, as one command."""
         self._take_share(asyncio.get_running_loop().time())
 
     def drop_slow_subscriber(self) -> None:
@@ -139,14 +151,14 @@ class Connection:
         self._transport.close(close_codes.SLOW_SUBSCRIBER, "too much is unsent")
 
     def receive(self, frame: str) -> None:
-        """Take one frame from the subscriber; its ack is written when its turn has come."""
+        """Queue one frame of the subscriber. Its ack is written when its turn comes."""
         if not self._closed:
             self._queue.append(frame)
             if self._worker is None:
                 self._worker = asyncio.get_running_loop().create_task(self._answer_queue())
 
     def close(self) -> None:
-        """The subscriber is gone: leave everything that it was subscribed to."""
+        """Drop all subscriptions: the subscriber is gone."""
         if not self._closed:
             self._closed = True
             self._queue.clear()
@@ -154,10 +166,10 @@ class Connection:
             if self._extension is not None:
                 self._extension.stop()
             if self._worker is not None and self._is_resting:
-                self._worker.cancel()  # others should not see a user for as long as its connection would rest
+                self._worker.cancel()  # else the user would seem present for as long as the worker rests
                 self._worker = None
             if self._worker is None:
-                self._leave_some_streams()
+                self._unsubscribe_some()
 
     def _take_share(self, now: float, commands: float = 1) -> None:
         # Each command takes its share of a second. After an idle second, all of it may be used at once.
@@ -183,16 +195,16 @@ class Connection:
         finally:
             self._worker = None
         if self._closed:
-            self._leave_some_streams()
+            self._unsubscribe_some()
         else:
             self._transport.drained()
 
     async def _answer(self, frame: str) -> None:
         try:
-            command = commands.parse(frame, is_extended=self._session.is_extended)
-        except commands.MalformedCommandError as error:
+            command = parse(frame, is_extended=self._subscriptions.is_extended)
+        except MalformedCommandError as error:
             self._malformed += 1
-            self._ack(0, str(error))
+            self._transport.write_ack(encode_ack(0, str(error)))
             if self._malformed >= MAX_MALFORMED_COMMANDS:
                 self._queue.clear()
                 reason = f"{MAX_MALFORMED_COMMANDS} malformed commands in a row"
@@ -200,28 +212,33 @@ class Connection:
                 self._transport.close(close_codes.POLICY_VIOLATION, reason)
             return
         self._malformed = 0
-        answer = self._session.receive(command)
-        if isinstance(answer, Send) and not self._may_send(answer.message):
-            answer = Result.RATE_LIMITED
-        elif isinstance(answer, Extend) and not self._transport.can_extend:
-            answer = Result.INVALID_HELLO
-        if isinstance(answer, Result):
-            self._ack(command.handle, answer.value)
+        result = self._check(command)
+        if result is not Result.OK:
+            self._ack(command.handle, result)
             return
         try:
-            events = await self._perform(command.handle, answer)
+            events = await self._perform(command)
         except BrokerUnavailableError as error:
             if self._closed:
                 return  # the subscriber is gone, which may have ended the replay
             facts = {"app": self.app_id, "stream": getattr(command, "stream", None), "reason": error}
             logger.warning(line("command refused", command=type(command).__name__, **facts))
-            self._ack(command.handle, Result.UNAVAILABLE.value)
+            self._ack(command.handle, Result.UNAVAILABLE)
             return
         if events:
             self._take_share(asyncio.get_running_loop().time(), events / EVENTS_PER_COMMAND)
 
+    def _check(self, command: Command) -> Result:
+        result = self._subscriptions.check(command)
+        if result is Result.OK:
+            if isinstance(command, Hello) and not self._transport.can_extend:
+                return Result.INVALID_HELLO
+            if isinstance(command, Direct) and not self._may_send(command.message):
+                return Result.RATE_LIMITED
+        return result
+
     def _may_send(self, message: str) -> bool:
-        """Whether a direct message is within the limit, which the last one may exceed."""
+        """Whether a direct message is within the limit of bytes. The last one may exceed it."""
         now = asyncio.get_running_loop().time()
         if self._direct_spent_until >= now:
             return False
@@ -229,118 +246,117 @@ class Connection:
         self._direct_spent_until = max(self._direct_spent_until, now - 1) + share_s
         return True
 
-    def _ack(self, handle: int, result: str, facts: Mapping[str, object] | None = None) -> None:
-        self._transport.write_ack(commands.encode_ack(handle, result, facts))
+    def _ack(self, handle: int, result: Result, facts: Mapping[str, object] | None = None) -> None:
+        self._transport.write_ack(encode_ack(handle, result.value, facts))
 
-    async def _perform(self, handle: int, effect: Effect) -> int:
-        """Do what a command asks for, and answer it.
+    async def _perform(self, command: Command) -> int:
+        """Have a command take effect, and answer it.
 
         Returns:
             How many events the hub writes for it, to all subscribers together.
         """
-        if isinstance(effect, Extend):
-            await self._extend(handle, effect)
+        if isinstance(command, Hello):
+            await self._extend(command)
             return 0
-        if isinstance(effect, Follow):
-            return await self._follow(handle, effect)
-        events = await self._change(effect)
-        self._session.commit(effect)
-        self._ack(handle, Result.OK.value)
+        if isinstance(command, Subscribe) and self._subscriptions.is_extended:
+            return await self._follow(command)
+        events = await self._change(command)
+        self._subscriptions.commit(command)
+        self._ack(command.handle, Result.OK)
         return events
 
-    async def _extend(self, handle: int, effect: Extend) -> None:
-        app, hub, transport, session = self._app, self._hub, self._transport, self._session
-        options, realm = effect.options, hub.recovery.realm
+    async def _extend(self, command: Hello) -> None:
+        app, hub, transport, subscriptions = self._app, self._hub, self._transport, self._subscriptions
+        options, realm = command.options, hub.recovery.realm
+        assert options is not None  # checked
         key = None if options.session is None else check_key(app, realm, self._limits, options.session)
         resumed = None
         if key is not None:
-            resumed = await hub.resume(app, key, transport, session.subscriber_id, options.since)
+            resumed = await hub.resume(app, key, transport, self.subscriber_id, options.since)
         if key is None or resumed is None:
             key = None
-            resumed = Resumed(
-                hub.begin(app, session.subscriber_id, transport), complete=options.since is None
-            )
+            resumed = Resumed(hub.begin(app, self.subscriber_id, transport), complete=options.since is None)
         else:
-            session.subscriber_id = key.subscriber_id
+            subscriptions.subscriber_id = key.subscriber_id
             self._is_resumed = True
-        session.commit(effect)
-        extension = Extension(
-            app, realm, self._limits, transport, subscriber_id=session.subscriber_id, used=key
-        )
+        subscriptions.commit(command)
+        extension = Extension(app, realm, self._limits, transport, subscriber_id=self.subscriber_id, used=key)
         facts = {
-            "id": session.subscriber_id,
+            "id": self.subscriber_id,
             "session": extension.issue_key(),
             "resumed": self._is_resumed,
             "position": resumed.position,
             "complete": resumed.complete,
             "heartbeat_s": self._limits.heartbeat_s,
         }
-        self._ack(handle, Result.OK.value, facts)
+        self._ack(command.handle, Result.OK, facts)
         if self._closed:
-            hub.disconnect(app.key, session.subscriber_id, transport)
+            hub.disconnect(app.key, self.subscriber_id, transport)
             return
         self._extension = extension
         extension.start()
 
-    async def _follow(self, handle: int, effect: Follow) -> int:
+    async def _follow(self, command: Subscribe) -> int:
+        assert command.options is not None  # checked
         followed = await self._hub.follow(
             self._app,
-            effect.stream,
+            command.stream,
             self._transport,
-            effect.options,
+            command.options,
             subscriber_id=self.subscriber_id,
             connection_id=self._connection_id,
             with_direct=self._is_resumed,
             max_replay_bytes=self._limits.max_replay_bytes,
         )
-        self._session.commit(effect)
+        self._subscriptions.commit(command)
         position, complete, replayed, present, version = followed
         facts = {"position": position, "complete": complete, "replayed": replayed, "present": present}
-        self._ack(handle, Result.OK.value, facts)
-        events = self._hub.go_live(self._app.key, effect.stream, self._transport, version)
+        self._ack(command.handle, Result.OK, facts)
+        events = self._hub.go_live(self._app.key, command.stream, self._transport, version)
         return events + replayed + present
 
-    async def _change(self, effect: Effect) -> int:
+    async def _change(self, command: Command) -> int:
         app, hub, transport = self._app.key, self._hub, self._transport
-        match effect:
-            case Join(stream):
+        match command:
+            case Subscribe(_, stream):
                 await hub.subscribe(app, stream, transport, self.subscriber_id)
-            case Leave(stream):
-                return self._leave(stream)
-            case Enable(stream, Mode.PRESENCE, str(user_id)):
+            case Unsubscribe(_, stream):
+                return self._unsubscribe(stream)
+            case SetMode(_, Mode.PRESENCE, stream, str(user_id)):
                 return await hub.enable_presence(app, stream, transport, user_id, self._connection_id)
-            case Enable(stream, Mode.DIRECT, str(user_id)):
+            case SetMode(_, Mode.DIRECT, stream, str(user_id)):
                 hub.enable_direct(app, stream, transport, user_id)
-            case Enable(stream):
+            case SetMode(_, _, stream):
                 hub.enable_auth(app, stream, transport)
-            case Disable():
-                return self._disable(effect)
-            case Send(stream, from_user_id, to_user_id, message):
+            case UnsetMode(_, mode, stream):
+                return self._disable(stream, mode)
+            case Direct(_, stream, to_user_id, message):
+                from_user_id = self._subscriptions.modes(stream)[Mode.DIRECT]
+                assert from_user_id is not None  # only auth mode has no user
                 return await hub.send_direct(app, stream, from_user_id, to_user_id, message)
         return 0
 
-    def _disable(self, effect: Disable) -> int:
+    def _disable(self, stream: str, mode: Mode) -> int:
         app, hub, transport = self._app.key, self._hub, self._transport
-        match effect:
-            case Disable(stream, Mode.PRESENCE, str(user_id)):
+        match mode, self._subscriptions.modes(stream)[mode]:
+            case Mode.PRESENCE, str(user_id):
                 return hub.disable_presence(app, stream, transport, user_id, self._connection_id)
-            case Disable(stream, Mode.DIRECT, str(user_id)):
+            case Mode.DIRECT, str(user_id):
                 hub.disable_direct(app, stream, transport, user_id)
-            case Disable(stream):
+            case _:
                 hub.disable_auth(app, stream, transport)
         return 0
 
-    def _leave(self, stream: str) -> int:
-        modes = self._session.enabled_modes(stream).items()
-        events = sum(self._disable(Disable(stream, mode, user_id)) for mode, user_id in modes)
+    def _unsubscribe(self, stream: str) -> int:
+        events = sum(self._disable(stream, mode) for mode in self._subscriptions.modes(stream))
         self._hub.unsubscribe(self._app.key, stream, self._transport)
         return events
 
-    def _leave_some_streams(self) -> None:
-        """Leave all streams, in turns: to each of them, the end of a presence may have to be written."""
-        streams = self._session.streams()
+    def _unsubscribe_some(self) -> None:
+        """Unsubscribe from a few streams, and from the rest in later turns, since presence ends with each."""
+        streams = list(self._subscriptions)
         for stream in streams[:COMMANDS_PER_TURN]:
-            self._leave(stream)
-            self._session.commit(Leave(stream))
+            self._unsubscribe(stream)
+            self._subscriptions.commit(Unsubscribe(0, stream))
         if len(streams) > COMMANDS_PER_TURN:
-            asyncio.get_running_loop().call_soon(self._leave_some_streams)
+            asyncio.get_running_loop().call_soon(self._unsubscribe_some)

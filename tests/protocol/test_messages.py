@@ -24,6 +24,7 @@ from tambur.protocol.messages import (
     encode_session,
 )  # fmt: skip
 from tambur.protocol.names import Kind
+from tambur.protocol.options import HelloOptions, SubscribeOptions
 from tambur.protocol.tokens import Mode
 
 from ..support.strategies import json_values, streams
@@ -87,7 +88,7 @@ def test_a_malformed_command_says_why(text: str) -> None:
         ('["direct", 1, "s", "u", ["a"]]', "MESSAGE must be a string, not an array"),
         ('["direct", 1, "s", true, "m"]', "TO_USER_ID must be a string, not true or false"),
         ('["set_mode", 1, "presence", null, "u", "t"]', "STREAM must be a string, not null"),
-        ('["set_mode", 1, "presence", "s", "t"]', 'the form is ["set_mode", HANDLE, "presence", STREAM, USER_ID, TOKEN]'),
+        ('["set_mode", 1, "presence", "s", "t"]', 'the form must be ["set_mode", HANDLE, "presence", STREAM, USER_ID, TOKEN]'),
     ],
 )  # fmt: skip
 def test_a_field_that_is_not_a_string_is_named(text: str, reason: str) -> None:
@@ -125,10 +126,11 @@ def test_events_are_compact_json() -> None:
     assert commands.encode_presence("s", "é", up=False) == '["msg","s","presence",["é","down"]]'.encode()
 
 
-def test_a_hello_takes_any_options() -> None:
-    assert commands.parse('["hello",1,{}]') == Hello(1, {})
-    assert commands.parse('["hello",2,{"session":"k"}]') == Hello(2, {"session": "k"})
+def test_a_hello_has_options_and_says_if_they_are_invalid() -> None:
+    assert commands.parse('["hello",1,{}]') == Hello(1, HelloOptions())
+    assert commands.parse('["hello",2,{"session":"k"}]') == Hello(2, HelloOptions(session="k"))
     assert commands.parse('["hello",3,null]') == Hello(3, None)
+    assert commands.parse('["hello",3,{"session":1}]') == Hello(3, None)
     for text in ('["hello"]', '["hello",1]', '["hello",0,{}]', '["hello",1,{},{}]'):
         with pytest.raises(MalformedCommandError):
             commands.parse(text)
@@ -139,10 +141,13 @@ def test_only_an_extended_connection_subscribes_with_options() -> None:
         with pytest.raises(MalformedCommandError):
             commands.parse(text)
     assert commands.parse('["subscribe",1,"s"]', is_extended=True) == Subscribe(1, "s")
-    assert commands.parse('["subscribe",1,"s",{"last":1}]', is_extended=True) == Subscribe(
-        1, "s", {"last": 1}
-    )
-    assert commands.parse('["subscribe",1,"s",null]', is_extended=True) == Subscribe(1, "s", None)
+    for options, parsed in (
+        ('{"last":1}', SubscribeOptions(last=1)),
+        ("{}", SubscribeOptions()),
+        ("null", None),
+    ):
+        command = commands.parse(f'["subscribe",1,"s",{options}]', is_extended=True)
+        assert command == Subscribe(1, "s", parsed)
     for text in (
         '["subscribe",1]',
         '["subscribe",1,null]',
@@ -153,7 +158,7 @@ def test_only_an_extended_connection_subscribes_with_options() -> None:
             commands.parse(text, is_extended=True)
 
 
-def test_an_ack_may_tell_facts() -> None:
+def test_an_ack_may_have_facts() -> None:
     assert encode_ack(1, "ok") == b'["ack",1,"ok"]'
     assert encode_ack(1, "ok", {"complete": True}) == b'["ack",1,"ok",{"complete":true}]'
 

@@ -1,4 +1,4 @@
-"""Commands of one subscriber: their order, their answers, and what they cost."""
+"""The commands of one subscriber: their order, their answers, and their cost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_commands_are_answered_in_their_order_however_long_the_broker_takes() ->
     run_slow(scenario)
 
 
-def test_a_command_that_the_broker_cannot_do_has_changed_nothing() -> None:
+def test_a_command_that_the_broker_refuses_changes_nothing() -> None:
     async def scenario(node: Node, backend: SlowBackend) -> None:
         client = node.client("1", "s")
         await settle()
@@ -62,7 +62,9 @@ def test_a_command_that_the_broker_cannot_do_has_changed_nothing() -> None:
 
 @pytest.mark.parametrize("answer", ["open", "refuse"])
 @pytest.mark.parametrize("pending", ["subscribe", "join"])
-def test_who_goes_while_the_broker_thinks_leaves_nothing_behind(pending: str, answer: str) -> None:
+def test_a_connection_that_closes_during_a_broker_call_leaves_nothing_behind(
+    pending: str, answer: str
+) -> None:
     async def scenario(node: Node, backend: SlowBackend) -> None:
         client = node.client("1", "s")
         await settle()
@@ -80,7 +82,7 @@ def test_who_goes_while_the_broker_thinks_leaves_nothing_behind(pending: str, an
     run_slow(scenario)
 
 
-def test_a_transport_is_told_to_wait_and_to_go_on() -> None:
+def test_a_transport_pauses_and_resumes_reading() -> None:
     async def scenario(node: Node, backend: SlowBackend) -> None:
         client = node.client("1", *[f"s{i}" for i in range(MAX_QUEUED_COMMANDS + 1)])
         await settle()
@@ -213,7 +215,7 @@ def test_a_connection_that_ends_leaves_many_streams_in_turns() -> None:
     run(scenario)
 
 
-def test_a_connection_that_ends_while_its_commands_wait_leaves_at_once() -> None:
+def test_a_connection_that_ends_while_its_commands_rest_leaves_at_once() -> None:
     async def scenario(node: Node) -> None:
         other, client = node.client("1", "s"), node.client("2", "s", limits=Limits(max_commands_per_s=1))
         other.enable("presence", "s", "alice")

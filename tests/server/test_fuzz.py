@@ -19,7 +19,7 @@ from websockets.frames import Frame, Opcode
 from tambur import Tambur
 from tambur.protocol.tokens import Mode, TokenSigner
 from tambur.server import Server
-from tambur.server.session import Result
+from tambur.server.subscriptions import Result
 from tests.conftest import API_KEY, APP_ID, SECRET
 from tests.support.polling import Poller, request
 from tests.support.strategies import json_values

@@ -1,4 +1,4 @@
-"""Who receives what is published, and when: connections, hub and the in-memory broker together."""
+"""Which subscribers receive a publication, and when: connections, hub and the in-memory broker together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tambur.server.stream import WRITES_PER_TURN
 from ..support.node import APP, Node, SlowBackend, pass_time, run, run_slow, settle
 
 
-def test_each_kind_reaches_those_it_is_for() -> None:
+def test_each_kind_reaches_its_subscribers() -> None:
     async def scenario(node: Node) -> None:
         plain, vouched, other = node.client("1", "s"), node.client("2", "s"), node.client("3", "t")
         vouched.enable_auth("s")
@@ -29,7 +29,7 @@ def test_each_kind_reaches_those_it_is_for() -> None:
     run(scenario)
 
 
-def test_what_was_left_is_not_received() -> None:
+def test_nothing_is_received_after_unset_mode_and_unsubscribe() -> None:
     async def scenario(node: Node) -> None:
         client = node.client("1", "s")
         client.enable_auth("s")
@@ -123,8 +123,8 @@ def test_without_a_window_each_is_written_alone_however_many_subscribe() -> None
     run(scenario)
 
 
-def test_a_change_writes_what_waits_to_that_subscriber_alone() -> None:
-    """A message behind the ack of an unsubscribe would be wrong; so would writing to everybody for one change."""
+def test_a_change_writes_pending_messages_to_that_subscriber_alone() -> None:
+    """Nothing may follow the ack of an unsubscribe, and one change must not cause a write to everybody."""
 
     async def scenario(node: Node) -> None:
         leaving, staying = node.client("1", "s"), node.client("2", "s")
@@ -195,7 +195,7 @@ def test_writing_to_many_takes_turns_with_everything_else() -> None:
     run(scenario, coalescing)
 
 
-def test_writing_to_many_ends_without_help() -> None:
+def test_a_round_over_many_subscribers_completes() -> None:
     async def scenario(node: Node) -> None:
         clients = [node.client(str(i), "s") for i in range(250)]
         await settle()
@@ -207,7 +207,7 @@ def test_writing_to_many_ends_without_help() -> None:
 
 
 class PlacingBroker(MemoryBroker):
-    """A broker that says how far publications have come."""
+    """A broker that counts publications as a test says."""
 
     come_to = 0
 
@@ -250,7 +250,7 @@ def test_a_late_publication_reaches_those_that_were_subscribed_when_it_was_publi
 
 
 class PlacelessBroker(MemoryBroker):
-    """A broker that goes away as soon as it has been subscribed to something."""
+    """A broker that fails right after a subscription."""
 
     async def place(self) -> int:
         raise BrokerUnavailableError("the broker cannot be reached", 1)
@@ -270,7 +270,7 @@ def test_a_subscriber_is_refused_while_the_broker_cannot_tell_its_place() -> Non
     run(scenario, lambda: Node(backend))
 
 
-def test_all_who_wait_for_a_stream_are_answered_together() -> None:
+def test_all_subscribers_that_wait_for_a_stream_are_answered_together() -> None:
     async def scenario(node: Node, backend: SlowBackend) -> None:
         first = [node.client(str(i), "s") for i in range(3)]
         await settle()

@@ -1,4 +1,4 @@
-"""Presence on one node: the list, the events behind it, and the end."""
+"""Presence on one node: the list of users, the events after it, and the end of presence."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_each_way_to_leave_sends_down(leave: str) -> None:
     run(scenario)
 
 
-def test_presence_between_asking_and_answer_is_neither_missed_nor_doubled() -> None:
+def test_events_during_a_join_are_neither_missed_nor_doubled() -> None:
     async def scenario(node: Node, backend: SlowBackend) -> None:
         client = node.client("1", "s")
         await settle()
@@ -108,7 +108,7 @@ def test_a_room_is_told_in_turns(window_s: float) -> None:
     run(scenario, lambda: Node(coalesce_window_s=window_s))
 
 
-def test_a_long_list_is_written_in_turns_and_events_come_behind_it() -> None:
+def test_a_long_list_is_written_in_turns_before_later_events() -> None:
     async def scenario(node: Node) -> None:
         count = 2 * USERS_PER_TURN + 1
         members = await make_room(node, count)
@@ -131,7 +131,7 @@ def test_a_long_list_is_written_in_turns_and_events_come_behind_it() -> None:
     run(scenario)
 
 
-def test_messages_keep_their_order_while_the_broker_is_asked_who_is_present() -> None:
+def test_messages_keep_their_order_during_a_join() -> None:
     async def scenario(node: Node, backend: SlowBackend) -> None:
         client, other = node.client("1", "s"), node.client("2", "s")
         await settle()
@@ -162,7 +162,7 @@ def test_messages_keep_their_order_while_the_broker_is_asked_who_is_present() ->
 
 
 class PresenceMachine(RuleBasedStateMachine):
-    """Any interleaving of several users' connections leaves everybody with the right picture."""
+    """After any interleaving of connections, every subscriber has the right list of users."""
 
     users = st.sampled_from(["alice", "bob", "carol"])
     picks = st.integers(0, 5)

@@ -47,7 +47,7 @@ def test_a_plain_connection_receives_what_it_always_has(server: Server, tambur: 
         tambur.publish(f"private:{plain.subscriber_id}", "you")
         assert plain.text() == '["msg","private","private","you"]'
         assert plain.command("subscribe", 2, "x", {}) == [
-            "ack", 0, 'the form is ["subscribe", HANDLE, STREAM]'
+            "ack", 0, 'the form must be ["subscribe", HANDLE, STREAM]'
         ]  # fmt: skip
 
 

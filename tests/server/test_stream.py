@@ -1,4 +1,4 @@
-"""A stream's queue: who receives which entries, in which writes."""
+"""The queue of a stream: which subscriptions receive which entries, in which writes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_entries_that_wait_leave_in_one_write_with_one_encoding(stream: Stream) 
     assert len(batch.events) == 3
 
 
-def test_a_round_writes_to_a_few_each_turn_and_what_comes_meanwhile_waits(stream: Stream) -> None:
+def test_a_round_writes_to_a_few_each_turn_and_new_entries_wait(stream: Stream) -> None:
     boxes = add(stream, 2 * WRITES_PER_TURN + 1)
     stream.append(publication("a"))
     written = []
@@ -82,7 +82,7 @@ def test_a_round_writes_to_a_few_each_turn_and_what_comes_meanwhile_waits(stream
     assert [box.texts for box in boxes] == [["a", "b", "b"]] * len(boxes)
 
 
-def test_who_unsubscribes_in_the_middle_costs_one_write_and_no_turn(stream: Stream) -> None:
+def test_unsubscribing_in_the_middle_of_a_round_costs_one_write(stream: Stream) -> None:
     boxes = add(stream, 10 * WRITES_PER_TURN)
     stream.append(publication("a"))
     stream.write_some()
@@ -125,7 +125,7 @@ def test_auth_takes_effect_between_two_entries(stream: Stream) -> None:
     assert box.texts == ["public", "public", "auth", "public"]
 
 
-def test_all_that_receive_the_same_of_mixed_entries_share_one_encoding(stream: Stream) -> None:
+def test_subscriptions_that_receive_the_same_of_mixed_entries_share_one_encoding(stream: Stream) -> None:
     boxes = add(stream, 20)
     for i, box in enumerate(boxes[4:]):
         stream.enable_presence(box, f"user {i}")
@@ -146,7 +146,7 @@ def test_all_that_receive_the_same_of_mixed_entries_share_one_encoding(stream: S
     assert len(batches) <= len({tuple(texts) for texts in expected}) + 1
 
 
-def test_a_direct_message_walks_only_over_those_it_is_for(stream: Stream) -> None:
+def test_a_round_of_direct_messages_visits_only_their_receivers(stream: Stream) -> None:
     boxes = add(stream, 10 * WRITES_PER_TURN)
     stream.enable_direct(boxes[-1], "bob")
     stream.append(publication("to bob", Kind.DIRECT, "bob"))
@@ -165,7 +165,7 @@ def test_a_direct_message_among_others_reaches_only_those_it_is_for(stream: Stre
     assert [box.texts for box in boxes] == [["a"], ["a", "to bob"], ["a"], ["a", "to bob"]]
 
 
-def test_what_arrives_for_a_held_subscription_is_kept_until_it_is_released(stream: Stream) -> None:
+def test_entries_for_a_held_subscription_are_kept_until_it_is_released(stream: Stream) -> None:
     held, live = add(stream, 2)
     stream.append(publication("before"))
     stream.hold(held)
@@ -208,7 +208,7 @@ USERS = ["alice", "bob"]
 
 
 class Expected:
-    """What a subscriber shall receive."""
+    """A subscriber, and what it must receive."""
 
     def __init__(self) -> None:
         self.box = Box()
@@ -232,7 +232,7 @@ class Expected:
 
 
 class StreamMachine(RuleBasedStateMachine):
-    """Whatever changes at whatever step of a round: each subscriber receives what is its, in order, once."""
+    """After any changes at any step of a round, each subscriber has received its entries once and in order."""
 
     picks = st.integers(0, 9)
     users = st.sampled_from(USERS)
@@ -349,7 +349,7 @@ class StreamMachine(RuleBasedStateMachine):
         assert each.box.texts == each.texts
 
     @invariant()
-    def nobody_receives_anything_else(self) -> None:
+    def nothing_else_is_received(self) -> None:
         for each in self.all:
             assert each.texts[: len(each.box.texts)] == each.box.texts
 

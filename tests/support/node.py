@@ -1,4 +1,4 @@
-"""Connections, a hub and a broker together, without a network, on a clock that only a test moves."""
+"""Connections, a hub and a broker without a network, on a clock that only a test moves."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Recorder:
 
     @property
     def bodies(self) -> list[Any]:
-        """The message of each event; a presence event's is the user, and ``"up"`` or ``"down"``."""
+        """The fourth element of each event: a message, or a user with ``"up"`` or ``"down"``."""
         return [event[3] for event in self.events]
 
     unsent_bytes = 0
@@ -129,7 +129,7 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 async def settle() -> None:
-    """Let every task run until it waits for something that a test has not done yet."""
+    """Run every task until it waits for something that a test has not done yet."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -142,16 +142,16 @@ async def pass_time(seconds: float) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Take turns of the event loop until something is so, and not one more."""
+    """Run turns of the event loop until a condition holds, and no turn more."""
     for _ in range(1000):
         if condition():
             return
         await asyncio.sleep(0)
-    raise AssertionError("it has not happened")
+    raise AssertionError("the condition does not hold after 1,000 turns")
 
 
 async def make_room(node: Node, members: int) -> list[Client]:
-    """Subscribers of the stream ``s``, each present as a user of its own, that have seen nothing yet."""
+    """Make subscribers of the stream ``s``, each present as its own user; forget what they received so far."""
     clients = [node.client(f"m{i}", "s") for i in range(members)]
     for i, client in enumerate(clients):
         client.enable("presence", "s", f"user {i}")

@@ -1,9 +1,9 @@
-"""What abusers do to the other subscribers of a stream, as :mod:`.abuse` does to a server.
+"""Abuses of the other subscribers of a stream, as :mod:`.abuse` has abuses of a server.
 
     python -m tests.support.stream_abuse PORT ABUSE CLIENTS STREAM
 
-In most, one client abuses and the others are its audience, which behaves. The app is the bystander's, whose
-page gives tokens.
+In most of them one client abuses, and the others are an audience that behaves. The app is the bystander's,
+which issues tokens to all.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def set_mode(mode: str, subscriber_id: str, user_id: str, stream: str = STREAM) 
 
 
 async def be_audience(seen: Seen, *modes: str) -> None:
-    """Read whatever comes."""
+    """Subscribe with some modes, then read everything."""
     async with subscriber(seen) as ((reader, writer), subscriber_id):
         for mode in modes:
             writer.write(set_mode(mode, subscriber_id, subscriber_id))
@@ -82,7 +82,7 @@ async def be_audience(seen: Seen, *modes: str) -> None:
 
 
 async def send_without_end(seen: Seen, connection: Connection, sent: bytes) -> None:
-    """Send as much as is taken, and count the results."""
+    """Send as fast as the server reads, and count the results."""
     reader, writer = connection
 
     async def send() -> None:

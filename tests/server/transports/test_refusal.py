@@ -9,7 +9,7 @@ from importlib import resources
 import pytest
 
 from tambur.server import App, Config, Server, in_background
-from tambur.server.session import Result
+from tambur.server.subscriptions import Result
 from tests.conftest import API_KEY, APP_ID, SECRET
 
 from ...support.wire import SUBSCRIBE_PATH, Answer, ask, handshake

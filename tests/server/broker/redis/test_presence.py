@@ -33,8 +33,8 @@ class Tracker(Client):
 
     @property
     def user_id(self) -> str | None:
-        session = self.connection._session
-        return session.enabled_modes("s").get(Mode.PRESENCE) if "s" in session.streams() else None
+        subscriptions = self.connection._subscriptions
+        return subscriptions.modes("s").get(Mode.PRESENCE) if "s" in subscriptions else None
 
     def picture(self) -> set[str]:
         """Who it has been told is there, since it has last enabled presence."""

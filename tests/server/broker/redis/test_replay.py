@@ -1,4 +1,4 @@
-"""What was published while a node had no link to Redis: it makes up for all of it, or says that it cannot."""
+"""Publications during a lost link to Redis: the node delivers all of them late, or says that it cannot."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def empty(redis_server: RedisServer) -> None:
 async def two_nodes(
     redis: RedisServer,
 ) -> AsyncIterator[tuple[RecordingBackend, RecordingBackend, TcpProxy, list[bool]]]:
-    """Two nodes, a proxy before the Redis of the second, and what that one was told that it missed: only direct messages or not."""
+    """Two nodes, the proxy between the second and Redis, and for each loss whether it was of direct messages only."""
     missed: list[bool] = []
     with TcpProxy(redis.port) as link:
         one = RecordingBackend(backend(redis, max_claims=1000))
@@ -44,7 +44,7 @@ async def two_nodes(
 
 @contextlib.asynccontextmanager
 async def cut(node: RecordingBackend, link: TcpProxy) -> AsyncIterator[None]:
-    """A node has no link, until the end of this, and has found it again."""
+    """Cut the link of a node; at the end, wait until the node has linked again."""
     failing = shard(node).link
     assert failing is not None
     link.refuse(True)
@@ -55,7 +55,7 @@ async def cut(node: RecordingBackend, link: TcpProxy) -> AsyncIterator[None]:
     await ready(node)
 
 
-def test_a_node_makes_up_for_what_it_missed_in_order(redis_server: RedisServer) -> None:
+def test_a_node_delivers_late_what_it_missed_in_order(redis_server: RedisServer) -> None:
     async def scenario() -> None:
         async with two_nodes(redis_server) as (one, two, link, missed):
             private = Publication(APP, Kind.PRIVATE, two.backend.new_subscriber_id(), b"private")
@@ -91,7 +91,7 @@ def test_a_node_makes_up_for_what_it_missed_in_order(redis_server: RedisServer) 
     asyncio.run(scenario())
 
 
-def test_a_node_makes_up_for_the_very_first_message(redis_server: RedisServer) -> None:
+def test_a_node_delivers_even_the_first_message_late(redis_server: RedisServer) -> None:
     async def scenario() -> None:
         async with two_nodes(redis_server) as (one, two, link, missed):
             await two.broker.subscribe(APP, "s")
@@ -104,7 +104,7 @@ def test_a_node_makes_up_for_the_very_first_message(redis_server: RedisServer) -
     asyncio.run(scenario())
 
 
-def test_a_node_says_if_it_cannot_make_up_for_all(redis_server: RedisServer) -> None:
+def test_a_node_says_if_messages_are_lost(redis_server: RedisServer) -> None:
     async def scenario() -> None:
         async with two_nodes(redis_server) as (one, two, link, missed):
             await two.broker.subscribe(APP, "s")
@@ -125,7 +125,7 @@ def test_a_node_says_if_it_cannot_make_up_for_all(redis_server: RedisServer) -> 
     asyncio.run(scenario())
 
 
-def test_a_redis_that_forgot_has_places_above_those_it_gave(redis_server: RedisServer) -> None:
+def test_a_redis_that_lost_its_data_gives_higher_places(redis_server: RedisServer) -> None:
     async def scenario() -> None:
         async with two_nodes(redis_server) as (one, two, link, missed):
             await two.broker.subscribe(APP, "s")
@@ -144,9 +144,7 @@ def test_a_redis_that_forgot_has_places_above_those_it_gave(redis_server: RedisS
     asyncio.run(scenario())
 
 
-def test_what_is_kept_for_others_is_bounded(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recent_messages_are_bounded(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(node: RecordingBackend) -> None:
         for i in range(1200):
             await node.publish(public("s", "x" * 64 * 1024), claim(str(i)))
@@ -172,7 +170,7 @@ def test_direct_messages_push_no_other_messages_out(redis_server: RedisServer) -
             await two.settle()
             async with cut(two, link):
                 await one.publish(public("s", "first"), claim("first"))
-                # More than all that Redis keeps, to a stream that nobody of that node listens to.
+                # More than Redis keeps of all messages, to a stream without subscribers.
                 for _ in range(scripts.MAX_RECENT_BYTES // len(LARGE) + 10):
                     await one.broker.send(direct("t", LARGE, OTHER_APP))
                 kept = int(redis_server.cli("XLEN", "tambur:0:direct"))
@@ -187,7 +185,7 @@ def test_direct_messages_push_no_other_messages_out(redis_server: RedisServer) -
     asyncio.run(scenario())
 
 
-def test_a_node_tells_lost_direct_messages_from_others(redis_server: RedisServer) -> None:
+def test_a_node_distinguishes_lost_direct_messages_from_others(redis_server: RedisServer) -> None:
     async def scenario() -> None:
         async with two_nodes(redis_server) as (one, two, link, missed):
             await two.broker.subscribe(APP, "s")
@@ -205,7 +203,7 @@ def test_a_node_tells_lost_direct_messages_from_others(redis_server: RedisServer
     asyncio.run(scenario())
 
 
-def test_a_gap_is_told_although_the_link_fails_behind_it(redis_server: RedisServer) -> None:
+def test_a_gap_is_reported_even_if_the_link_fails_after_it(redis_server: RedisServer) -> None:
     async def scenario() -> None:
         async with two_nodes(redis_server) as (one, two, link, missed):
             await two.broker.subscribe(APP, "s")
