@@ -182,7 +182,12 @@ class Shard:
                 self._link = None
                 for part in self.parts:
                     part.unlink()
-                await link.close()
+                closing = asyncio.get_running_loop().create_task(link.close())
+                try:
+                    await asyncio.shield(closing)
+                except asyncio.CancelledError:
+                    await closing  # an open connection could keep uvloop from ending
+                    raise
             tried.set()
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, MAX_RECONNECT_WAIT_S, self._node_timeout_s * _RENEWAL)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import uuid
 
 import pytest
+from redis.asyncio import Connection
 
 from tambur.protocol.names import Kind
 from tambur.server.broker import (
@@ -205,6 +207,22 @@ def test_a_dead_nodes_leavings_are_swept(redis_server: RedisServer) -> None:
     run(redis_server, 2, scenario, node_timeout_s=1)
     assert redis_server.cli("ZCARD", "tambur:0:leases") == "1"
     assert redis_server.cli("HLEN", "tambur:0:links") == "1"
+
+
+def test_a_node_that_ends_while_its_link_fails_leaves_no_connection_open(redis_server: RedisServer) -> None:
+    async def scenario(*nodes: RecordingBackend) -> None:
+        for turns, node in enumerate(nodes):
+            link = shard(node).link
+            assert link is not None
+            link.fail(ConnectionResetError("test"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await node.backend.close()
+            for connection in link._connections:
+                assert isinstance(connection, Connection)
+                assert not connection.is_connected
+
+    run(redis_server, 12, scenario)
 
 
 def test_a_link_that_was_given_up_can_change_nothing_any_more(redis_server: RedisServer) -> None:
