@@ -141,9 +141,14 @@ class _ConnectionThread(threading.Thread):
             self._loop.close()
 
     async def _hold(self, url: str, timeout_s: float) -> None:
-        connection = await _Connect(
-            url, open_timeout=timeout_s, compression=None, max_size=MAX_FRAME_BYTES, logger=_frame_logger
-        )
+        try:
+            connection = await _Connect(
+                url, open_timeout=timeout_s, compression=None, max_size=MAX_FRAME_BYTES, logger=_frame_logger
+            )
+        except asyncio.TimeoutError as error:
+            if isinstance(error, OSError):
+                raise
+            raise TimeoutError from error  # in Python 3.10 another class than that of asyncio
         self.opened.set_result(connection)
         try:
             await self._loop.create_future()  # until `end` cancels it
