@@ -40,7 +40,9 @@ def nginx(directory: Path, site: str) -> Iterator[None]:
                 break
         else:
             pytest.fail("".join(said))
-        reader = threading.Thread(target=process.stderr.read)  # so that it can always write
+        log = directory / "stderr.log"
+        stderr = process.stderr
+        reader = threading.Thread(target=lambda: log.write_text(stderr.read()))  # so that it can always write
         reader.start()
         try:
             yield

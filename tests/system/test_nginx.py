@@ -21,6 +21,7 @@ from ..support import documentation
 from ..support.certificate import Certificate
 from ..support.nginx import nginx
 from ..support.ports import free_port
+from ..support.wire import connect
 
 UPGRADE_LINES = re.compile(r"^ +proxy_set_header (Upgrade|Connection) .*\n", re.MULTILINE)
 
@@ -31,10 +32,12 @@ class Proxied:
     Attributes:
         url: where nginx listens.
         authority: the file with the authority of its certificate.
+        error_log: the file that nginx logs errors of this site to.
     """
 
-    def __init__(self, server: Server, port: int, authority: str) -> None:
+    def __init__(self, server: Server, port: int, authority: str, error_log: Path) -> None:
         self.server = server
+        self.error_log = error_log
         self.url = f"https://127.0.0.1:{port}"
         self.authority = authority
 
@@ -46,12 +49,14 @@ def proxied(directory: Path, *, lets_websockets_pass: bool = True) -> Iterator[P
     written = re.search(r"```nginx\n(.*?)```", documentation.text("nginx.md"), re.DOTALL)
     assert written is not None
     site = written[1]
+    error_log = directory / "error.log"
     if not lets_websockets_pass:
         site, count = UPGRADE_LINES.subn("", site)
         assert count == 2
     with in_background(Config(apps=(APP,), port=0, public_hosts=(f"127.0.0.1:{port}",))) as server:
         for before, after in (
             ("127.0.0.1:8080", server.url.removeprefix("http://")),
+            ("/var/log/nginx/error.log", str(error_log)),
             ("listen 443", f"listen 127.0.0.1:{port}"),
             ("/etc/letsencrypt/live/tambur.example.com/fullchain.pem", files.cert),
             ("/etc/letsencrypt/live/tambur.example.com/privkey.pem", files.key),
@@ -59,7 +64,7 @@ def proxied(directory: Path, *, lets_websockets_pass: bool = True) -> Iterator[P
             assert site.count(before) == 1
             site = site.replace(before, after)
         with nginx(directory, site):
-            yield Proxied(server, port, files.authority)
+            yield Proxied(server, port, files.authority, error_log)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +100,24 @@ def test_another_host_is_refused(proxy: Proxied) -> None:
     assert caught.value.status == 421
     with pytest.raises(SubscriberClosedError, match="421"):
         Subscriber(API_KEY, APP_ID, proxy.server.url)
+
+
+def test_the_url_of_a_poll_that_fails_is_in_no_log(tmp_path: Path) -> None:
+    with proxied(tmp_path) as proxy:
+        path, query = f"/comet/{API_KEY}/{APP_ID}", "instance=1&callback=f"
+        greeting = requests.get(f"{proxy.url}{path}?{query}", timeout=10, verify=proxy.authority).text
+        subscriber_id = greeting.partition("id:")[2][:36]
+        proxy.server.stop()
+        with contextlib.suppress(ConnectionRefusedError):
+            while True:
+                connect(proxy.server).close()
+        answer = requests.get(
+            f"{proxy.url}{path}/{subscriber_id}?{query}", timeout=10, verify=proxy.authority
+        )
+        assert answer.status_code == 502
+    logged = {file.name: file.read_text("utf-8") for file in tmp_path.rglob("*.log")}
+    assert "error.log" in logged
+    assert subscriber_id not in "".join(logged.values())
 
 
 HTML = """<!doctype html><title>A page</title><script src="%s/tambur.js"></script>
