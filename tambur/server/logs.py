@@ -7,10 +7,10 @@ import logging
 import re
 import time
 
+from ..protocol.names import SUBSCRIBER_ID
+
 MAX_VALUE_CODE_POINTS = 300
 """How much of a value is logged: some come from strangers."""
-
-_SUBSCRIBER_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 # Printable ASCII but space, ", = and the backslash.
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")
@@ -32,7 +32,7 @@ def mask_subscriber_ids(text: str) -> str:
 
     Anyone who learns the ID of a subscriber that polls can read its messages.
     """
-    return _SUBSCRIBER_ID.sub("SUBSCRIBER_ID", text)
+    return SUBSCRIBER_ID.sub("SUBSCRIBER_ID", text)
 
 
 def _value(text: str) -> str:
