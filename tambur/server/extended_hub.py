@@ -16,7 +16,6 @@ from .config import App
 from .hub import Hub
 from .outbox import Outbox
 from .replay import Replay, ReplayLostError
-from .stream import Stream
 
 
 class Resumed(NamedTuple):
@@ -49,26 +48,45 @@ class Followed(NamedTuple):
     version: int
 
 
+class _Extended(NamedTuple):
+    """An extended connection: its app, and the log of its private messages."""
+
+    app: App
+    log: str
+
+
 class ExtendedHub(Hub):
     """A hub for plain and extended connections; the parameters are those of a hub."""
 
     def __init__(self, backend: Backend, *, coalesce_window_s: float) -> None:
         super().__init__(backend, coalesce_window_s=coalesce_window_s)
-        # Each extended connection, with its app. One that catches up reads its messages from the log.
-        self._extended: dict[Outbox, App] = {}
+        # One that catches up reads its private messages from the log.
+        self._extended: dict[Outbox, _Extended] = {}
         self._catching_up: set[Outbox] = set()
 
     def _private_event(self, outbox: Outbox, publication: Publication) -> bytes | None:
-        app = self._extended.get(outbox)
-        if app is None:
+        extended = self._extended.get(outbox)
+        if extended is None:
             return super()._private_event(outbox, publication)
         if outbox in self._catching_up:
             return None
-        return self._extender(app, private_log(publication.name))(publication)
+        return self._extender(*extended)(publication)
 
     def disconnect(self, app: AppKey, subscriber_id: str, outbox: Outbox) -> None:
         super().disconnect(app, subscriber_id, outbox)
-        self._extended.pop(outbox, None)
+        extended = self._extended.pop(outbox, None)
+        if extended is not None:
+            self.recovery.release(app, extended.log)
+
+    def enable_direct(self, app: AppKey, name: str, outbox: Outbox, user_id: str) -> None:
+        super().enable_direct(app, name, outbox, user_id)
+        if self._streams[app, name].is_extended(outbox):
+            self.recovery.need(app, name, user_id)
+
+    def disable_direct(self, app: AppKey, name: str, outbox: Outbox, user_id: str) -> None:
+        super().disable_direct(app, name, outbox, user_id)
+        if self._streams[app, name].is_extended(outbox):
+            self.recovery.release(app, name, user_id)
 
     @property
     def recovery(self) -> Recovery:
@@ -101,7 +119,8 @@ class ExtendedHub(Hub):
     def begin(self, app: App, subscriber_id: str, outbox: Outbox) -> str:
         """Have the private messages of a connection carry positions; returns the current one."""
         log = private_log(subscriber_id)
-        self._extended[outbox] = app
+        self._extended[outbox] = _Extended(app, log)
+        self.recovery.need(app.key, log)
         return app.positions.encode(log, self.recovery.epoch, self.recovery.place)
 
     async def resume(
@@ -127,7 +146,8 @@ class ExtendedHub(Hub):
         if (lost := self._private.get(key)) is not None and lost is not outbox:
             lost.close(close_codes.SESSION_MOVED, "the session continues on another connection")
         self._private[key] = outbox
-        self._extended[outbox] = app
+        self._extended[outbox] = _Extended(app, log)
+        recovery.need(app.key, log)
         self._catching_up.add(outbox)
         try:
             complete, place = True, None
@@ -203,7 +223,7 @@ class ExtendedHub(Hub):
             if options.auth is not None:
                 stream.enable_auth(outbox)
             if options.direct is not None:
-                stream.enable_direct(outbox, options.direct.user_id)
+                self.enable_direct(app.key, name, outbox, options.direct.user_id)
             position = app.positions.encode(name, recovery.epoch, recovery.place)
             stream.hold(outbox)
             present, count = PresentUsers((), 0), 0
@@ -213,7 +233,7 @@ class ExtendedHub(Hub):
                     present = await self._presence.join(app.key, name, joining, connection_id)
                     count = await self._write_present(name, outbox, joining, present)
                 except BaseException:
-                    self._abandon(stream, outbox, options)
+                    self._abandon(app.key, name, outbox, options)
                     raise
                 stream.enable_presence(outbox, joining)
             self.counts.deliveries += replay.count
@@ -236,10 +256,11 @@ class ExtendedHub(Hub):
             found.append(publication)
         return found[::-1]
 
-    def _abandon(self, stream: Stream, outbox: Outbox, options: SubscribeOptions) -> None:
+    def _abandon(self, app: AppKey, name: str, outbox: Outbox, options: SubscribeOptions) -> None:
+        stream = self._streams[app, name]
         stream.release(outbox)
         if options.auth is not None:
             stream.disable_auth(outbox)
         if options.direct is not None:
-            stream.disable_direct(outbox, options.direct.user_id)
+            self.disable_direct(app, name, outbox, options.direct.user_id)
         stream.remove(outbox)

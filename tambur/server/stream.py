@@ -333,6 +333,9 @@ class Stream:
         if not self._direct[user_id]:
             del self._direct[user_id]
 
+    def is_extended(self, outbox: Outbox) -> bool:
+        return self._subscriptions[outbox].is_extended
+
     def count_direct(self, user_id: str) -> int:
         """How many connections receive a direct message to a user."""
         return len(self._direct.get(user_id, ()))

@@ -173,6 +173,17 @@ class Recovery(Protocol):
         It is empty for streams whose messages clients may not ask for (``[[apps.history]]``).
         """
 
+    def need(self, app: AppKey, log: str, user_id: str | None = None) -> None:
+        """Remember the floor of a log for as long as a connection reads it.
+
+        Parameters:
+            log: of a subscriber, or a stream with ``user_id``. :meth:`Broker.subscribe` needs a stream alone.
+            user_id: whose direct messages on the stream are read.
+        """
+
+    def release(self, app: AppKey, log: str, user_id: str | None = None) -> None:
+        """Undo :meth:`need`."""
+
     async def resume(self, app: AppKey, subscriber_id: str, number: int) -> bool:
         """Continue a session on this node.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ...protocol.names import Kind
 from ..config import App, Limits
-from ..history import Budgets
+from ..history import Budgets, History
 from . import AppKey, Publication, is_private_log, private_log
 
 _EPOCH_BYTES = 16
@@ -46,21 +46,26 @@ class MemoryRecovery:
         app, kind, name, *_ = publication
         self.place = max(self._now(), self.place + 1)
         placed = publication._replace(place=self.place)
-        if kind is Kind.DIRECT:
-            self._budgets.direct(app).append(_direct(name, publication.user_id), placed)
-        elif kind is Kind.PRIVATE:
-            self._budgets.default(app).append(private_log(name), placed)
-        else:
-            self._budgets.of(app, name).append(name, placed)
+        log = private_log(name) if kind is Kind.PRIVATE else name
+        history, log = self._history(app, log, publication.user_id if kind is Kind.DIRECT else None)
+        history.append(log, placed)
         return placed
 
-    def need(self, app: AppKey, stream: str) -> None:
-        """The stream has a subscriber."""
-        self._budgets.of(app, stream).need(stream, self._now())
+    def need(self, app: AppKey, log: str, user_id: str | None = None) -> None:
+        history, name = self._history(app, log, user_id)
+        history.need(name, self._now())
 
-    def release(self, app: AppKey, stream: str) -> None:
-        """The stream's last subscriber left."""
-        self._budgets.of(app, stream).release(stream, self._now())
+    def release(self, app: AppKey, log: str, user_id: str | None = None) -> None:
+        history, name = self._history(app, log, user_id)
+        history.release(name, self._now())
+
+    def _history(self, app: AppKey, log: str, user_id: str | None = None) -> tuple[History, str]:
+        """Where a log is, and what it is called there."""
+        if user_id is not None:
+            return self._budgets.direct(app), f"{log}\n{user_id}"  # no name holds a line break
+        if is_private_log(log):
+            return self._budgets.default(app), log
+        return self._budgets.of(app, log), log
 
     async def load(self, app: AppKey, log: str, place: int) -> None:
         pass  # everything is at hand
@@ -68,11 +73,12 @@ class MemoryRecovery:
     def since(
         self, app: AppKey, log: str, place: int, user_id: str | None = None
     ) -> Sequence[Publication] | None:
-        history = self._budgets.default(app) if is_private_log(log) else self._budgets.of(app, log)
-        found = history.since(log, place, self._now())
+        history, name = self._history(app, log)
+        found = history.since(name, place, self._now())
         if user_id is None or found is None:
             return found
-        direct = self._budgets.direct(app).since(_direct(log, user_id), place, self._now())
+        history, name = self._history(app, log, user_id)
+        direct = history.since(name, place, self._now())
         if direct is None:
             return None
         return list(heapq.merge(found, direct, key=lambda publication: publication.place))
@@ -92,8 +98,3 @@ class MemoryRecovery:
 
     def _now(self) -> int:
         return int(self._clock() * 1_000_000)
-
-
-def _direct(stream: str, user_id: str | None) -> str:
-    # No name holds a line break.
-    return f"{stream}\n{user_id}"

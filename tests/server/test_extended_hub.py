@@ -1,0 +1,100 @@
+"""Extended connections without a network: what is remembered of quiet logs, and for how long."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tambur.server import Limits
+from tambur.server.broker.memory import MemoryBackend
+
+from ..support.node import APP, SIGNER, Client, Node, run, settle
+
+HOUR_S = 3600.0
+LOST_ID = "a0629978-28d8-4fd4-b862-f67e9b6dfd8f"
+BACK_ID = "b0629978-28d8-4fd4-b862-f67e9b6dfd8f"
+LIMITS = Limits(session_ttl_s=20 * HOUR_S, position_ttl_s=HOUR_S)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = time.time()  # places that the backend gave when it was made are not in the future
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def ask(client: Client, word: str, *arguments: Any) -> Any:
+    """Send a command; returns what its ack tells."""
+    client.handle += 1
+    client.send(word, client.handle, *arguments)
+    await settle()
+    assert client.seen.acks[-1][:3] == ["ack", client.handle, "ok"]
+    return client.seen.acks[-1][3]
+
+
+@pytest.mark.parametrize(("away_s", "complete"), [(HOUR_S - 1, True), (HOUR_S + 1, False)])
+def test_positions_of_logs_that_were_quiet_for_hours_are_complete_until_they_are_forgotten(
+    away_s: float, complete: bool
+) -> None:
+    clock = Clock()
+    backend = MemoryBackend(max_claims=1000, limits=LIMITS)
+    backend.recovery._clock = clock
+
+    async def scenario(node: Node) -> None:
+        lost = node.client(LOST_ID, limits=LIMITS)
+        hello = await ask(lost, "hello", {})
+        direct = ["alice", SIGNER.direct("s", "alice", LOST_ID)]
+        subscribed = await ask(lost, "subscribe", "s", {"direct": direct})
+        for i in range(10):
+            clock.now += HOUR_S
+            await node.publish(f"another {i}", "x")  # logs are forgotten, which raises the common floor
+        lost.connection.close()
+        await settle()
+        assert node.is_empty()
+        clock.now += away_s
+        back = node.client(BACK_ID, limits=LIMITS)
+        since = {"session": hello["session"], "since": hello["position"]}
+        resumed = await ask(back, "hello", since)
+        assert (resumed["resumed"], resumed["complete"]) == (True, complete)
+        options = {"direct": direct, "since": subscribed["position"]}
+        assert (await ask(back, "subscribe", "s", options))["complete"] is complete
+        back.connection.close()
+        await settle()
+        for history in (
+            backend.recovery._budgets.default(APP.key),
+            backend.recovery._budgets.direct(APP.key),
+        ):
+            for _ in range(2):  # the messages expire, then the logs are forgotten
+                clock.now += 2 * HOUR_S
+                history.tidy(round(clock.now * 1_000_000))
+            assert len(history) == 0
+
+    run(scenario, lambda: Node(backend))
+
+
+def test_the_log_of_direct_messages_of_a_user_is_remembered_while_a_connection_reads_it() -> None:
+    clock = Clock()
+    backend = MemoryBackend(max_claims=1000, limits=LIMITS)
+    backend.recovery._clock = clock
+
+    async def scenario(node: Node) -> None:
+        reader = node.client(LOST_ID, limits=LIMITS)
+        await ask(reader, "hello", {})
+        direct = ["alice", SIGNER.direct("s", "alice", LOST_ID)]
+        await ask(reader, "subscribe", "s", {"direct": direct})
+        place = backend.recovery.place
+        for i in range(10):
+            clock.now += HOUR_S
+            await node.hub.send_direct(APP.key, "s", "bob", f"user {i}", "x")
+        assert backend.recovery.since(APP.key, "s", place, "alice") == []
+        assert backend.recovery.since(APP.key, "s", place, "nobody") is None
+        reader.command("unset_mode", "direct", "s")
+        await settle()
+        clock.now += HOUR_S + 1
+        await node.hub.send_direct(APP.key, "s", "bob", "the last", "x")
+        assert backend.recovery.since(APP.key, "s", place, "alice") is None
+
+    run(scenario, lambda: Node(backend))
