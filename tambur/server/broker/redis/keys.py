@@ -1,4 +1,4 @@
-"""What things are called in Redis, and how they are written there. docs/how-to/redis.md lists them."""
+"""The names of keys and channels in Redis, and the form of messages. docs/how-to/redis.md lists them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .mirror import Entry
 
 
 def scope(app: AppKey) -> str:
-    """What belongs to an app; as no part holds a "/" or a ":", no two apps are written alike."""
+    """The part of a key that names an app. No API key or app ID contains "/" or ":", so it is unique."""
     return f"{app.api_key}/{app.app_id}"
 
 
 def encode_entry(entry: Entry) -> bytes:
-    """The presence of one connection; no name holds a line break."""
+    """The form of an entry. No name contains a line break."""
     return f"{scope(entry.app)}:{entry.stream}\n{entry.user_id}\n{entry.subscriber_id}".encode()
 
 
@@ -22,7 +22,7 @@ class Keys:
     """The keys and channels of one cluster.
 
     Parameters:
-        database: the number of its database. Redis keeps the keys of databases apart, but not the channels.
+        database: the number of its database. Redis separates the keys of databases, but not their channels.
     """
 
     def __init__(self, database: int) -> None:
@@ -49,7 +49,7 @@ class Keys:
         return self.claims(app, timestamp), self.claims_count(app), self.rate(app), self.recent, self.place
 
     def node(self, node: str) -> bytes:
-        """The set of a node's entries, and the channel that only this node listens to."""
+        """The set of a node's entries, and the name of the channel that only this node listens to."""
         return self._key("node", node)
 
     def stream(self, app: AppKey, stream: str) -> bytes:
@@ -57,11 +57,11 @@ class Keys:
         return self._key("stream", f"{scope(app)}:{stream}")
 
     def present(self, app: AppKey, stream: str) -> bytes:
-        """The users of a stream, each with the number of his connections."""
+        """The users of a stream, each with the number of its connections."""
         return self._key("present", f"{scope(app)}:{stream}")
 
     def encode(self, publication: Publication) -> tuple[bytes, bytes]:
-        """The channel that a publication goes to, and what is published there."""
+        """The channel of a publication, and the message for it."""
         app, kind, name, event, user_id, *_ = publication
         if kind is Kind.PRIVATE:
             head = f"private\n{app.api_key}\n{app.app_id}\n{name}\n"

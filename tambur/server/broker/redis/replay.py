@@ -1,4 +1,4 @@
-"""What was published lately: a node that lost its link makes up from it for what it missed."""
+"""Recent publications in Redis: a node that lost its link reads there what it missed."""
 
 from __future__ import annotations
 
@@ -60,30 +60,30 @@ class _Reader:
 
 
 class Recent:
-    """Where one node is among all publications: it has taken all up to a place that are for it.
+    """The place up to which this node has processed its publications.
 
-    While a new link catches up, what is published meanwhile is held back until its turn has come.
+    While a new link catches up, publications that arrive meanwhile are held back until their turn.
 
     Parameters:
-        keys: those of the cluster.
-        take: called with the channel and the data of each publication, and with its place if it is one that
-            had been missed, otherwise 0.
+        keys: the cluster's keys.
+        take: called with the channel and the data of each publication, and with the place of a replayed
+            one, otherwise 0.
     """
 
     def __init__(self, keys: Keys, take: Callable[[bytes, bytes, int], None]) -> None:
         self._keys = keys
         self._take = take
         self.missed: Missed = lambda _: None
-        """Called if Redis does not have all any more of what is to be made up for."""
+        """Called if Redis no longer has everything that this node missed."""
         self._place: int | None = None
         self._held: list[tuple[int, bytes, bytes]] | None = None
 
     def hold(self) -> None:
-        """There is a new link, and :meth:`catch_up` is to come."""
+        """Hold publications back: a new link was opened, and :meth:`catch_up` follows."""
         self._held = []
 
     def receive(self, channel: bytes, data: bytes) -> bool:
-        """Take a message if it is a publication, in its turn; returns whether it is one."""
+        """Take a message if it is a publication; returns whether it is."""
         place, space, rest = data.partition(b" ")
         if not space or not place.isdigit():
             return False
@@ -95,7 +95,7 @@ class Recent:
         return True
 
     def reach(self, place: bytes) -> None:
-        """All publications up to a place that are for this node have been received."""
+        """Note that this node has received all its publications up to a place."""
         if self._held is None:
             self._place = int(place)
 
@@ -103,7 +103,7 @@ class Recent:
         """Take what was published since the last link failed.
 
         Raises:
-            BrokerUnavailableError: this link failed, too; the next one goes on from there.
+            BrokerUnavailableError: this link failed, too; the next one continues from there.
         """
         fields = await link.call("HMGET", self._keys.place, "first", "last", "recent", "direct")
         first, last, last_recent, last_direct = (int(field or 0) for field in fields)
@@ -112,7 +112,7 @@ class Recent:
             self._place = last
             made_up_to = 0
         elif not first <= self._place <= last:
-            self._place = first  # Redis has forgotten what it knew, and all that it knows is new
+            self._place = first  # Redis lost its data, and everything that it has is new
         recent = _Reader(link, self._keys.recent, self._place, last_recent)
         direct = _Reader(link, self._keys.recent_direct, self._place, last_direct)
         try:

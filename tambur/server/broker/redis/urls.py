@@ -1,4 +1,4 @@
-"""What the URL of a broker says."""
+"""The URL of a broker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _URL = re.compile(
 )
 _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:,\s]+))(?::(?P<port>[0-9]{1,5}))?")
 
-# Nothing of a malformed URL is quoted: any part of it may be one of the password.
+# Errors quote nothing of a malformed URL: any part of it may belong to the password.
 _FORM = (
     "the broker must be 'memory://' or have the form 'redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]', "
     "with 'rediss' for TLS, or "
@@ -35,14 +35,14 @@ _FORM = (
 
 @dataclass(frozen=True)
 class RedisUrl:
-    """Where a Redis is, or the Sentinels that know.
+    """The address of a Redis, or of the Sentinels that know it.
 
     Attributes:
-        hosts: host and port of each; of one, where there is no service.
-        service: what the Sentinels call the Redis; ``None`` if it is reached directly.
+        hosts: host and port of each; only one without a service.
+        service: the Sentinels' name for the Redis; ``None`` for a direct connection.
         database: its number.
-        username, password: of Redis; ``None`` if it wants none.
-        tls: the files that a connection with TLS takes, ``None`` without TLS.
+        username, password: of Redis; ``None`` if it needs none.
+        tls: the files for a connection with TLS; ``None`` without TLS.
     """
 
     hosts: tuple[tuple[str, int], ...]
@@ -60,7 +60,7 @@ def parse_url(url: str) -> RedisUrl | None:
         ``None`` for the memory of a single process.
 
     Raises:
-        ConfigurationError: if it is none.
+        ConfigurationError: if the URL has another form.
     """
     if url in MEMORY:
         return None
