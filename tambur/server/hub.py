@@ -36,16 +36,16 @@ class _Stream(Stream):
     """A stream, and what the hub knows of it.
 
     Attributes:
-        confirmed: done once the broker delivers the stream's publications.
-        waiting: how many subscribers wait for that.
-        is_scheduled: whether a turn is to come in which the hub writes, or looks whether it has to.
+        confirmed: done once the broker delivers the stream's publications; ``None`` some time after that.
+        waiting: number of subscribers that wait for it, or for a replay.
+        is_scheduled: whether a later turn writes, or ends the window.
     """
 
     __slots__ = ("confirmed", "is_scheduled", "waiting")
 
     def __init__(self, counts: Counts, confirmed: asyncio.Future[None]) -> None:
         super().__init__(counts)
-        self.confirmed = confirmed
+        self.confirmed: asyncio.Future[None] | None = confirmed
         self.waiting = 0
         self.is_scheduled = False
 
@@ -173,8 +173,10 @@ class Hub:
             stream = self._streams[app, name] = _Stream(self.counts, confirmed)
         stream.waiting += 1
         try:
-            # Shielded: if this subscriber is cancelled, the others that wait for the stream are not.
-            await asyncio.shield(stream.confirmed)
+            if stream.confirmed is not None:
+                # Shielded: if this subscriber is cancelled, the others that wait for the stream are not.
+                await asyncio.shield(stream.confirmed)
+                stream.confirmed = None
             yield stream
         finally:
             stream.waiting -= 1

@@ -7,7 +7,7 @@ import asyncio
 from tambur.protocol.names import Kind
 from tambur.server.broker import BrokerUnavailableError, Publication
 from tambur.server.broker.memory import MemoryBackend, MemoryBroker
-from tambur.server.stream import WRITES_PER_TURN
+from tambur.server.rounds import WRITES_PER_TURN
 
 from ..support.node import APP, Node, SlowBackend, pass_time, run, run_slow, settle
 

@@ -14,7 +14,7 @@ from tambur.protocol.messages import encode_presence
 from tambur.protocol.names import Kind
 from tambur.server.broker import Publication
 from tambur.server.hub import USERS_PER_TURN
-from tambur.server.stream import WRITES_PER_TURN
+from tambur.server.rounds import WRITES_PER_TURN
 
 from ..support.node import APP, Client, Node, SlowBackend, make_room, pass_time, run, run_slow, settle, until
 

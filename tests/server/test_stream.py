@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tambur.protocol.names import Kind
-from tambur.server import stream as stream_module
+from tambur.server import rounds
 from tambur.server.broker import AppKey, Publication
 from tambur.server.counters import Counts
 from tambur.server.outbox import Batch
-from tambur.server.stream import WRITES_PER_TURN, Stream
+from tambur.server.rounds import WRITES_PER_TURN
+from tambur.server.stream import Stream
 
 APP = AppKey("key", "app")
 
@@ -243,7 +244,7 @@ class StreamMachine(RuleBasedStateMachine):
         self.all: list[Expected] = []
         self.version = 0
         self.number = 0
-        stream_module.WRITES_PER_TURN = 2
+        rounds.WRITES_PER_TURN = 2
 
     def teardown(self) -> None:
         for each in [each for each in self.all if each.kept is not None]:
@@ -254,7 +255,7 @@ class StreamMachine(RuleBasedStateMachine):
             assert each.box.texts == each.texts
         assert self.stream._entries == []
         assert self.stream._counts.deliveries >= sum(len(each.texts) for each in self.all)
-        stream_module.WRITES_PER_TURN = WRITES_PER_TURN
+        rounds.WRITES_PER_TURN = WRITES_PER_TURN
 
     def pick(self, number: int, *, is_held: bool = False) -> Expected | None:
         found = [each for each in self.all if (each.kept is not None) == is_held]
