@@ -14,7 +14,7 @@ def one_line(text: str, max_code_points: int | None = None) -> str:
     """Make one printable line of a text.
 
     Parameters:
-        text: anything. Runs of whitespace become one space, and what is not printable a Python escape.
+        text: any text. A run of whitespace becomes one space, an unprintable character its Python escape.
         max_code_points: the text is cut after so many; ``None`` keeps all of it.
     """
     line = " ".join(text.split())

@@ -111,7 +111,7 @@ class _ConnectionThread(threading.Thread):
     """Runs the event loop of one connection until :meth:`end`. It is a daemon: Python exits without it.
 
     Attributes:
-        opened: the connection, or why there is none.
+        opened: the connection, or the error that prevented it.
     """
 
     def __init__(self, url: str, timeout_s: float) -> None:

@@ -99,7 +99,7 @@ STRANGERS = {
     "another site": faults.response("302 Found", "Location: https://example.com/"),
     "a malformed redirect": faults.response("302 Found", "Location: http://[:::x"),
     "a server with basic authentication": faults.response("401 Unauthorized", "WWW-Authenticate: Basic"),
-    "a script that is none of ours": faults.response("200 OK", body=b"/**/f(1, no JSON)"),
+    "a script without JSON": faults.response("200 OK", body=b"/**/f(1, no JSON)"),
 }
 
 
