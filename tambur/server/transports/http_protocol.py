@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
@@ -184,7 +183,7 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         pass  # the request has been answered without its Upgrade header, as RFC 9110 section 7.8 allows
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answered_cycle = cycle
         super()._start_asgi_task(cycle, app)
 
