@@ -16,11 +16,7 @@ from tambur import PublishError, RejectedError, Tambur, UnauthorizedError
 from tambur.protocol.oauth import parse_form
 
 from ..support import faults
-from ..support.faults import FaultyServer
-
-
-def publisher(server: FaultyServer, **options: Any) -> Tambur:
-    return Tambur("key", "app", "secret", server.host, **options)
+from ..support.faults import FaultyServer, publisher
 
 
 def test_publishes_share_a_connection() -> None:

@@ -29,12 +29,7 @@ from tambur import (
 )
 
 from ..support import faults
-from ..support.faults import Behaviour, FaultyServer
-
-
-def publisher(server: FaultyServer, **options: Any) -> Tambur:
-    return Tambur("key", "app", "secret", server.host, **options)
-
+from ..support.faults import Behaviour, FaultyServer, publisher
 
 RETRIED: dict[str, Behaviour] = {
     "closed after reading the request": faults.drop,

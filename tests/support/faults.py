@@ -9,7 +9,9 @@ import ssl
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
+
+from tambur import Tambur
 
 from .certificate import Certificate
 
@@ -77,6 +79,11 @@ def tls_context(certificate: Certificate) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.both)
     return context
+
+
+def publisher(server: FaultyServer, secret: str = "secret", **options: Any) -> Tambur:
+    """A publisher for a server with faults, with options of the constructor."""
+    return Tambur("key", "app", secret, server.host, **options)
 
 
 class FaultyServer:
