@@ -11,7 +11,7 @@ from tambur import InvalidMessageError, InvalidNameError, MessageTooLargeError, 
 from tambur.server import Server
 from tambur.testing import RecordingTambur
 
-from ..conftest import subscriber
+from ..support.app import subscriber
 
 
 def test_each_stream_gets_its_messages_in_order(server: Server, tambur: Tambur, stream: str) -> None:
