@@ -214,6 +214,8 @@ class Connection:
         self._malformed = 0
         result = self._check(command)
         if result is not Result.OK:
+            if result is Result.INVALID_TOKEN:
+                self._record_invalid_token(command)
             self._ack(command.handle, result)
             return
         try:
@@ -227,6 +229,12 @@ class Connection:
             return
         if events:
             self._take_share(asyncio.get_running_loop().time(), events / EVENTS_PER_COMMAND)
+
+    def _record_invalid_token(self, command: Command) -> None:
+        self._hub.counts.refused[Result.INVALID_TOKEN.value] += 1
+        mode = command.mode.value if isinstance(command, SetMode) else None
+        stream = getattr(command, "stream", None)
+        logger.info(line("token refused", app=self.app_id, stream=stream, mode=mode))
 
     def _check(self, command: Command) -> Result:
         result = self._subscriptions.check(command)

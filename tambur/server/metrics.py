@@ -98,6 +98,9 @@ class _Collector(Collector):
         )
         for status, count in sorted(counts.publishes.items()):
             publishes.add_metric([str(status)], count)
+        refused = CounterMetricFamily("tambur_refused", "Subscribers and tokens refused.", labels=["reason"])
+        for reason, count in sorted(counts.refused.items()):
+            refused.add_metric([reason], count)
         tasks = len(asyncio.all_tasks()) - 1  # this one is only there to count
         return [
             GaugeMetricFamily("tambur_connections", "Subscribers that are connected.", gauges.connections),
@@ -107,6 +110,7 @@ class _Collector(Collector):
             ),
             GaugeMetricFamily("tambur_tasks", "What the event loop has under way.", tasks),
             publishes,
+            refused,
             CounterMetricFamily("tambur_deliveries", "Messages handed to subscribers.", counts.deliveries),
             CounterMetricFamily(
                 "tambur_slow_subscribers", "Dropped because they read too slowly.", counts.slow_subscribers

@@ -30,7 +30,7 @@ from tests.support.redis_server import RedisServer
 
 from ..support import documentation
 from ..support.ports import free_port
-from ..support.wire import Answer, Listening, Socket, ask, connect, read_all, signed
+from ..support.wire import Answer, Listening, Socket, ask, connect, handshake, read_all, signed
 
 
 def health(server: Listening) -> tuple[int, str]:
@@ -74,6 +74,7 @@ def test_metrics_count_what_happens(stream: str) -> None:
             tambur.publish(f"{stream}3", "x" * 100)
             with Tambur(API_KEY, APP_ID, "wrong", server.url) as stranger, pytest.raises(RejectedError):
                 stranger.publish(stream, "x")
+            assert ask(server, handshake(f"/{API_KEY}/other")).status == 404
             found = read_metrics(port)
             seconds = found.pop("tambur_broker_seconds_sum")
             assert 0 < seconds < 10
@@ -84,6 +85,7 @@ def test_metrics_count_what_happens(stream: str) -> None:
                 "tambur_subscriptions": 4,
                 'tambur_publishes_total{status="204"}': 4,
                 'tambur_publishes_total{status="401"}': 1,
+                'tambur_refused_total{reason="unknown_app"}': 1,
                 "tambur_deliveries_total": 6,
                 "tambur_slow_subscribers_total": 0,
                 "tambur_broker_seconds_count": 4,

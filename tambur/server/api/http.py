@@ -18,7 +18,7 @@ from ..config import Config
 from ..counters import Counts
 from ..logs import line
 from ..transports.jsonp import parse_caller, refuse_page
-from ..transports.refusal import UNKNOWN_APP, host_not_allowed
+from ..transports.refusal import UNKNOWN_APP, Refusal, host_not_allowed
 from .publish import Publishing, RefusedError, Target
 
 _CORS = {"Access-Control-Allow-Origin": "*"}  # the 2012 browser publisher posts cross-origin
@@ -55,9 +55,9 @@ def make_app(
         names = split_subscribe_path(request.scope["raw_path"])
         app = apps.get(AppKey(*names)) if names is not None else None
         if names is None or app is None:
-            return UNKNOWN_APP.answer()
+            return refuse(request, UNKNOWN_APP)
         if (refusal := refuse_page(app, request)) is not None:
-            return refusal.answer()
+            return refuse(request, refusal)
         caller = parse_caller(request)
         if isinstance(caller, Response):
             return caller
@@ -65,6 +65,10 @@ def make_app(
         if not is_host(host):
             return PlainTextResponse(f"the Host header is no host: {host!a:.100}\n", 400)
         return caller.answer(host + subscribe_path(*names))
+
+    def refuse(request: Request, refusal: Refusal) -> Response:
+        refusal.record(counts, request.scope["raw_path"], "balancer")
+        return refusal.answer()
 
     async def health(_: Request) -> Response:
         reason = backend.unavailable_reason
@@ -119,7 +123,7 @@ def make_app(
         # A publish has a path of its own, whatever its method, and a stream may hold what no route matches.
         await (publish if scope["path"].startswith(_PUBLISH) else router)(scope, receive, send)
 
-    return _HostCheck(app, config.public_hosts) if config.public_hosts else app
+    return _HostCheck(app, config.public_hosts, counts) if config.public_hosts else app
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:
@@ -162,7 +166,8 @@ def _refusal(refused: RefusedError) -> Response:
 class _HostCheck:
     """Refuses requests for any Host that is not public."""
 
-    def __init__(self, app: ASGIApp, public_hosts: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, public_hosts: tuple[str, ...], counts: Counts) -> None:
+        self._counts = counts
         self._app = app
         self._public_hosts = public_hosts
 
@@ -172,4 +177,6 @@ class _HostCheck:
         if host.lower() in self._public_hosts or scope["path"] == _HEALTH:
             await self._app(scope, receive, send)
         else:
-            await host_not_allowed(host).answer()(scope, receive, send)
+            refusal = host_not_allowed(host)
+            refusal.record(self._counts, scope["raw_path"], "http")
+            await refusal.answer()(scope, receive, send)

@@ -23,7 +23,7 @@ from ..connection import MAX_QUEUED_COMMANDS, Connection
 from ..extended_hub import ExtendedHub
 from ..outbox import Batch
 from .jsonp import empty_answer, parse_caller, refuse_page
-from .refusal import NO_LONG_POLLING, UNKNOWN_APP
+from .refusal import NO_LONG_POLLING, UNKNOWN_APP, Refusal
 
 _PATH = re.compile(rb"/comet(/[^/]+/[^/]+)(?:/([^/]+))?")
 
@@ -61,13 +61,13 @@ class LongPolls:
         names = split_subscribe_path(path[1]) if path is not None else None
         app = self._apps.get(AppKey(*names)) if names is not None else None
         if path is None or app is None:
-            return UNKNOWN_APP.answer()
+            return self._refuse(request, UNKNOWN_APP)
         if not app.long_polling:
-            return NO_LONG_POLLING.answer()
+            return self._refuse(request, NO_LONG_POLLING)
         if request.method != "GET":
             return PlainTextResponse("poll with GET\n", 405, {"Allow": "GET"})  # a HEAD would lose a message
         if (refusal := refuse_page(app, request)) is not None:
-            return refusal.answer()
+            return self._refuse(request, refusal)
         caller = parse_caller(request)
         if isinstance(caller, Response):
             return caller
@@ -86,6 +86,11 @@ class LongPolls:
         if event == _UNKNOWN:
             return PlainTextResponse("there is no such connection any more\n", 404)
         return caller.answer(json.loads(event)) if event else empty_answer()
+
+    def _refuse(self, request: Request, refusal: Refusal) -> Response:
+        path = _PATH.fullmatch(request.scope["raw_path"])
+        refusal.record(self._hub.counts, path[1] if path is not None else b"", "longpoll")
+        return refusal.answer()
 
     async def _serve(self, app: AppKey, subscriber_id: str, data: str | None) -> bytes:
         """Serve a request, or have the node serve it that has the subscriber.

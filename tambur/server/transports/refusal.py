@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 from starlette.responses import PlainTextResponse, Response
 
+from ...protocol.paths import split_subscribe_path
+from ..counters import Counts
+from ..logs import line
+
 # A page cannot read the answer to its WebSocket handshake. So tambur.js asks the balancer after a failure,
 # and reads the code from this header, which no proxy sends by itself.
 _CODE_HEADER = "Tambur-Refused"
+
+logger = logging.getLogger("tambur.server")
 
 
 class Refusal(NamedTuple):
@@ -33,6 +40,20 @@ class Refusal(NamedTuple):
             "Access-Control-Expose-Headers": _CODE_HEADER,
             "Cache-Control": "no-store",
         }
+
+    def record(self, counts: Counts, raw_path: bytes, transport: str) -> None:
+        """Count the refusal, and log it for the operator.
+
+        Parameters:
+            raw_path: what the subscriber asked for, ``/API_KEY/APP_ID``.
+            transport: ``"websocket"`` or ``"longpoll"``, ``"balancer"`` for a page that asks where to
+                connect, ``"http"`` for any request to another host.
+        """
+        counts.refused[self.code] += 1
+        names = split_subscribe_path(raw_path)
+        app = None if names is None else names[1]
+        facts = {"status": self.status, "app": app, "transport": transport, "reason": self.reason}
+        logger.info(line("subscriber refused", **facts))
 
     def answer(self) -> Response:
         """Make the HTTP answer, with the reason as plain text."""

@@ -188,19 +188,20 @@ class WebSocket(SharedBufferProtocol):
         public_hosts = self._context.config.public_hosts
         host, origin = _header(request.headers, "Host"), _header(request.headers, "Origin")
         if public_hosts and (host or "").lower() not in public_hosts:
-            return self._reject(host_not_allowed(host or ""))
+            return self._reject(request, host_not_allowed(host or ""))
         if not (_header(request.headers, "Sec-WebSocket-Key") or "").isascii():
             # Some releases of websockets take this for a failure of their own.
             return self._protocol.reject(400, "Sec-WebSocket-Key must be base64\n")
         path = split_subscribe_path(_raw_path(request))
         app = self._context.apps.get(AppKey(*path)) if path is not None else None
         if app is None:
-            return self._reject(UNKNOWN_APP)
+            return self._reject(request, UNKNOWN_APP)
         if not app.allows_origin(origin):
-            return self._reject(origin_not_allowed(origin))
+            return self._reject(request, origin_not_allowed(origin))
         return None
 
-    def _reject(self, refusal: Refusal) -> Response:
+    def _reject(self, request: Request, refusal: Refusal) -> Response:
+        refusal.record(self._context.hub.counts, _raw_path(request), "websocket")
         response = self._protocol.reject(refusal.status, f"{refusal.reason}\n")
         response.headers.update(refusal.headers)
         return response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -12,7 +13,7 @@ from tambur.server import App, Config, Server, in_background
 from tambur.server.subscriptions import Result
 from tests.conftest import API_KEY, APP_ID, SECRET
 
-from ...support.wire import SUBSCRIBE_PATH, Answer, ask, handshake
+from ...support.wire import SUBSCRIBE_PATH, Answer, Socket, ask, handshake
 
 ORIGIN_LINE = "Origin: https://www.example.com"
 
@@ -76,3 +77,50 @@ def test_the_declarations_of_tambur_js_name_every_result_of_a_command() -> None:
     (union,) = re.findall(r"type Result =(.*?);", declared, re.DOTALL)
     results = {result.value for result in Result} - {"ok"}
     assert set(re.findall(r'\| "(\w+)"', union)) == results
+
+
+def test_an_operator_finds_each_refused_subscriber(strict: Server, caplog: pytest.LogCaptureFixture) -> None:
+    counts = strict._hub.counts.refused
+    before = counts.copy()
+    with caplog.at_level(logging.INFO, "tambur.server"):
+        upgrade(strict, f"/wrong-key/{APP_ID}", ORIGIN_LINE)
+        upgrade(strict, SUBSCRIBE_PATH, "Origin: https://evil.example")
+        upgrade(strict, SUBSCRIBE_PATH, ORIGIN_LINE, host="other")
+        poll(strict, f"/{API_KEY}/other")
+        poll(strict, SUBSCRIBE_PATH)
+        poll(strict, f"/{API_KEY}/websockets-only")
+        get(strict, f"/{API_KEY}/other")
+        get(strict, SUBSCRIBE_PATH, "Origin: https://evil.example")
+        get(strict, SUBSCRIBE_PATH, ORIGIN_LINE, host="other")
+    lines = [record.getMessage() for record in caplog.records]
+    refused = [
+        re.match(r"subscriber refused status=(\d+) app=(\S+) transport=(\w+) reason=", line) for line in lines
+    ]
+    assert [match and match.groups() for match in refused] == [
+        ("404", APP_ID, "websocket"),
+        ("403", APP_ID, "websocket"),
+        ("421", APP_ID, "websocket"),
+        ("404", "other", "longpoll"),
+        ("403", APP_ID, "longpoll"),
+        ("404", "websockets-only", "longpoll"),
+        ("404", "other", "balancer"),
+        ("403", APP_ID, "balancer"),
+        ("421", APP_ID, "http"),
+    ]
+    assert counts - before == {
+        "unknown_app": 3,
+        "origin_not_allowed": 3,
+        "host_not_allowed": 2,
+        "no_long_polling": 1,
+    }
+
+
+def test_an_operator_finds_each_refused_token(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    before = server._hub.counts.refused["invalid_token"]
+    with caplog.at_level(logging.INFO, "tambur.server"), Socket(server) as one:
+        assert one.command("subscribe", 1, "room") == ["ack", 1, "ok"]
+        assert one.command("set_mode", 2, "auth", "room", "wrong") == ["ack", 2, "invalid_token"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"token refused app={APP_ID} stream=room mode=auth"
+    ]
+    assert server._hub.counts.refused["invalid_token"] == before + 1
