@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -52,7 +53,9 @@ class Serving:
     def __init__(self, limits: Limits, directory: Path, *words: str, files: int | None = None) -> None:
         self.max_connections = limits.max_connections if files is None else files - FILES_BESIDES
         config = directory / "tambur.toml"
-        settings = "\n".join(f"{name} = {value}" for name, value in vars(limits).items())
+        # Kept messages have a limit of their own, and would hide what the abuse itself takes.
+        bounded = dataclasses.replace(limits, max_history_bytes=MIB)
+        settings = "\n".join(f"{name} = {value}" for name, value in vars(bounded).items())
         config.write_text(
             f'[server]\nport = 0\n[limits]\n{settings}\n[[apps]]\napi_key = "{API_KEY}"\napp_id = "{APP_ID}"\n'
             f'secrets = ["{SECRET}"]\n[[apps]]\napi_key = "{abuse.API_KEY}"\napp_id = "{abuse.APP_ID}"\n'
