@@ -1,14 +1,12 @@
-"""The composition root: everything of a server put together, its start and its end."""
+"""The composition root: makes the parts of a server, starts them and stops them."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
-import logging
 import signal
 import socket
-import ssl
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 from starlette.routing import BaseRoute
 
-from ..errors import ConfigurationError
 from .acceptor import Acceptor
 from .api.http import make_app
 from .api.publish import Publishing
@@ -26,7 +23,7 @@ from .broker.factory import from_url
 from .config import Config, Limits
 from .extended_hub import ExtendedHub
 from .hub import Hub
-from .logs import line
+from .listeners import allow_open_files, listen, listener_url, load_tls, reserve_port
 from .transports.http_protocol import BoundedHttpProtocol
 from .transports.longpoll import LongPolls
 from .transports.reading import limit_tls_buffers, make_read_buffer
@@ -37,37 +34,28 @@ if TYPE_CHECKING:
     from .metrics import Metrics
 
 KEEP_ALIVE_S = 65
-"""How long a publisher's connection may idle between two requests, in seconds."""
-
-BACKLOG = 2048
-"""How many connections may wait to be accepted."""
-
-FILES_BESIDES = 64
-"""How many files a process has open besides its connections, at most."""
+"""Seconds that a connection may be idle between two requests."""
 
 WORKER_END_S = 1.7
-"""How much longer than its shutdown a worker may take to end, in seconds."""
-
-logger = logging.getLogger("tambur.server")
+"""Seconds that a worker may take to end, beyond ``shutdown_timeout_s``."""
 
 
 class Server:
-    """Listens from the moment it is made, and answers once it is run.
+    """Binds on construction, and serves after :meth:`run`.
 
     Parameters:
-        config: what it is to be.
-        routes: what it answers besides.
-        shares_port: whether other processes listen on the same port, and each gets some of the connections.
+        config: the apps, limits and addresses.
+        routes: further routes, such as those of the demo.
+        shares_port: whether other processes listen on the same port. The kernel distributes connections.
 
     Raises:
-        ConfigurationError: if it cannot listen on the config's host and port, cannot use its
-            certificate, or has no such broker.
+        ConfigurationError: if the host and port, the certificate or the broker cannot be used.
     """
 
     def __init__(
         self, config: Config, routes: Sequence[BaseRoute] = (), *, shares_port: bool = False
     ) -> None:
-        tls = _tls(config)
+        tls = load_tls(config)
         self._backend = _make_backend(config)
         self._hub = ExtendedHub(self._backend, coalesce_window_s=config.coalesce_window_ms / 1000)
         self._long_polls = LongPolls(config, self._hub, self._backend.calls)
@@ -99,9 +87,9 @@ class Server:
             after=self._backend.close,
             limits=config.limits,
         )
-        self._socket = _listen(config.host, config.port, shares_port=shares_port)
-        self.url = _url(config, self._socket)
-        """``http://HOST:PORT``, or https, with the port that was picked where the config said 0."""
+        self._socket = listen(config.host, config.port, shares_port=shares_port)
+        self.url = listener_url(config, self._socket)
+        """``http://HOST:PORT`` or ``https://HOST:PORT``, with the real port if the config says 0."""
         try:
             self._metrics = _metrics(config, self._hub)
         except BaseException:
@@ -114,10 +102,10 @@ class Server:
             self._metrics.start()
 
     def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Serve until SIGTERM, SIGINT or :meth:`stop`, then close every connection.
+        """Serve until SIGTERM, SIGINT or :meth:`stop`, then close all connections.
 
         Parameters:
-            on_ready: called once requests are answered.
+            on_ready: called once the server answers requests.
         """
         self._uvicorn.on_ready = on_ready
         try:
@@ -128,17 +116,17 @@ class Server:
                 self._metrics.stop()
 
     def stop(self) -> None:
-        """Have :meth:`run` return; may be called from any thread."""
+        """Make :meth:`run` return. Any thread may call it."""
         self._uvicorn.should_exit = True
 
 
 @contextlib.contextmanager
 def in_background(config: Config, routes: Sequence[BaseRoute] = ()) -> Iterator[Server]:
-    """Run a server in a thread of its own: for tests, demonstrations and notebooks.
+    """Run a server in a thread, for tests, demonstrations and notebooks.
 
     Parameters:
-        config: what it is to be.
-        routes: what it answers besides.
+        config: as for :class:`Server`.
+        routes: as for :class:`Server`.
 
     Raises:
         ConfigurationError: as :class:`Server` does.
@@ -166,35 +154,35 @@ def run(config: Config, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, in as many processes as the config says.
 
     Parameters:
-        on_ready: called with ``http://HOST:PORT`` once requests are answered.
+        on_ready: called with ``http://HOST:PORT`` once the server answers requests.
 
     Raises:
-        ConfigurationError: as :class:`Server` does, or if this system cannot have several processes listen.
+        ConfigurationError: as :class:`Server` does, or if processes cannot share a port on this system.
     """
-    config = _with_open_files(config)
+    config = allow_open_files(config)
     if config.tls_cert is not None:
         limit_tls_buffers()
     if config.workers == 1:
         server = Server(config)
         server.run(lambda: on_ready(server.url))
         return
-    # What is wrong with them is said once, and here.
+    # Checked here, so that an error appears once and not once for each worker.
     _make_backend(config)
-    _tls(config)
-    with _reserve(config.host, config.port) as reserved:
+    load_tls(config)
+    with reserve_port(config.host, config.port) as reserved:
         shared = dataclasses.replace(config, port=reserved.getsockname()[1])
 
         _check_metrics(config)
 
         def work(number: int, ready: Callable[[], None]) -> None:
-            # Each has metrics of its own.
+            # Each worker has its own metrics.
             port = config.metrics_port and config.metrics_port + number
             Server(dataclasses.replace(shared, workers=1, metrics_port=port), shares_port=True).run(ready)
 
         run_workers(
             config.workers,
             work,
-            on_ready=lambda: on_ready(_url(config, reserved)),
+            on_ready=lambda: on_ready(listener_url(config, reserved)),
             end_timeout_s=config.limits.shutdown_timeout_s + WORKER_END_S,
         )
 
@@ -243,8 +231,8 @@ class _Uvicorn(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        # uvicorn's own raises the signal again at the end, and the process would die of it: a server
-        # that was told to stop, and did, has not failed.
+        # uvicorn's own method raises the signal again at the end, which kills the process. A server that
+        # stops on a signal has not failed.
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -258,7 +246,7 @@ class _Uvicorn(uvicorn.Server):
 
 
 def _protocol(factory: Callable[..., Any]) -> Any:
-    # uvicorn's annotations ask for a class, its code for something to call.
+    # uvicorn's annotations want a class, but its code only calls it.
     return cast(Any, factory)
 
 
@@ -271,54 +259,12 @@ def _metrics(config: Config, hub: Hub) -> Metrics | None:
 
 
 def _check_metrics(config: Config) -> None:
-    """Find out whether every worker could listen for Prometheus."""
+    """Check that every worker can listen for Prometheus."""
     if config.metrics_port is not None:
         from .metrics import check_port  # noqa: PLC0415 - as above
 
         for number in range(config.workers):
             check_port(config.metrics_port + number)
-
-
-def _tls(config: Config) -> ssl.SSLContext | None:
-    if config.tls_cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        # The password is there for OpenSSL not to ask the terminal for one.
-        context.load_cert_chain(config.tls_cert, config.tls_key, password="")
-    except OSError as error:  # ssl.SSLError is one
-        files = f"tls_cert {config.tls_cert!r}"
-        if config.tls_key is not None:
-            files += f" and tls_key {config.tls_key!r}"
-        raise ConfigurationError(f"cannot use {files}: {error.strerror or error}") from None
-    return context
-
-
-def _with_open_files(config: Config) -> Config:
-    """Have the system allow as many open files as ``max_connections`` needs, or lower that."""
-    try:
-        import resource  # noqa: PLC0415 - Windows has neither the module nor the limit
-    except ImportError:
-        return config
-    limits = config.limits
-    needed = limits.max_connections + FILES_BESIDES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed == needed:
-        return config
-    max_connections = max(1, allowed - FILES_BESIDES)
-    logger.warning(
-        line(
-            "max_connections lowered, the system allows too few open files",
-            max_connections=max_connections,
-            of=limits.max_connections,
-            open_files_allowed=allowed,
-            open_files_needed=needed,
-        )
-    )
-    return dataclasses.replace(config, limits=dataclasses.replace(limits, max_connections=max_connections))
 
 
 def _make_backend(config: Config) -> Backend:
@@ -329,40 +275,3 @@ def _make_backend(config: Config) -> Backend:
         apps=config.apps,
         limits=config.limits,
     )
-
-
-def _url(config: Config, listener: socket.socket) -> str:
-    scheme = "http" if config.tls_cert is None else "https"
-    host, port = listener.getsockname()[:2]
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    host = host.strip("[]")
-    return (socket.AF_INET6 if ":" in host else socket.AF_INET), (host, port)
-
-
-def _listen(host: str, port: int, *, shares_port: bool = False) -> socket.socket:
-    family, address = _address(host, port)
-    try:
-        listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shares_port)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigurationError(f"cannot listen on {address[0]}, port {port}: {reason}") from None
-    # What it accepts inherits that. asyncio itself would only see to it if the socket named its protocol;
-    # without, a small message waits up to 40 ms for the client to acknowledge the one before.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
-
-
-def _reserve(host: str, port: int) -> socket.socket:
-    """Find a port that nobody listens on, and keep it for processes that share it."""
-    if not hasattr(socket, "SO_REUSEPORT"):
-        raise ConfigurationError("workers must be 1: on this system, processes cannot share a port")
-    with _listen(host, port) as probe:  # which sharing would not have failed for
-        port = probe.getsockname()[1]
-    family, address = _address(host, port)
-    reserved = socket.socket(family)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    reserved.bind(address)
-    return reserved

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tambur.server import Config, Limits, in_background
-from tambur.server.app import FILES_BESIDES
+from tambur.server.listeners import FILES_BESIDES
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher
 
 from ..support.certificate import Certificate

@@ -21,7 +21,7 @@ import requests
 import tambur.server
 from tambur import ConfigurationError, RejectedError, Tambur
 from tambur.server import Config, Limits, Server, in_background
-from tambur.server.app import FILES_BESIDES
+from tambur.server.listeners import FILES_BESIDES
 from tambur.server.logs import Formatter
 from tests.conftest import API_KEY, APP, APP_ID, publisher, subscriber
 from tests.support.node_process import read_metrics

@@ -11,7 +11,7 @@ import pytest
 
 from tambur import ConfigurationError
 from tambur.server import Config, Server, in_background
-from tambur.server.app import _listen
+from tambur.server.listeners import listen
 from tests.conftest import API_KEY, APP, APP_ID, SECRET
 
 from ..support.ports import free_port
@@ -75,7 +75,7 @@ def test_a_port_in_use_is_said_so() -> None:
 
 
 def test_what_is_written_does_not_wait_for_the_acknowledgement_of_what_was_before() -> None:
-    with _listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

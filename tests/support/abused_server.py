@@ -20,7 +20,7 @@ import pytest
 
 from tambur import Tambur
 from tambur.server import Limits
-from tambur.server.app import FILES_BESIDES
+from tambur.server.listeners import FILES_BESIDES
 
 from . import abuse
 from .app import API_KEY, APP_ID, SECRET

@@ -16,8 +16,8 @@ from websockets.frames import Opcode
 from websockets.http11 import MAX_LINE_LENGTH
 
 from tambur.server import Limits
-from tambur.server.app import FILES_BESIDES
 from tambur.server.connection import EVENTS_PER_COMMAND, MAX_QUEUED_COMMANDS
+from tambur.server.listeners import FILES_BESIDES
 from tambur.server.transports.http_protocol import MAX_PIPELINED_REQUESTS
 from tambur.server.transports.websocket import FRAMES_IN_A_ROW, PARSED_BYTES
 
