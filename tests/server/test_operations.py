@@ -30,7 +30,7 @@ from tests.support.redis_server import RedisServer
 
 from ..support import documentation
 from ..support.ports import free_port
-from ..support.wire import Answer, Listening, Socket, ask, connect, handshake, read_all, signed
+from ..support.wire import TIMEOUT_S, Answer, Listening, Socket, ask, connect, handshake, read_all, signed
 
 
 def health(server: Listening) -> tuple[int, str]:
@@ -133,7 +133,7 @@ def test_fewer_connections_are_served_where_few_files_may_be_open() -> None:
             answer = Answer(read_all(stack.enter_context(connect(server))))
             assert answer.status == 503
             assert answer.body == b"Service Unavailable: 36 connections are open already\n"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + TIMEOUT_S
         while health(server) != (200, "ok\n"):  # until it has noticed that they are gone
             assert time.monotonic() < deadline
         server.process.terminate()
