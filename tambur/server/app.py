@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute
 
 from .acceptor import Acceptor
 from .api.http import make_app
-from .api.publish import Publishing
+from .api.publish import PublishHandler
 from .api.static import make_routes
 from .broker import Backend
 from .broker.factory import from_url
@@ -64,7 +64,7 @@ class Server:
         uvicorn_config = uvicorn.Config(
             make_app(
                 config,
-                Publishing(config, self._backend.broker, counts=self._hub.counts),
+                PublishHandler(config, self._backend.broker, counts=self._hub.counts),
                 self._backend,
                 self._hub.counts,
                 [*routes, *make_routes(), *self._long_polls.routes],

@@ -19,7 +19,8 @@ from ..counters import Counts
 from ..logs import line
 from ..transports.jsonp import parse_caller, refuse_page
 from ..transports.refusal import UNKNOWN_APP, Refusal, host_not_allowed
-from .publish import Publishing, RefusedError, Target
+from .auth import RefusedError
+from .publish import PublishHandler, PublishTarget
 
 _CORS = {"Access-Control-Allow-Origin": "*"}  # the 2012 browser publisher posts cross-origin
 
@@ -40,7 +41,11 @@ logger = logging.getLogger("tambur.server")
 
 
 def make_app(
-    config: Config, publishing: Publishing, backend: Backend, counts: Counts, routes: Sequence[BaseRoute] = ()
+    config: Config,
+    publishing: PublishHandler,
+    backend: Backend,
+    counts: Counts,
+    routes: Sequence[BaseRoute] = (),
 ) -> ASGIApp:
     """Make what uvicorn calls for every request that is not upgraded.
 
@@ -63,7 +68,7 @@ def make_app(
             return caller
         host = request.headers.get("host", "")
         if not is_host(host):
-            return PlainTextResponse(f"the Host header is no host: {host!a:.100}\n", 400)
+            return PlainTextResponse(f"invalid Host header: {host!a:.100}\n", 400)
         return caller.answer(host + subscribe_path(*names))
 
     def refuse(request: Request, refusal: Refusal) -> Response:
@@ -84,7 +89,7 @@ def make_app(
     async def answer_publish(request: Request) -> Response:
         if request.method != "POST":
             return PlainTextResponse("publish with POST\n", 405, _CORS | {"Allow": "POST"})
-        target: Target | None = None
+        target: PublishTarget | None = None
         debug = b"debug=true" in request.scope["query_string"].split(b"&")
         try:
             target = publishing.target(request.headers.get("host", ""), request.scope["raw_path"])
@@ -140,12 +145,12 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def _target_facts(target: Target | None) -> dict[str, object]:
+def _target_facts(target: PublishTarget | None) -> dict[str, object]:
     if target is None:
         return {}
     # Whatever stands behind "private:" may be a subscriber ID, also if the whole is no valid destination.
     stream, prefix, _ = target.destination.decode("utf-8", "replace").partition("private:")
-    return {"app": target.app_id, "stream": f"{stream}private:SUBSCRIBER_ID" if prefix else stream}
+    return {"app": target.app.app_id, "stream": f"{stream}private:SUBSCRIBER_ID" if prefix else stream}
 
 
 def _refusal(refused: RefusedError) -> Response:

@@ -12,7 +12,7 @@ import pytest
 
 from tambur import MessageTooLargeError, RateLimitedError, RejectedError, Tambur, UnauthorizedError
 from tambur.server import App, Config, Limits, Server, in_background
-from tambur.server.api.publish import MAX_SHOWN_CHARACTERS
+from tambur.server.api.auth import MAX_SHOWN_CHARACTERS
 from tambur.server.transports.http_protocol import MAX_PIPELINED_REQUESTS
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, subscriber
 

@@ -11,7 +11,8 @@ import pytest
 
 from tambur.protocol import oauth as signing
 from tambur.server import App, Config, Limits
-from tambur.server.api.publish import Publishing, RefusedError
+from tambur.server.api.auth import RefusedError
+from tambur.server.api.publish import PublishHandler
 from tambur.server.broker import Outcome, Publication
 from tambur.server.broker.memory import MemoryBackend
 from tests.support.broker import nobody_asks
@@ -37,7 +38,7 @@ class Publisher:
         self.backend = MemoryBackend(max_claims=config.limits.max_claims)
         self.broker = self.backend.broker
         self.now = float(NOW)
-        self.publishing = Publishing(config, self.broker, clock=lambda: self.now)
+        self.publishing = PublishHandler(config, self.broker, clock=lambda: self.now)
         asyncio.run(self.backend.start(self.delivered.append, nobody_asks))
         for app in ("app", "slow"):
             for stream in ("test", "a/b", "x"):

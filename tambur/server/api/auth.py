@@ -1,0 +1,234 @@
+"""Verifies signed requests, whatever they ask for: section 2 of the protocol.
+
+The steps are: :meth:`Verifier.find` the app, :meth:`Verifier.parse` and :meth:`Verifier.check_form`, the
+caller's checks of its own parameters, and :meth:`Verifier.verify`. Each step refuses with its own statuses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from ...credentials import is_host
+from ...protocol import oauth as signing
+from ..broker import CLAIM_WINDOW_S, Claim
+from ..config import App
+
+MAX_NONCE_BYTES = 200
+
+MAX_PARAMETERS = 64
+"""How many parameters a request may have: the server sorts them before it knows who sent them."""
+
+MAX_SHOWN_CHARACTERS = 64 * 1024
+"""How much of a base string a refusal shows."""
+
+_REQUIRED = (
+    b"api_version",
+    b"oauth_consumer_key",
+    b"oauth_nonce",
+    b"oauth_signature",
+    b"oauth_signature_method",
+    b"oauth_timestamp",
+    b"oauth_version",
+)
+_FIXED = {b"api_version": b"1.0", b"oauth_version": b"1.0", b"oauth_signature_method": b"HMAC-SHA1"}
+_DIGEST_BYTES = 16
+
+
+class RefusedError(Exception):
+    """The server answers the request with an error status.
+
+    Attributes:
+        status: the HTTP status.
+        reason: the text of the answer.
+        retry_after_s: seconds until a retry makes sense; ``None`` if it never does.
+        base_string: the base string that the server computed, for a client that debugs; otherwise ``None``.
+    """
+
+    def __init__(self, status: int, reason: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(f"{status}: {reason}")
+        self.status = status
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        self.base_string: str | None = None
+
+
+class Target(NamedTuple):
+    """What the Host and the path of a request name.
+
+    Attributes:
+        host: the Host header.
+        raw_path: the path as it was sent.
+        app_id: the app ID in the path.
+        apps: the apps with this ID, by API key.
+    """
+
+    host: str
+    raw_path: bytes
+    app_id: str
+    apps: dict[str, App]
+
+
+class SignedRequest:
+    """A signed request of the right form. Nothing of it is verified yet.
+
+    Attributes:
+        target: the app that it is for.
+        parameters: the parameters of its form. Of a doubled one that is not required, the last value.
+    """
+
+    def __init__(self, target: Target, parameters: list[tuple[bytes, bytes]]) -> None:
+        self.target = target
+        self.parameters = dict(parameters)
+        self._names = [name for name, _ in parameters]
+        self._signed = [p for p in parameters if p[0] != b"oauth_signature"]
+
+    def count(self, name: bytes) -> int:
+        """How many times a parameter is given."""
+        return self._names.count(name)
+
+    def is_signed_by(self, app: App) -> bool:
+        """Whether the signature was made with a secret of the app."""
+        rest = list(signing.base_string_rest(self._signed))
+        # Behind a proxy that terminates TLS, the client signed https though http arrives.
+        return any(self._is_signed(self._start(scheme), rest, app) for scheme in ("http", "https"))
+
+    def _is_signed(self, start: str, rest: list[bytes], app: App) -> bool:
+        signature = self.parameters[b"oauth_signature"]
+        # Every secret is tried, so that the time does not tell which one was right.
+        found = [signing.verify(start, rest, secret, signature) for secret in app.secrets]
+        return any(found)
+
+    @property
+    def base_string(self) -> str:
+        """The base string, cut off after :data:`MAX_SHOWN_CHARACTERS`."""
+        shown = self._start("http")
+        for part in signing.base_string_rest(self._signed):
+            shown += part.decode()
+            if len(shown) > MAX_SHOWN_CHARACTERS:
+                return f"{shown[:MAX_SHOWN_CHARACTERS]}..."
+        return shown
+
+    def _start(self, scheme: str) -> str:
+        url = f"{scheme}://{self.target.host}{self.target.raw_path.decode('ascii')}"
+        return signing.base_string_start(signing.base_string_url(url))
+
+
+class Verifier:
+    """Verifies the requests to the apps of a server.
+
+    Parameters:
+        apps: all apps.
+        clock: returns seconds since 1970.
+    """
+
+    def __init__(self, apps: Iterable[App], clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._apps: dict[str, dict[str, App]] = {}
+        for app in apps:
+            self._apps.setdefault(app.app_id, {})[app.api_key] = app
+
+    def find(self, host: str, raw_path: bytes, app_id: str) -> Target:
+        """Find the apps with an ID, before the body is read.
+
+        Parameters:
+            host: the Host header.
+            raw_path: the path as it was sent.
+            app_id: the app ID in the path.
+
+        Raises:
+            RefusedError: 400 for an invalid Host, 404 for an unknown app.
+        """
+        # The signature covers the host together with the path, so it must not contain a part of a path.
+        if not is_host(host):
+            raise RefusedError(400, f"invalid Host header: {host!a:.100}")
+        apps = self._apps.get(app_id)
+        if apps is None:
+            raise RefusedError(404, f"there is no app {app_id!r} here")
+        return Target(host, raw_path, app_id, apps)
+
+    def parse(self, target: Target, content_type: str, body: bytes) -> SignedRequest:
+        """Parse a form of the right type and size.
+
+        Raises:
+            RefusedError: 400.
+        """
+        if content_type.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
+            raise RefusedError(
+                400, f"the Content-Type must be application/x-www-form-urlencoded, not {content_type!r:.100}"
+            )
+        if body.count(b"&") >= MAX_PARAMETERS:
+            raise RefusedError(400, f"the body has more than {MAX_PARAMETERS} parameters")
+        return SignedRequest(target, signing.parse_form(body))
+
+    def check_form(self, request: SignedRequest, required: Iterable[bytes]) -> None:
+        """Check the parameters that every signed request has.
+
+        Parameters:
+            required: the names of further parameters that must be given, once.
+
+        Raises:
+            RefusedError: 400.
+        """
+        values = request.parameters
+        for name in (*_REQUIRED, *required):
+            count = request.count(name)
+            if count != 1:
+                raise RefusedError(400, f"{name.decode()} must be given once, not {count} times")
+        for name, expected in _FIXED.items():
+            if values[name] != expected:
+                raise RefusedError(
+                    400, f"{name.decode()} must be {expected.decode()}, not {_show(values[name])}"
+                )
+        if not re.fullmatch(rb"-?[0-9]{1,18}", values[b"oauth_timestamp"]):
+            raise RefusedError(
+                400, f"oauth_timestamp must be an integer, not {_show(values[b'oauth_timestamp'])}"
+            )
+        size = len(values[b"oauth_nonce"])
+        if size > MAX_NONCE_BYTES:
+            raise RefusedError(400, f"oauth_nonce has {size} bytes, at most {MAX_NONCE_BYTES} are allowed")
+
+    def verify(self, request: SignedRequest) -> tuple[App, Claim, int]:
+        """Verify the key, the signature and the timestamp.
+
+        Returns:
+            The app, the claim of the nonce, and the time in seconds since 1970.
+
+        Raises:
+            RefusedError: 401.
+        """
+        now = int(self._clock())
+        target, values = request.target, request.parameters
+        app = target.apps.get(values[b"oauth_consumer_key"].decode("utf-8", "replace"))
+        if app is None:
+            raise RefusedError(401, f"the app {target.app_id!r} has no such key (oauth_consumer_key)")
+        if not request.is_signed_by(app):
+            raise RefusedError(
+                401, f"wrong signature; is the secret right, and is {target.host!r} the host that was signed?"
+            )
+        timestamp = int(values[b"oauth_timestamp"])
+        off_by = timestamp - now
+        if abs(off_by) > CLAIM_WINDOW_S:
+            raise RefusedError(
+                401,
+                f"oauth_timestamp is {abs(off_by)} s {'ahead of' if off_by > 0 else 'behind'} the server's "
+                f"clock, at most {CLAIM_WINDOW_S} s are allowed; is the publisher's clock right?",
+            )
+        nonce, signature = _digest(values[b"oauth_nonce"]), _digest(values[b"oauth_signature"])
+        return app, Claim(app.key, timestamp, nonce, signature), now
+
+
+def nonce_reused() -> RefusedError:
+    """The refusal of a nonce that another request has used."""
+    return RefusedError(401, "oauth_nonce was used before, in a request with another signature")
+
+
+def _show(value: bytes) -> str:
+    return ascii(value[:40].decode("utf-8", "replace"))
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
