@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .peers import compiled
-from .processes import LOAD_CORE, Cpu, Process
-from .servers import MESSAGE_BYTES, Server, Starter, message
+from .processes import LOAD_CORE, Process
+from .servers import Server, Starter, message
 
 
 class Run(NamedTuple):
@@ -20,11 +20,11 @@ class Run(NamedTuple):
 
     Attributes:
         found: of the load.
-        server: processor time of the server.
+        server_s: processor time of the server, in seconds.
     """
 
     found: dict[str, Any]
-    server: Cpu
+    server_s: float
 
     @property
     def deliveries_per_s(self) -> float:
@@ -35,19 +35,9 @@ class Run(NamedTuple):
         return float(self.found["published"] / self.found["seconds"])
 
     @property
-    def user_us(self) -> float:
-        """The server's user time of a delivery, in microseconds."""
-        return 1e6 * self.server.user_s / int(self.found["deliveries"])
-
-    @property
     def cpu_us(self) -> float:
         """The server's processor time of a delivery, in microseconds."""
-        return 1e6 * self.server.total_s / int(self.found["deliveries"])
-
-    @property
-    def server_busy(self) -> float:
-        """The part of the time that the server's core was busy."""
-        return self.server.total_s / float(self.found["seconds"])
+        return 1e6 * self.server_s / int(self.found["deliveries"])
 
     @property
     def load_busy(self) -> float:
@@ -62,49 +52,39 @@ class Load:
         self.server = server
         self._process = process
 
-    def run(self, mode: str, amount: float, of: float = 1, *, is_strict: bool = True) -> Run:
+    def run(self, mode: str, amount: float, of: float = 1) -> Run:
         """One run, of the modes that load.c knows.
 
         Raises:
-            RuntimeError: not everything was answered and delivered, and ``is_strict``.
+            RuntimeError: not everything was answered and delivered.
         """
-        before = self.server.process.cpu()
+        before = self.server.process.cpu_s()
         self._process.write_line(f"{mode} {amount} {of}")
         found = json.loads(self._process.read_line())
-        run = Run(found, self.server.process.cpu() - before)
-        is_whole = found["deliveries"] == found["expected"] and found["answered"] == found["published"]
-        if is_strict and not is_whole:
+        run = Run(found, self.server.process.cpu_s() - before)
+        if (found["deliveries"], found["answered"]) != (found["expected"], found["published"]):
             raise RuntimeError(f"something was lost: {found}")
         return run
 
 
 @contextlib.contextmanager
-def loaded(
-    start: Starter, subscribers: int, requests: int, *, size: int = MESSAGE_BYTES, deaf: int = 0
-) -> Iterator[Load]:
+def loaded(start: Starter, subscribers: int, requests: int) -> Iterator[Load]:
     """A fresh server with a load."""
-    with start() as server, subscribed(server, subscribers, requests, size=size, deaf=deaf) as load:
+    with start() as server, subscribed(server, subscribers, requests) as load:
         yield load
 
 
 @contextlib.contextmanager
-def subscribed(
-    server: Server, subscribers: int, requests: int = 0, *, size: int = MESSAGE_BYTES, deaf: int = 0
-) -> Iterator[Load]:
-    """So many subscribers of a server, and so many requests prepared.
-
-    Parameters:
-        size: of a message, in bytes.
-        deaf: how many of the subscribers never read.
-    """
+def subscribed(server: Server, subscribers: int, requests: int = 0) -> Iterator[Load]:
+    """Connect subscribers, and prepare requests."""
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
         prepared = Path(directory, "requests")
         with prepared.open("wb") as file:
             for number in range(requests):
-                request = server.request(message(number, size))
+                request = server.request(message(number))
                 file.write(struct.pack("<I", len(request)) + request)
-        options = {**server.options, "subscribers": subscribers, "deaf": deaf, "requests": prepared}
+        options = {**server.options, "subscribers": subscribers, "requests": prepared}
         words = [str(word) for option in options.items() for word in option]
         process = stack.enter_context(Process([compiled("load"), str(server.port), *words], core=LOAD_CORE))
         process.read_line()

@@ -66,13 +66,6 @@ def node_with(module: str) -> str:
 
 
 @functools.cache
-def node_version_of(node: str, module: str) -> str:
-    """The version of an installed module."""
-    code = f"console.log(require({module + '/package.json'!r}).version)"
-    return subprocess.run([node, "-e", code], check=True, capture_output=True, text=True).stdout.strip()
-
-
-@functools.cache
 def program(name: str, package: str) -> str:
     """The path of a program, also of one in Debian's directory for daemons or beside ``PEERS_PYTHON``.
 
@@ -101,18 +94,10 @@ def nginx_with_nchan() -> str:
 def versions() -> list[str]:
     """The versions of the servers among the peers, of those that are here."""
     found = []
-    for module, package in (("websockets", "websockets"), ("socketio", "python-socketio")):
-        with contextlib.suppress(MissingError):
-            found.append(f"{package} {python_version_of(python_with(module, package), package)}")
-    for module in ("ws", "socket.io"):
-        with contextlib.suppress(MissingError):
-            found.append(f"{module} {node_version_of(node_with(module), module)}")
-    for name, flag in (
-        ("node", "--version"),
-        ("nginx", "-v"),
-        ("mosquitto", "-h"),
-        ("nats-server", "--version"),
-    ):
+    with contextlib.suppress(MissingError):
+        socketio = python_version_of(python_with("socketio", "python-socketio"), "python-socketio")
+        found.append(f"python-socketio {socketio}")
+    for name, flag in (("node", "--version"), ("nginx", "-v"), ("nats-server", "--version")):
         with contextlib.suppress(MissingError):
             done = subprocess.run([program(name, name), flag], check=False, capture_output=True, text=True)
             version = re.search(r"[0-9]+(\.[0-9]+)+", done.stdout + done.stderr)

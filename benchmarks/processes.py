@@ -6,10 +6,9 @@ import os
 import resource
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, NamedTuple
+from typing import IO, cast
 
 from .peers import ROOT, program
 
@@ -20,27 +19,12 @@ _CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _END_TIMEOUT_S = 10
 
 
-class Cpu(NamedTuple):
-    """Processor time of a process so far, in seconds."""
-
-    user_s: float
-    system_s: float
-
-    def __sub__(self, before: Cpu) -> Cpu:
-        return Cpu(self.user_s - before.user_s, self.system_s - before.system_s)
-
-    @property
-    def total_s(self) -> float:
-        return self.user_s + self.system_s
-
-
 class Process:
     """A child process on one core; ``with`` ends it by a signal, or by force if it doesn't heed that.
 
     Parameters:
         command: the program and its arguments.
         core: the core that it may use, ``None`` for any; ignored where the machine has but one.
-        environment: all of its environment; ``None`` for ours.
         is_quiet: whether what it writes to its standard error is thrown away.
     """
 
@@ -49,7 +33,6 @@ class Process:
         command: Sequence[str | Path],
         *,
         core: int | None,
-        environment: Mapping[str, str] | None = None,
         is_quiet: bool = False,
     ) -> None:
         _raise_file_limit()
@@ -62,28 +45,17 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if is_quiet else None,
             text=True,
-            env=environment,
             cwd=ROOT,  # where any Python finds the benchmarks
         )
         self.pid = self._process.pid
+        self._stdin = cast(IO[str], self._process.stdin)
+        self._stdout = cast(IO[str], self._process.stdout)
 
     def __enter__(self) -> Process:  # noqa: PYI034 - Self is not in Python 3.10
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.end()
-
-    @property
-    def _stdin(self) -> IO[str]:
-        assert self._process.stdin is not None
-        return self._process.stdin
-
-    @property
-    def _stdout(self) -> IO[str]:
-        assert self._process.stdout is not None
-        return self._process.stdout
 
     @property
     def is_running(self) -> bool:
@@ -104,32 +76,19 @@ class Process:
         self._stdin.write(f"{line}\n")
         self._stdin.flush()
 
-    def cpu(self) -> Cpu:
-        """Processor time that it and its children have used."""
+    def cpu_s(self) -> float:
+        """Processor time that it and its children have used, in seconds."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("ascii").split()
-        ticks = [
-            Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[11:13]
-            for pid in (self.pid, *children)
-        ]
-        user, system = (sum(map(int, column)) for column in zip(*ticks, strict=True))
-        return Cpu(user / _CLOCK_TICKS_PER_S, system / _CLOCK_TICKS_PER_S)
+        stats = [Path(f"/proc/{pid}/stat").read_text("ascii") for pid in (self.pid, *children)]
+        ticks = sum(int(field) for stat in stats for field in stat.rpartition(")")[2].split()[11:13])
+        return ticks / _CLOCK_TICKS_PER_S
 
     def private_bytes(self) -> int:
         """Memory of its own at this moment, without what it shares with others (libraries, for example)."""
-        return self._kib("smaps_rollup", "Private_Dirty:") * 1024
-
-    def most_resident_bytes(self) -> int:
-        """The most memory that it has had so far, shared or not."""
-        return self._kib("status", "VmHWM:") * 1024
-
-    def _kib(self, file: str, field: str) -> int:
-        for line in Path(f"/proc/{self.pid}/{file}").read_text("utf-8").splitlines():
-            if line.startswith(field):
-                return int(line.split()[1])
-        raise RuntimeError(f"the kernel tells no {field}")
-
-    def signal(self, number: int) -> None:
-        self._process.send_signal(number)
+        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text("utf-8").splitlines():
+            if line.startswith("Private_Dirty:"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError("the kernel reports no Private_Dirty")
 
     def end(self) -> None:
         """End it, and wait until it has."""

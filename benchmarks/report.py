@@ -1,85 +1,94 @@
-"""What a part has found, as Markdown."""
+"""What a part has found, as Markdown, and the machine that it ran on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import datetime as dt
+import importlib.metadata
+import os
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from .rounds import ratio
+
+T = TypeVar("T")
+
+_PACKAGES = ("requests", "urllib3", "uvicorn", "starlette", "httptools", "uvloop", "redis")
 
 
-@dataclass
-class Table:
-    """Cells are ready to print; the first column is text, the others figures."""
-
-    columns: Sequence[str]
-    rows: list[Sequence[str]] = field(default_factory=list)
-
-    def markdown(self) -> str:
-        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-    def add(self, *cells: str) -> None:
-        self.rows.append(cells)
-
-    def add_missing(self, name: str, how_to_install: object) -> None:
-        """A row for what is not here."""
-        self.add(name, f"missing: {how_to_install}", *[""] * (len(self.columns) - 2))
-
-
-@dataclass(frozen=True)
-class Target:
-    """An aim, what was measured, and whether that is enough; ``None`` where it could not be measured."""
-
-    aim: str
-    measured: str
-    is_reached: bool | None
-
-    @classmethod
-    def at_least(cls, aim: str, value: float | None, limit: float) -> Target:
-        """A ratio that should reach a limit."""
-        if value is None:
-            return cls(aim, "not measured", None)
-        return cls(aim, f"{value:.2f} times", value >= limit)
-
-
-@dataclass(frozen=True)
-class Curves:
-    """A plot over the number of subscribers, both axes logarithmic; a curve for each contender."""
-
-    title: str
-    points: Mapping[str, Sequence[tuple[float, float]]]
-
-
-@dataclass
-class Section:
-    """One part of the page.
+class Section(NamedTuple):
+    """One part.
 
     Attributes:
-        text: how it was measured, and what there is to know.
-        targets: the aims of the project, beside what was measured.
-        curves: for the plot of the page.
+        text: how it is measured.
+        tables: in Markdown.
     """
 
     title: str
     text: str
-    tables: list[Table] = field(default_factory=list)
-    targets: list[Target] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    curves: list[Curves] = field(default_factory=list)
+    tables: Sequence[str] = ()
 
     def markdown(self) -> str:
-        blocks = [f"## {self.title}", self.text, *[table.markdown() for table in self.tables], *self.notes]
-        if self.targets:
-            words = {True: "yes", False: "**no**", None: "-"}
-            aims = Table(["aim", "measured", "reached"])
-            aims.rows = [[t.aim, t.measured, words[t.is_reached]] for t in self.targets]
-            blocks.append(aims.markdown())
-        return "\n\n".join(blocks) + "\n"
+        return "\n\n".join([f"## {self.title}", self.text, *self.tables]) + "\n"
+
+
+def table(
+    title: str,
+    results: Mapping[str, Sequence[T]],
+    figures: Mapping[str, Callable[[T], float]],
+    *,
+    against: str,
+    missing: Mapping[str, Exception],
+) -> str:
+    """One row a contender: the median of each figure, and the ratio of the first figure to a reference.
+
+    Parameters:
+        results: of each contender, one a round.
+        figures: what the columns show.
+        against: the contender that is the reference.
+        missing: why a contender was not measured.
+    """
+    first = next(iter(figures.values()))
+    columns = [title, *figures, f"times {against}"]
+    rows = [columns, ["---", *["---:"] * (len(columns) - 1)]]
+    for name, found in results.items():
+        medians = [number(statistics.median(map(figure, found))) for figure in figures.values()]
+        times = ""
+        if against in results:
+            times = f"{ratio([first(r) for r in found], [first(r) for r in results[against]]):.2f}"
+        rows.append([name, *medians, times])
+    rows += [[name, f"missing: {error}", *[""] * len(figures)] for name, error in missing.items()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def number(value: float) -> str:
-    """With thousands separated, and three digits at least where it is small."""
+    """With thousands separated, and with at least three digits where it is small."""
     if value >= 1000:
         return f"{round(value, 3 - len(str(int(value)))):,.0f}"
-    if value >= 100:
-        return f"{value:.0f}"
-    return f"{value:.3g}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def machine(load_before: float, others: Sequence[str]) -> str:
+    """The date, the processor and the versions.
+
+    Parameters:
+        load_before: the load average when the run began.
+        others: versions of the peers.
+    """
+    installed = {distribution.metadata["Name"] for distribution in importlib.metadata.distributions()}
+    packages = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES if name in installed]
+    date = dt.datetime.now(dt.timezone.utc).date()
+    return (
+        f"{date.isoformat()}: {len(os.sched_getaffinity(0))} cores of {_cpu()}, Linux {platform.release()}, "
+        f"{platform.python_implementation()} {platform.python_version()}, {', '.join([*packages, *others])}. "
+        f"The load average was {load_before:.1f} when the run began. 0 means that no other program used the cores."
+    )
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

@@ -26,11 +26,3 @@ def interleave(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[s
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """The median of each round's ratio: what two contenders of one round share cancels out."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-
-
-def spread(values: Sequence[float]) -> float:
-    """How far the middle half of the values reaches, as a part of their median."""
-    if len(values) < 2:
-        return 0.0
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return (high - low) / statistics.median(values)

@@ -9,7 +9,6 @@ import socket
 import sys
 import tempfile
 import time
-import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -55,9 +54,9 @@ Starter = Callable[[], contextlib.AbstractContextManager[Server]]
 MESSAGE_BYTES = 128
 
 
-def message(number: int, size: int = MESSAGE_BYTES) -> str:
-    """The message that the load recognises as the n-th."""
-    return f"@{number:09}".ljust(size, ".")
+def message(number: int) -> str:
+    """The n-th message, as the load recognises it."""
+    return f"@{number:09}".ljust(MESSAGE_BYTES, ".")
 
 
 def _post(path: str, port: int) -> Callable[[str], bytes]:
@@ -85,17 +84,12 @@ def _wait_until_listening(process: Process, port: int) -> None:
     raise RuntimeError(f"nothing listens on port {port}")
 
 
-# The limit.
-
-
 @contextlib.contextmanager
 def limit() -> Iterator[Server]:
     with Process([compiled("limit")], core=SERVER_CORE) as process:
         port = int(process.read_line())
         yield Server(process, port, {}, _post("/", port))
 
-
-# Ours.
 
 _WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from tambur.cli import main; sys.exit(main())"
 _WITH_UVLOOP = "import sys, uvloop; from tambur.cli import main; sys.exit(main())"
@@ -107,44 +101,25 @@ def tambur(
     coalesce_window_ms: float | None = None,
     broker: str | None = None,
     workers: int | None = None,
-    node_timeout_s: float | None = None,
-    limits: Mapping[str, float] = types.MappingProxyType({}),
     uvloop: bool = False,
-    is_traced: bool = False,
 ) -> Iterator[Server]:
-    """``tambur serve``, with its defaults but for one app and what is given.
+    """``tambur serve`` with one app and, apart from the arguments, its defaults.
 
     Parameters:
         workers: ``None`` for one process on one core; otherwise they may use all cores.
-        limits: of its configuration.
-        uvloop: whether it runs on uvloop, which tambur[server] does not bring.
-        is_traced: whether it is that of traced.py.
+        uvloop: whether it runs on uvloop, which tambur[server] does not install.
     """
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory, "tambur.toml")
-        settings = {
-            "coalesce_window_ms": coalesce_window_ms,
-            "broker": broker,
-            "workers": workers,
-            "node_timeout_s": node_timeout_s,
-        }
-        tables = {
-            "[server]": {name: value for name, value in settings.items() if value is not None},
-            "[limits]": limits,
-            "[[apps]]": {"api_key": API_KEY, "app_id": APP_ID, "secrets": [SECRET]},
-        }
-        # A JSON value of these is a TOML value, too.
-        lines = [
-            line
-            for head, table in tables.items()
-            for line in (head, *(f"{name} = {json.dumps(value)}" for name, value in table.items()))
-        ]
-        config.write_text("\n".join(lines), "utf-8")
+        settings = {"coalesce_window_ms": coalesce_window_ms, "broker": broker, "workers": workers}
+        app = {"api_key": API_KEY, "app_id": APP_ID, "secrets": [SECRET]}
+        # The JSON form of these values is also their TOML form.
+        lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if value is not None]
+        lines += ["[[apps]]", *(f"{name} = {json.dumps(value)}" for name, value in app.items())]
+        config.write_text("\n".join(["[server]", *lines]), "utf-8")
         if uvloop:
             python_with("uvloop", "uvloop")
         code = ["-c", _WITH_UVLOOP if uvloop else _WITHOUT_UVLOOP]
-        if is_traced:
-            code = ["-m", "benchmarks.traced"]
         command = [sys.executable, *code, "serve", "--port", "0", "--config", str(config)]
         core = SERVER_CORE if workers is None else None
         with Process(command, core=core, is_quiet=True) as process:
@@ -152,23 +127,20 @@ def tambur(
             port = int(url.rpartition(":")[2])
             options = {"path": f"/{API_KEY}/{APP_ID}", "steps": '?;t["subscribe",1,"news"];?;'}
             client = Tambur(API_KEY, APP_ID, SECRET, url)
-            yield Server(process, port, options, lambda text: signed(client, text, int(time.time())))
 
+            def request(text: str) -> bytes:
+                prepared = client.build_request("news", text, int(time.time()), secrets.token_hex(16))
+                host = client.api_host.removeprefix("http://")
+                lines = [f"POST {prepared.path_url} HTTP/1.1", f"Host: {host}"]
+                lines += [f"{name}: {value}" for name, value in prepared.headers.items()]
+                return ("\r\n".join(lines) + f"\r\n\r\n{prepared.body!s}").encode()
 
-def signed(client: Tambur, text: str, timestamp: int) -> bytes:
-    """The bytes of a publish of ours."""
-    prepared = client.build_request("news", text, timestamp, secrets.token_hex(16))
-    lines = [f"POST {prepared.path_url} HTTP/1.1", f"Host: {client.api_host.removeprefix('http://')}"]
-    lines += [f"{name}: {value}" for name, value in prepared.headers.items()]
-    return ("\r\n".join(lines) + f"\r\n\r\n{prepared.body!s}").encode()
-
-
-# What connects ours.
+            yield Server(process, port, options, request)
 
 
 @contextlib.contextmanager
 def redis() -> Iterator[tuple[Process, int]]:
-    """A Redis that writes down what docs/how-to/redis.md advises; yields its port, too."""
+    """A Redis with the settings of docs/how-to/redis.md, and its port."""
     executable = program("redis-server", "redis-server")
     port = _free_port()
     with tempfile.TemporaryDirectory() as directory:
@@ -178,9 +150,6 @@ def redis() -> Iterator[tuple[Process, int]]:
         with Process([executable, *words], core=LOAD_CORE) as process:
             _wait_until_listening(process, port)
             yield process, port
-
-
-# The peers.
 
 
 @contextlib.contextmanager
@@ -208,81 +177,24 @@ def nchan() -> Iterator[Server]:
             yield Server(process, port, {"path": "/subscribe"}, _post("/publish", port))
 
 
-@contextlib.contextmanager
-def ws() -> Iterator[Server]:
-    with Process([node_with("ws"), str(HERE / "peer_servers" / "ws.js")], core=SERVER_CORE) as process:
-        port = int(process.read_line())
-        yield Server(process, port, {}, _post("/", port))
-
-
 _SOCKET_IO = {"path": "/socket.io/?EIO=4&transport=websocket", "steps": "?;t40;?;"}
 
 
 @contextlib.contextmanager
-def socket_io() -> Iterator[Server]:
-    command = [node_with("socket.io"), str(HERE / "peer_servers" / "socketio.js")]
-    with Process(command, core=SERVER_CORE) as process:
+def _peer(command: Callable[[], list[str]], options: Mapping[str, str]) -> Iterator[Server]:
+    """A server of ``peer_servers``: it prints its port."""
+    with Process(command(), core=SERVER_CORE) as process:
         port = int(process.read_line())
-        yield Server(process, port, _SOCKET_IO, _post("/", port))
+        yield Server(process, port, options, _post("/", port))
 
 
-@contextlib.contextmanager
-def python_socketio() -> Iterator[Server]:
+def _node(module: str) -> list[str]:
+    return [node_with(module), str(HERE / "peer_servers" / "broadcast.js"), module]
+
+
+def _python_socketio() -> list[str]:
     python = python_with("socketio, uvicorn, websockets", "python-socketio uvicorn[standard]")
-    command = [python, "-m", "benchmarks.peer_servers.python_socketio"]
-    with Process(command, core=SERVER_CORE) as process:
-        port = int(process.read_line())
-        yield Server(process, port, _SOCKET_IO, _post("/", port))
-
-
-@contextlib.contextmanager
-def websockets_broadcast() -> Iterator[Server]:
-    python = python_with("websockets.asyncio.server", "websockets")
-    command = [python, "-m", "benchmarks.peer_servers.broadcast"]
-    with Process(command, core=SERVER_CORE) as process:
-        port, publish_port = int(process.read_line()), int(process.read_line())
-        options = {"steps": "?;", "publish-port": str(publish_port)}
-        yield Server(process, port, options, _post("/", publish_port))
-
-
-@contextlib.contextmanager
-def mosquitto() -> Iterator[Server]:
-    executable = program("mosquitto", "mosquitto")
-    port, publish_port = _free_port(), _free_port()
-    with tempfile.TemporaryDirectory() as directory:
-        config = Path(directory, "mosquitto.conf")
-        config.write_text(
-            f"listener {port} 127.0.0.1\nprotocol websockets\nlistener {publish_port} 127.0.0.1\n"
-            "allow_anonymous true\npersistence false\nlog_type none\nset_tcp_nodelay true\nuser root\n"
-            "max_queued_messages 0\n",
-            "utf-8",
-        )
-        with Process([executable, "-c", str(config)], core=SERVER_CORE, is_quiet=True) as process:
-            _wait_until_listening(process, publish_port)
-            connect = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00"
-            subscribe = b"\x82\x09\x00\x01\x00\x04news\x00"
-            options = {
-                "path": "/mqtt",
-                "protocol": "mqtt",
-                "steps": f"b{connect.hex()};?;b{subscribe.hex()};?;",
-                "publish-port": str(publish_port),
-                "first": connect.hex(),
-                "answer": "20020000",
-                "confirmation": "40020001",
-            }
-            yield Server(process, port, options, _mqtt_publish)
-
-
-def _mqtt_publish(text: str) -> bytes:
-    """A publish that is to be confirmed (quality of service 1)."""
-    rest = b"\x00\x04news\x00\x01" + text.encode()
-    size = b""
-    left = len(rest)
-    while True:
-        left, digit = divmod(left, 128)
-        size += bytes([digit | (0x80 if left else 0)])
-        if not left:
-            return b"\x32" + size + rest
+    return [python, "-m", "benchmarks.peer_servers.python_socketio"]
 
 
 @contextlib.contextmanager
@@ -319,7 +231,6 @@ LIMIT = "C, `epoll` and one `send` a message"
 TAMBUR = "tambur"
 UNCOALESCED = "tambur, `coalesce_window_ms = 0`"
 UVLOOP = "tambur on uvloop"
-UVLOOP_UNCOALESCED = "tambur on uvloop, `coalesce_window_ms = 0`"
 NCHAN, WS, NATS = "nchan", "node `ws`", "NATS"
 
 STARTERS: dict[str, Starter] = {
@@ -327,12 +238,9 @@ STARTERS: dict[str, Starter] = {
     TAMBUR: tambur,
     UNCOALESCED: lambda: tambur(coalesce_window_ms=0),
     UVLOOP: lambda: tambur(uvloop=True),
-    UVLOOP_UNCOALESCED: lambda: tambur(coalesce_window_ms=0, uvloop=True),
     NCHAN: nchan,
-    WS: ws,
-    "`websockets.broadcast`": websockets_broadcast,
-    "socket.io": socket_io,
-    "python-socketio": python_socketio,
-    "Mosquitto": mosquitto,
+    WS: lambda: _peer(lambda: _node("ws"), {}),
+    "socket.io": lambda: _peer(lambda: _node("socket.io"), _SOCKET_IO),
+    "python-socketio": lambda: _peer(_python_socketio, _SOCKET_IO),
     NATS: nats,
 }

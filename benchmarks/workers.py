@@ -1,14 +1,30 @@
-"""Workers started side by side, and told to make their calls in turns."""
+"""Processes that time one contender's call each; ``python -m benchmarks.workers FUNCTION URL`` is one of them.
+
+It imports nothing of Tambur, because it also runs in the Python of the peers. The function of
+``benchmarks.publishers`` makes the statement to time. Each line of the standard input is a count of calls, and the
+answer is a line of JSON.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import sys
+import time
+import timeit
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from .processes import LOAD_CORE, Process
 from .rounds import interleave
+
+
+class Call(NamedTuple):
+    """A statement to time, and the names that it uses."""
+
+    statement: str
+    names: dict[str, Any]
 
 
 class Timing(NamedTuple):
@@ -23,46 +39,35 @@ class Timing(NamedTuple):
         return self.calls / self.wall_s
 
     @property
-    def calls_per_cpu_s(self) -> float:
-        """Calls a second of processor time: the same on a busy machine as on an idle one."""
-        return self.calls / self.cpu_s
-
-    @property
     def cpu_us(self) -> float:
         """Of one call, in microseconds."""
         return 1e6 * self.cpu_s / self.calls
 
 
 class Job(NamedTuple):
-    """What a worker is to run.
+    """What a worker runs.
 
     Attributes:
         python: the path of its Python.
-        function: ``MODULE:FUNCTION`` in ``benchmarks.contenders``.
-        arguments: for the function.
-        environment: all that the worker has; ``None`` for ours.
+        function: of ``benchmarks.publishers``.
+        url: of the server that it publishes to.
     """
 
     python: str
     function: str
-    arguments: Sequence[str] = ()
-    environment: Mapping[str, str] | None = None
+    url: str
 
 
 class Worker:
     """A process with one contender in it."""
 
     def __init__(self, job: Job, stack: contextlib.ExitStack) -> None:
-        module, _, function = job.function.partition(":")
-        command = [job.python, "-m", "benchmarks.worker", f"benchmarks.contenders.{module}", function]
-        self._process = stack.enter_context(
-            Process([*command, *job.arguments], core=LOAD_CORE, environment=job.environment)
-        )
+        command = [job.python, "-m", "benchmarks.workers", job.function, job.url]
+        self._process = stack.enter_context(Process(command, core=LOAD_CORE))
         self._process.read_line()
 
-    def run(self, calls: int, threads: int = 1) -> Timing:
-        """Have each thread make so many calls."""
-        self._process.write_line(f"{calls} {threads}")
+    def run(self, calls: int) -> Timing:
+        self._process.write_line(f"{calls}")
         return Timing(**json.loads(self._process.read_line()))
 
 
@@ -90,3 +95,19 @@ def _calibrate(worker: Worker, round_s: float) -> int:
             2 * calls, int(calls * round_s / 3 / timing.wall_s) if timing.wall_s > round_s / 100 else 0
         )
     return max(1, int(calls * round_s / timing.wall_s))
+
+
+def main() -> None:
+    function, url = sys.argv[1:]
+    call: Call = getattr(importlib.import_module("benchmarks.publishers"), function)(url)
+    timer = timeit.Timer(call.statement, globals=call.names)
+    print("{}", flush=True)
+    for line in sys.stdin:
+        before, started_at = time.process_time(), time.perf_counter()
+        timer.timeit(int(line))
+        used = {"wall_s": time.perf_counter() - started_at, "cpu_s": time.process_time() - before}
+        print(json.dumps({"calls": int(line), **used}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,11 @@
-// What one write a message costs: POST gives the body to every WebSocket subscriber, with one send each.
+// The least that a server can do. It prints its port, and ends with its standard input.
 //
-//   limit    prints its port, and ends with its standard input
+//   limit                    a POST sends its body to every WebSocket subscriber, with one `send` each
+//   limit AWAKE_MS ANSWER    every request gets the same response; ANSWER holds all its bytes
 //
-// It knows our load: it answers its one handshake key, parses no frames, and what is sent blocks if need be.
+// For AWAKE_MS after a request it waits for the next one without sleeping.
+// It relies on our load: it answers one handshake key, parses no frames, its messages have at least
+// 126 bytes, and `send` may block.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -13,6 +16,7 @@
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { CONNECTIONS = 65536, REQUEST_BYTES = 65536 };
@@ -23,44 +27,40 @@ struct request {
 };
 
 static struct request *requests[CONNECTIONS];  // NULL for subscribers
-static int subscribers[CONNECTIONS];
-static size_t subscriber_count;
-static int places[CONNECTIONS];  // of a subscriber in that list; -1 for others
+static char is_subscriber[CONNECTIONS];
+static int highest;  // of the subscribers' descriptors
+static const char *fixed_answer;  // NULL: broadcast
+static double awake_s, awake_until;
 
 static void die(const char *what) {
     perror(what);
     exit(1);
 }
 
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static void drop(int fd) {
     free(requests[fd]);
     requests[fd] = NULL;
-    if (places[fd] >= 0) {
-        int last = subscribers[--subscriber_count];
-        subscribers[places[fd]] = last;
-        places[last] = places[fd];
-        places[fd] = -1;
-    }
+    is_subscriber[fd] = 0;
     close(fd);
 }
 
 static void broadcast(const char *message, size_t length) {
-    char frame[4 + REQUEST_BYTES];
-    size_t head = 0;
-    frame[head++] = (char)0x81;
-    if (length < 126) {
-        frame[head++] = (char)length;
-    } else {
-        frame[head++] = 126;
-        frame[head++] = (char)(length >> 8);
-        frame[head++] = (char)length;
+    char frame[4 + REQUEST_BYTES], head[4] = {(char)0x81, 126, (char)(length >> 8), (char)length};
+    memcpy(frame, head, 4);
+    memcpy(frame + 4, message, length);
+    for (int fd = 0; fd <= highest; fd++) {
+        if (is_subscriber[fd]) send(fd, frame, 4 + length, MSG_NOSIGNAL);
     }
-    memcpy(frame + head, message, length);
-    for (size_t i = 0; i < subscriber_count; i++) send(subscribers[i], frame, head + length, MSG_NOSIGNAL);
 }
 
 static void receive(int fd) {
-    if (places[fd] >= 0) {
+    if (is_subscriber[fd]) {
         char ignored[4096];
         if (recv(fd, ignored, sizeof ignored, 0) <= 0) drop(fd);
         return;
@@ -79,12 +79,13 @@ static void receive(int fd) {
     r->length += (size_t)got;
     const char *end = memmem(r->data, r->length, "\r\n\r\n", 4);
     if (end == NULL) return;
-    const char *answer = "HTTP/1.1 204 No Content\r\n\r\n";
-    if (r->data[0] == 'G') {
+    if (awake_s > 0) awake_until = now() + awake_s;
+    const char *answer = fixed_answer ? fixed_answer : "HTTP/1.1 204 No Content\r\n\r\n";
+    if (r->data[0] == 'G' && fixed_answer == NULL) {
         answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                  "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-        places[fd] = (int)subscriber_count;
-        subscribers[subscriber_count++] = fd;
+        is_subscriber[fd] = 1;
+        if (fd > highest) highest = fd;
         free(r);
         requests[fd] = NULL;
     } else {
@@ -100,13 +101,16 @@ static void receive(int fd) {
     send(fd, answer, strlen(answer), MSG_NOSIGNAL);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    if (argc == 3) {
+        awake_s = atof(argv[1]) / 1e3;
+        fixed_answer = argv[2];
+    }
     int listener = socket(AF_INET, SOCK_STREAM, 0), on = 1;
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof address;
     if (bind(listener, (struct sockaddr *)&address, size) < 0 || listen(listener, 2048) < 0) die("listen");
     getsockname(listener, (struct sockaddr *)&address, &size);
-    memset(places, -1, sizeof places);
     int poller = epoll_create1(0), watched[] = {STDIN_FILENO, listener};
     for (int i = 0; i < 2; i++) {
         struct epoll_event event = {.events = EPOLLIN, .data.fd = watched[i]};
@@ -116,7 +120,7 @@ int main(void) {
     fflush(stdout);
     for (;;) {
         struct epoll_event events[256];
-        int count = epoll_wait(poller, events, 256, -1);
+        int count = epoll_wait(poller, events, 256, now() < awake_until ? 0 : -1);
         for (int i = 0; i < count; i++) {
             int fd = events[i].data.fd;
             if (fd == STDIN_FILENO) return 0;

@@ -4,10 +4,8 @@
 //
 //   subscribers N       how many connect (0)
 //   path PATH           of the WebSocket (/)
-//   protocol NAME       Sec-WebSocket-Protocol
 //   steps STEPS         after the handshake, each followed by ";": "?" waits for a frame, "tTEXT" sends a text
 //                       frame, "bHEX" a binary one
-//   deaf N              how many of the subscribers never read, once subscribed (0)
 //   requests FILE       what publishers send: a length of 4 bytes (little-endian), then as many bytes, and so on;
 //                       the message in the n-th, from 0 on, holds "@" and n in 9 digits, and no other "@"
 //   publish-port PORT   where to publish (PORT)
@@ -23,13 +21,12 @@
 //   pace SECONDS RATE            so many requests a second over one connection, answered or not
 //   count N PUBLISHERS           like wait, but so many requests
 //
-// It ends when all that was published has reached all the subscribers that read, or when that takes too long,
+// It ends when every message has reached every subscriber, or when that takes too long,
 // and is answered with a line of JSON. The next run goes on with the next request. The program ends with its standard input.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -56,11 +53,7 @@ enum {
 
 struct subscriber {
     int fd;
-    char *head;            // what came before it was subscribed
-    size_t head_length;
-    int is_open;           // the handshake is over
-    const char *step;      // the next of its steps; NULL once it is subscribed
-    char mark[MARK_BYTES]; // a mark that the end of the last read has cut
+    char mark[MARK_BYTES];  // a mark that the end of the last read has cut
     size_t mark_length;
 };
 
@@ -69,33 +62,29 @@ struct publisher {
     int is_waiting;         // for an answer
     char answer[HEAD_BYTES];  // as far as it has come
     size_t answer_length;
-    double sent_at;
 };
 
 static struct subscriber *subscribers;
-static size_t subscriber_count, deaf_count, subscribed_count;
+static size_t subscriber_count;
 static struct publisher publishers[MAX_PUBLISHERS];
 static size_t publisher_count;
 static int port, publish_port;
-static const char *path = "/", *protocol, *steps = "", *first = "", *first_answer = "";
+static const char *path = "/", *steps = "", *first = "", *first_answer = "";
 static char confirmation[HEAD_BYTES];
 static size_t confirmation_length;
 
 static char **requests;
 static uint32_t *request_lengths;
 static double *request_sent_at;
-static uint32_t *request_deliveries;
 static size_t request_count, next_request;
 
 static char buffer[BUFFER_BYTES];
 static int poller, publishing_poller;
 
 // Of the current run.
-static uint64_t deliveries, received_bytes;
+static uint64_t deliveries;
 static size_t published, answered;
-static double last_delivery_at;
-static uint32_t delivery_buckets[BUCKETS], answer_buckets[BUCKETS], last_buckets[BUCKETS];
-static double slowest_answer_s;
+static uint32_t buckets[BUCKETS];
 
 static double now(void) {
     struct timespec t;
@@ -112,12 +101,12 @@ static void die(const char *format, ...) {
     exit(1);
 }
 
-static void note(uint32_t *buckets, double seconds) {
+static void note(double seconds) {
     size_t bucket = seconds < 0 ? 0 : (size_t)(seconds * 1e5);
     buckets[bucket < BUCKETS ? bucket : BUCKETS - 1]++;
 }
 
-static double quantile_ms(const uint32_t *buckets, double q) {
+static double quantile_ms(double q) {
     uint64_t total = 0, seen = 0;
     for (size_t i = 0; i < BUCKETS; i++) total += buckets[i];
     for (size_t i = 0; i < BUCKETS; i++) {
@@ -127,10 +116,9 @@ static double quantile_ms(const uint32_t *buckets, double q) {
     return 0;
 }
 
-static int dial(int to, int receive_buffer) {
+static int dial(int to) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
     if (fd < 0) die("socket");
-    if (receive_buffer) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
     struct sockaddr_in address = {
         .sin_family = AF_INET, .sin_port = htons((uint16_t)to), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) die("connect to port %d", to);
@@ -158,40 +146,19 @@ static size_t from_hex(const char *hex, size_t digits, char *data) {
 
 static void send_frame(int fd, int opcode, const char *data, size_t length) {
     char frame[HEAD_BYTES];
-    size_t head = 0;
-    frame[head++] = (char)(0x80 | opcode);
-    if (length < 126) {
-        frame[head++] = (char)(0x80 | length);
-    } else {
-        frame[head++] = (char)(0x80 | 126);
-        frame[head++] = (char)(length >> 8);
-        frame[head++] = (char)length;
-    }
+    if (length > 125) die("a frame of %zu bytes; at most 125 can be sent", length);
+    size_t head = 2;
+    frame[0] = (char)(0x80 | opcode);
+    frame[1] = (char)(0x80 | length);
     memset(frame + head, 0, 4);  // a mask of zeros
     memcpy(frame + head + 4, data, length);
     send_all(fd, frame, head + 4 + length);
 }
 
-// Subscribing.
-
-static void take_steps(struct subscriber *s) {
-    while (*s->step != '\0' && *s->step != '?') {
-        const char *end = strchr(s->step, ';');
-        size_t length = (size_t)(end - s->step) - 1;
-        if (*s->step == 't') {
-            send_frame(s->fd, 1, s->step + 1, length);
-        } else {
-            char data[HEAD_BYTES];
-            send_frame(s->fd, 2, data, from_hex(s->step + 1, length, data));
-        }
-        s->step = end + 1;
-    }
-    if (*s->step == '\0') {
-        s->step = NULL;
-        free(s->head);
-        s->head = NULL;
-        subscribed_count++;
-    }
+static size_t receive_more(int fd, char *data, size_t length) {
+    ssize_t got = recv(fd, data + length, HEAD_BYTES - length, 0);
+    if (got <= 0) die("the server closed a connection after: %.*s", (int)length, data);
+    return length + (size_t)got;
 }
 
 // The length of the frame at the beginning of the data, 0 if it isn't all there.
@@ -202,47 +169,32 @@ static size_t frame_length(const unsigned char *data, size_t length) {
     return size <= length ? size : 0;
 }
 
-static void continue_subscribing(struct subscriber *s) {
-    ssize_t got = recv(s->fd, s->head + s->head_length, HEAD_BYTES - s->head_length, 0);
-    if (got <= 0) die("the server closed a subscriber's connection: %.*s", (int)s->head_length, s->head);
-    s->head_length += (size_t)got;
-    size_t used = 0;
-    if (!s->is_open) {
-        const char *end = memmem(s->head, s->head_length, "\r\n\r\n", 4);
-        if (end == NULL) return;
-        if (strncmp(s->head, "HTTP/1.1 101", 12) != 0) die("no handshake: %.*s", (int)s->head_length, s->head);
-        used = (size_t)(end - s->head) + 4;
-        s->is_open = 1;
-        take_steps(s);
-    }
-    while (s->step != NULL) {
-        size_t length = frame_length((unsigned char *)s->head + used, s->head_length - used);
-        if (length == 0) break;
-        used += length;
-        s->step += strlen("?;");
-        take_steps(s);
-    }
-    if (s->step == NULL) return;
-    s->head_length -= used;
-    memmove(s->head, s->head + used, s->head_length);
-}
-
-static void start_subscribing(struct subscriber *s, int is_deaf) {
-    s->fd = dial(port, is_deaf ? 4096 : 0);
-    s->head = malloc(HEAD_BYTES);
-    s->step = steps;
-    char text[HEAD_BYTES];
-    int length = snprintf(
-        text, sizeof text,
+static void subscribe(struct subscriber *s) {
+    char data[HEAD_BYTES], *end;
+    size_t length = 0, used;
+    s->fd = dial(port);
+    int written = snprintf(
+        data, sizeof data,
         "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s%s%s\r\n",
-        path, port, protocol ? "Sec-WebSocket-Protocol: " : "", protocol ? protocol : "", protocol ? "\r\n" : "");
-    send_all(s->fd, text, (size_t)length);
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", path, port);
+    send_all(s->fd, data, (size_t)written);
+    while ((end = memmem(data, length, "\r\n\r\n", 4)) == NULL) length = receive_more(s->fd, data, length);
+    if (strncmp(data, "HTTP/1.1 101", 12) != 0) die("no handshake: %.*s", (int)length, data);
+    length -= used = (size_t)(end - data) + 4;
+    memmove(data, data + used, length);
+    for (const char *step = steps, *next; *step != '\0'; step = next + 1) {
+        next = strchr(step, ';');
+        char bytes[HEAD_BYTES];
+        if (*step == 't') send_frame(s->fd, 1, step + 1, (size_t)(next - step) - 1);
+        if (*step == 'b') send_frame(s->fd, 2, bytes, from_hex(step + 1, (size_t)(next - step) - 1, bytes));
+        if (*step != '?') continue;
+        while ((used = frame_length((unsigned char *)data, length)) == 0) length = receive_more(s->fd, data, length);
+        length -= used;
+        memmove(data, data + used, length);
+    }
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)(s - subscribers)};
     if (epoll_ctl(poller, EPOLL_CTL_ADD, s->fd, &event) < 0) die("epoll_ctl");
 }
-
-// What subscribers get.
 
 // "@" and what follows; what follows is something else if the "@" is a byte of a frame's length.
 static void look_at(const char *mark, double at) {
@@ -252,18 +204,13 @@ static void look_at(const char *mark, double at) {
     for (int i = 0; i < DIGITS; i++) number = 10 * number + (size_t)(digits[i] - '0');
     if (number >= request_count) die("a message that nobody sent: %.9s", digits);
     deliveries++;
-    last_delivery_at = at;
-    note(delivery_buckets, at - request_sent_at[number]);
-    if (++request_deliveries[number] == subscriber_count - deaf_count) {
-        note(last_buckets, at - request_sent_at[number]);
-    }
+    note(at - request_sent_at[number]);
 }
 
 static void receive(struct subscriber *s) {
     ssize_t got = recv(s->fd, buffer, sizeof buffer, MSG_DONTWAIT);
     if (got < 0 && errno == EAGAIN) return;
     if (got <= 0) die("the server closed a subscriber's connection");
-    received_bytes += (uint64_t)got;
     double at = now();
     const char *data = buffer, *end = buffer + got;
     if (s->mark_length > 0) {
@@ -286,14 +233,12 @@ static void receive(struct subscriber *s) {
     }
 }
 
-// Publishing.
-
 static int publish_next(struct publisher *p) {
     if (next_request == request_count) return 0;
     size_t number = next_request++;
     p->is_waiting = 1;
     p->answer_length = 0;
-    p->sent_at = request_sent_at[number] = now();
+    request_sent_at[number] = now();
     send_all(p->fd, requests[number], request_lengths[number]);
     published++;
     return 1;
@@ -324,9 +269,6 @@ static int receive_answer(struct publisher *p) {
         : is_whole(p->answer, p->answer_length);
     if (!p->is_waiting || !is_there) return 0;
     p->is_waiting = 0;
-    double took_s = now() - p->sent_at;
-    note(answer_buckets, took_s);
-    if (took_s > slowest_answer_s) slowest_answer_s = took_s;
     answered++;
     return 1;
 }
@@ -334,14 +276,12 @@ static int receive_answer(struct publisher *p) {
 static void open_publishers(size_t count) {
     while (publisher_count < count) {
         struct publisher *p = &publishers[publisher_count];
-        p->fd = dial(publish_port, 0);
+        p->fd = dial(publish_port);
         char data[HEAD_BYTES], end[HEAD_BYTES];
         send_all(p->fd, data, from_hex(first, strlen(first), data));
         size_t end_length = from_hex(first_answer, strlen(first_answer), end), length = 0;
         while (length < end_length || memcmp(data + length - end_length, end, end_length) != 0) {
-            ssize_t got = recv(p->fd, data + length, sizeof data - length, 0);
-            if (got <= 0) die("no answer to what a publisher sends first");
-            length += (size_t)got;
+            length = receive_more(p->fd, data, length);
         }
         struct epoll_event event = {.events = EPOLLIN, .data.u64 = publisher_count};
         if (epoll_ctl(publishing_poller, EPOLL_CTL_ADD, p->fd, &event) < 0) die("epoll_ctl");
@@ -349,33 +289,27 @@ static void open_publishers(size_t count) {
     }
 }
 
-// One run.
-
 static void run(const char *mode, double amount, double of) {
     int is_wait = strcmp(mode, "wait") == 0, is_burst = strcmp(mode, "burst") == 0;
     int is_pace = strcmp(mode, "pace") == 0, is_count = strcmp(mode, "count") == 0;
-    size_t senders = is_pace ? 1 : (size_t)of, readers = subscriber_count - deaf_count;
+    size_t senders = is_pace ? 1 : (size_t)of;
     if (senders > MAX_PUBLISHERS || !(is_wait || is_burst || is_pace || is_count)) die("no such run: %s", mode);
     open_publishers(senders);
-    deliveries = received_bytes = published = answered = 0;
-    slowest_answer_s = 0;
-    memset(delivery_buckets, 0, sizeof delivery_buckets);
-    memset(answer_buckets, 0, sizeof answer_buckets);
-    memset(last_buckets, 0, sizeof last_buckets);
+    deliveries = published = answered = 0;
+    memset(buckets, 0, sizeof buckets);
     struct rusage before, after;
     getrusage(RUSAGE_SELF, &before);
 
     double started_at = now(), next_at = started_at, moved_at = started_at;
     double until = is_wait || is_pace ? started_at + amount : 0;
     size_t to_send = is_burst ? (size_t)amount * senders : is_count ? (size_t)amount : request_count;
-    last_delivery_at = started_at;
     if (!is_pace) {
         for (size_t i = 0; i < senders && published < to_send; i++) publish_next(&publishers[i]);
     }
     for (;;) {
         double at = now();
         int is_sending = (until == 0 || at < until) && published < to_send && next_request < request_count;
-        int is_settled = answered == published && deliveries == published * readers;
+        int is_settled = answered == published && deliveries == published * subscriber_count;
         if (is_settled && !is_sending) break;
         if (is_settled && is_burst) {
             for (size_t i = 0; i < senders; i++) publish_next(&publishers[i]);
@@ -410,14 +344,10 @@ static void run(const char *mode, double amount, double of) {
 #define SECONDS(field) \
     ((double)(after.field.tv_sec - before.field.tv_sec) + 1e-6 * (double)(after.field.tv_usec - before.field.tv_usec))
     printf(
-        "{\"published\": %zu, \"answered\": %zu, \"deliveries\": %llu, \"expected\": %zu, \"bytes\": %llu, "
-        "\"seconds\": %.6f, \"load_cpu_s\": %.6f, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"last_p50_ms\": %.3f, "
-        "\"last_p99_ms\": %.3f, \"answer_p50_ms\": %.3f, \"answer_p99_ms\": %.3f, \"answer_max_ms\": %.3f}\n",
-        published, answered, (unsigned long long)deliveries, published * readers,
-        (unsigned long long)received_bytes, ended_at - started_at, SECONDS(ru_utime) + SECONDS(ru_stime),
-        quantile_ms(delivery_buckets, 0.5), quantile_ms(delivery_buckets, 0.99), quantile_ms(last_buckets, 0.5),
-        quantile_ms(last_buckets, 0.99), quantile_ms(answer_buckets, 0.5), quantile_ms(answer_buckets, 0.99),
-        1e3 * slowest_answer_s);
+        "{\"published\": %zu, \"answered\": %zu, \"deliveries\": %llu, \"expected\": %zu, \"seconds\": %.6f, "
+        "\"load_cpu_s\": %.6f, \"p50_ms\": %.3f, \"p99_ms\": %.3f}\n",
+        published, answered, (unsigned long long)deliveries, published * subscriber_count, ended_at - started_at,
+        SECONDS(ru_utime) + SECONDS(ru_stime), quantile_ms(0.5), quantile_ms(0.99));
     fflush(stdout);
 }
 
@@ -435,7 +365,6 @@ static void read_requests(const char *name) {
     }
     fclose(file);
     request_sent_at = calloc(request_count, sizeof *request_sent_at);
-    request_deliveries = calloc(request_count, sizeof *request_deliveries);
 }
 
 int main(int argc, char **argv) {
@@ -445,9 +374,7 @@ int main(int argc, char **argv) {
         const char *option = argv[i], *value = argv[i + 1];
         if (strcmp(option, "subscribers") == 0) subscriber_count = strtoul(value, NULL, 10);
         else if (strcmp(option, "path") == 0) path = value;
-        else if (strcmp(option, "protocol") == 0) protocol = value;
         else if (strcmp(option, "steps") == 0) steps = value;
-        else if (strcmp(option, "deaf") == 0) deaf_count = strtoul(value, NULL, 10);
         else if (strcmp(option, "requests") == 0) read_requests(value);
         else if (strcmp(option, "publish-port") == 0) publish_port = atoi(value);
         else if (strcmp(option, "first") == 0) first = value;
@@ -460,22 +387,7 @@ int main(int argc, char **argv) {
     struct epoll_event publishing = {.events = EPOLLIN, .data.u64 = UINT64_MAX};
     if (epoll_ctl(poller, EPOLL_CTL_ADD, publishing_poller, &publishing) < 0) die("epoll_ctl");
     subscribers = calloc(subscriber_count + 1, sizeof *subscribers);
-    // Not more at once than a server has room for in its backlog.
-    for (size_t started = 0; subscribed_count < subscriber_count;) {
-        while (started < subscriber_count && started - subscribed_count < 64) {
-            start_subscribing(&subscribers[started], started < deaf_count);
-            started++;
-        }
-        struct epoll_event events[64];
-        int count = epoll_wait(poller, events, 64, 1000 * GIVE_UP_S);
-        if (count == 0) die("only %zu could subscribe", subscribed_count);
-        for (int i = 0; i < count; i++) {
-            struct subscriber *s = &subscribers[events[i].data.u64];
-            if (s->step == NULL) continue;
-            continue_subscribing(s);
-            if (s->step == NULL && events[i].data.u64 < deaf_count) epoll_ctl(poller, EPOLL_CTL_DEL, s->fd, NULL);
-        }
-    }
+    for (size_t i = 0; i < subscriber_count; i++) subscribe(&subscribers[i]);
     printf("ready\n");
     fflush(stdout);
     char line[256], mode[16];

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import socketio
@@ -12,11 +11,7 @@ import uvicorn
 SUBSCRIBERS = socketio.AsyncServer(async_mode="asgi", transports=["websocket"])
 
 
-async def publish(
-    _scope: dict[str, Any],
-    receive: Callable[[], Awaitable[dict[str, Any]]],
-    send: Callable[[dict[str, Any]], Awaitable[None]],
-) -> None:
+async def publish(_scope: Any, receive: Any, send: Any) -> None:
     body = b""
     while True:
         event = await receive()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from urllib.parse import urlsplit
 
-from ..worker import Call
+from .workers import Call
 
 API_KEY = "30af96de47e3c58329045ff136a4a3ea"
 APP_ID = "ws-bot-1"
@@ -24,7 +24,6 @@ def _json_answer(body: str, status: str = "200 OK") -> str:
 
 PUSHER_ANSWER = _json_answer("{}")
 CENT_ANSWER = _json_answer('{"result":{}}')
-PUBNUB_ANSWER = _json_answer('[1,"Sent","14375189629170609"]')
 ABLY_ANSWER = _json_answer("{}", "201 Created")
 
 
@@ -91,19 +90,3 @@ def cent(url: str) -> Call:
     client = Client(f"{url}/api", API_KEY)
     names = {"client": client, "PublishRequest": PublishRequest, "message": MESSAGE}
     return Call("client.publish(PublishRequest(channel='news', data=message))", names)
-
-
-def pubnub(url: str) -> Call:
-    from pubnub.pnconfiguration import PNConfiguration
-    from pubnub.pubnub import PubNub
-
-    configuration = PNConfiguration()
-    configuration.publish_key = configuration.subscribe_key = API_KEY
-    configuration.secret_key = SECRET
-    configuration.user_id = "publisher"
-    configuration.ssl = False
-    configuration.origin = urlsplit(url).netloc
-    client = PubNub(configuration)
-    return Call(
-        "client.publish().channel('news').message(message).sync()", {"client": client, "message": MESSAGE}
-    )
