@@ -244,7 +244,8 @@ class Config:
             workers has a port of its own, from this one on.
         public_hosts: the values of ``Host`` that are answered, ``host`` or ``host:port``; any if empty.
         coalesce_window_ms: how long publications of a busy stream are coalesced into one write, in
-            milliseconds. With 0, each is a write of its own. The first one of an idle stream never waits.
+            milliseconds. With 0, each is a write of its own, to all subscribers in one turn. The first one of
+            an idle stream never waits.
     """
 
     apps: tuple[App, ...]

@@ -60,7 +60,8 @@ class Hub:
 
     Parameters:
         backend: carries publications between nodes, and keeps who is present.
-        coalesce_window_s: in seconds. With 0, each publication is a write of its own.
+        coalesce_window_s: in seconds. With 0, each publication is a write of its own, to all outboxes in one
+            turn.
     """
 
     def __init__(self, backend: Backend, *, coalesce_window_s: float) -> None:
@@ -88,13 +89,11 @@ class Hub:
             return
         if logger.isEnabledFor(logging.DEBUG):
             _log(publication, stream.count_receivers(publication))
-        if not self._window_s:
-            stream.write_all()  # each publication is a write of its own, so those before it come first
         stream.append(publication)
-        if not stream.is_scheduled:
+        if not self._window_s:
+            stream.write_all()
+        elif not stream.is_scheduled:
             self._write(stream)
-        elif not self._window_s:
-            stream.write_some()
 
     def _private_event(self, outbox: Outbox, publication: Publication) -> bytes | None:  # noqa: ARG002
         """What an outbox receives of a private message; ``None`` for nothing."""
@@ -106,10 +105,8 @@ class Hub:
         if stream.write_some():
             # Thousands of outboxes take tens of milliseconds: everything else runs in between.
             loop.call_soon(self._write, stream)
-        elif self._window_s:
-            loop.call_later(self._window_s, self._end_window, stream)
         else:
-            stream.is_scheduled = False
+            loop.call_later(self._window_s, self._end_window, stream)
 
     def _end_window(self, stream: _Stream) -> None:
         if stream.has_unwritten:
