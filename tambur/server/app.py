@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from .acceptor import Acceptor
-from .api.http import make_app
+from .api import health, static
 from .api.publish import PublishHandler
-from .api.static import make_routes
+from .api.routes import make_app
 from .broker import Backend
 from .broker.factory import from_url
 from .config import Config, Limits
 from .extended_hub import ExtendedHub
 from .hub import Hub
 from .listeners import allow_open_files, listen, listener_url, load_tls, reserve_port
+from .transports import balancer
 from .transports.http_protocol import BoundedHttpProtocol
 from .transports.longpoll import LongPolls
 from .transports.reading import limit_tls_buffers, make_read_buffer
@@ -62,13 +64,7 @@ class Server:
         read_buffer = make_read_buffer()
         context = Context(config, {app.key: app for app in config.apps}, self._hub, read_buffer)
         uvicorn_config = uvicorn.Config(
-            make_app(
-                config,
-                PublishHandler(config, self._backend.broker, counts=self._hub.counts),
-                self._backend,
-                self._hub.counts,
-                [*routes, *make_routes(), *self._long_polls.routes],
-            ),
+            self._make_app(config, routes),
             http=_protocol(functools.partial(BoundedHttpProtocol, config.limits, read_buffer)),
             ws=_protocol(functools.partial(WebSocket, context)),
             lifespan="off",
@@ -95,6 +91,22 @@ class Server:
         except BaseException:
             self._socket.close()
             raise
+
+    def _make_app(self, config: Config, routes: Sequence[BaseRoute]) -> ASGIApp:
+        counts = self._hub.counts
+        publish = PublishHandler(config, self._backend.broker, counts=counts)
+        return make_app(
+            {"stream": publish.answer},
+            [
+                *routes,
+                *static.make_routes(),
+                *self._long_polls.routes,
+                health.make_route(self._backend),
+                balancer.make_route(config, counts),
+            ],
+            config.public_hosts,
+            counts,
+        )
 
     async def _start(self) -> None:
         await self._backend.start(self._hub.deliver, self._long_polls.answer, self._hub.miss)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import NamedTuple
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from ...errors import InvalidNameError
 from ...protocol.messages import encode_message
@@ -13,7 +17,17 @@ from ...protocol.paths import split_publish_path
 from ..broker import Broker, BrokerUnavailableError, Outcome, Publication, Published
 from ..config import Config
 from ..counters import Counts
+from ..logs import line
 from .auth import RefusedError, SignedRequest, Target, Verifier, nonce_reused
+from .signed import CORS, is_debugging, read_body, refusal_answer
+
+_REPLAYED = {"Tambur-Replayed": "true"}
+
+# A response can be sent any number of times. These two are made once.
+_DELIVERED_ANSWER = Response(status_code=204, headers=CORS)
+_REPLAYED_ANSWER = Response(status_code=204, headers=CORS | _REPLAYED)
+
+logger = logging.getLogger("tambur.server")
 
 
 class PublishTarget(NamedTuple):
@@ -44,6 +58,36 @@ class PublishHandler:
         self._counts = counts or Counts()
         self._limits = config.limits
         self._broker = broker
+
+    async def answer(self, request: Request) -> Response:
+        """Answer ``POST /app/APP_ID/stream/STREAM``."""
+        answer = await self._answer(request)
+        self._counts.publishes[answer.status_code] += 1
+        return answer
+
+    async def _answer(self, request: Request) -> Response:
+        target: PublishTarget | None = None
+        debug = is_debugging(request)
+        try:
+            target = self.target(request.headers.get("host", ""), request.scope["raw_path"])
+            body = await read_body(request, self._limits.max_body_bytes)
+            content_type = request.headers.get("content-type", "")
+            published = await self.publish(target, content_type, body, debug=debug)
+        except RefusedError as refused:
+            facts = {"status": refused.status, **_facts(target), "reason": refused.reason}
+            logger.info(line("publish refused", **facts))
+            return refusal_answer(refused)
+        except ClientDisconnect:
+            logger.info(line("publish broken off by the publisher", **_facts(target)))
+            return Response(status_code=400)  # the client has gone
+        if logger.isEnabledFor(logging.DEBUG):
+            facts = {"outcome": published.outcome.name.lower(), "nodes": published.nodes}
+            logger.debug(line("publish accepted", **_facts(target), **facts))
+        is_replayed = published.outcome is Outcome.REPLAYED
+        if debug:
+            nodes = {"Tambur-Nodes": str(published.nodes)}
+            return Response(status_code=204, headers=CORS | nodes | (_REPLAYED if is_replayed else {}))
+        return _REPLAYED_ANSWER if is_replayed else _DELIVERED_ANSWER
 
     def target(self, host: str, raw_path: bytes) -> PublishTarget:
         """Find what a request is for, before its body is read.
@@ -107,6 +151,15 @@ class PublishHandler:
             reason = f"more than {app.max_publishes_per_s:g} publishes/s"
             raise RefusedError(429, reason, retry_after_s=published.retry_after_s)
         return published
+
+
+def _facts(target: PublishTarget | None) -> dict[str, object]:
+    """What the log says of a publish."""
+    if target is None:
+        return {}
+    # Whatever stands behind "private:" may be a subscriber ID, even in an invalid destination.
+    stream, prefix, _ = target.destination.decode("utf-8", "replace").partition("private:")
+    return {"app": target.app.app_id, "stream": f"{stream}private:SUBSCRIBER_ID" if prefix else stream}
 
 
 def _parse_message(data: bytes) -> str:

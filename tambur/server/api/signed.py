@@ -1,0 +1,57 @@
+"""What all signed requests share over HTTP: reading the body, and answering a refusal."""
+
+from __future__ import annotations
+
+import math
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from .auth import RefusedError
+
+CORS = {"Access-Control-Allow-Origin": "*"}  # the browser publisher of 2012 posts cross-origin
+
+# A client that still sends its body cannot read an answer. So a body over the limit is read to its end, up to
+# this multiple of the limit. A longer one is no mistake.
+_MAX_DISCARDED_BODIES = 8
+
+
+def is_debugging(request: Request) -> bool:
+    """Whether the client asks for details with ``?debug=true``."""
+    return b"debug=true" in request.scope["query_string"].split(b"&")
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Read the body of a request.
+
+    Raises:
+        RefusedError: 413 for a body of more than ``max_bytes``.
+        ClientDisconnect: if the client closes the connection.
+    """
+    chunks = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= max_bytes:
+            chunks.append(chunk)
+        elif size > _MAX_DISCARDED_BODIES * max_bytes:
+            break
+    if size > max_bytes:
+        raise RefusedError(413, f"the body has more than {max_bytes} bytes")
+    return b"".join(chunks)
+
+
+def refusal_answer(refused: RefusedError) -> Response:
+    """Make the HTTP answer to a refused request."""
+    text = f"{refused.reason}\n"
+    if refused.base_string is not None:
+        lines = refused.base_string.replace("&", "\n&\n").replace("%26", "\n%26")
+        text += f"\nThe base string that the server computed, broken into lines:\n{lines}\n"
+    headers = dict(CORS)
+    if refused.retry_after_s is not None:
+        headers["Retry-After"] = str(math.ceil(refused.retry_after_s))
+    if refused.status == 401:
+        headers["WWW-Authenticate"] = "OAuth"
+    if refused.status == 413:
+        headers["Connection"] = "close"  # the client may still be sending
+    return PlainTextResponse(text, refused.status, headers)
