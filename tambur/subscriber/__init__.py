@@ -40,6 +40,9 @@ from .websocket import WebSocket
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+LASTING_REFUSALS = (403, 404, 421)
+"""Statuses that would not change at the next attempt: wrong origin, app or host."""
+
 MAX_RECONNECT_WAIT_S = 30.0
 """The longest wait between two attempts to reconnect, in seconds; the first is about half a second."""
 
@@ -368,7 +371,7 @@ class Subscriber:
                 self._open()
                 self._resume()
             except (SubscriberClosedError, SubscriberTimeoutError, CommandRefusedError) as error:
-                if isinstance(error, SubscriberClosedError) and error.code in (403, 404):
+                if isinstance(error, SubscriberClosedError) and error.code in LASTING_REFUSALS:
                     raise
                 if isinstance(error, CommandRefusedError) and error.result != "unavailable":
                     self._drop()  # rather than stay connected with less than before

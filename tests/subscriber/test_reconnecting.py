@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import threading
 import time
@@ -70,12 +71,19 @@ def test_a_mode_that_is_refused_after_a_reconnect_raises_each_time(stream: str) 
                 one.receive(TIMEOUT_S)
 
 
-def test_a_subscriber_gives_up_when_the_app_is_gone(stream: str) -> None:
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        (Config(apps=(App("k", "a", ("s",)),)), 404),
+        (Config(apps=(APP,), public_hosts=("tambur.example.com",)), 421),
+    ],
+)
+def test_a_subscriber_gives_up_after_a_refusal_that_lasts(stream: str, changed: Config, status: int) -> None:
     port = free_port()
     with in_background(Config(apps=(APP,), port=port)) as server:
         one = subscriber(server, stream, reconnect=True)
-    with in_background(Config(apps=(App("k", "a", ("s",)),), port=port)):
-        with pytest.raises(SubscriberClosedError, match="answered 404"):
+    with in_background(dataclasses.replace(changed, port=port)):
+        with pytest.raises(SubscriberClosedError, match=f"answered {status}"):
             one.receive(TIMEOUT_S)
     one.close()
 
