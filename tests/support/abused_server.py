@@ -30,6 +30,9 @@ ROUNDS = int(os.environ.get("TAMBUR_ABUSE_ROUNDS", "50"))
 TIMEOUT_S = 600
 KIB, MIB = 1024, 1024 * 1024
 
+STEP_S = 20
+"""By how much the clock of a clocked server moves at once, in seconds: a bystander may be silent for so long."""
+
 UNRELATED = 16 * MIB
 """What a process may grow by whatever it does: its allocator's spare memory, and garbage."""
 
@@ -48,9 +51,17 @@ class Serving:
         words: what else its command line says.
         files: how many files it may have open, on asyncio's own event loop, which has its own ways with them;
             ``None`` for as many as the system allows.
+        is_clocked: whether :meth:`pass_time` moves its clock, so that only a test makes it lose patience.
     """
 
-    def __init__(self, limits: Limits, directory: Path, *words: str, files: int | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        directory: Path,
+        *words: str,
+        files: int | None = None,
+        is_clocked: bool = False,
+    ) -> None:
         self.max_connections = limits.max_connections if files is None else files - FILES_BESIDES
         config = directory / "tambur.toml"
         # Kept messages have a limit of their own, and would hide what the abuse itself takes.
@@ -66,16 +77,30 @@ class Serving:
         if files is not None:
             limited = ["bash", "-ec", f'ulimit -n {files}; exec "$@"', "bash"]
             program = [*limited, sys.executable, "-c", _WITHOUT_UVLOOP]
+        command = [*program, "serve", "--config", str(config), *words]
+        if is_clocked:
+            command = [sys.executable, "-m", "tests.support.clock", str(config)]
+        self._is_clocked = is_clocked
         self._log = directory / "log"
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [*program, "serve", "--config", str(config), *words],
+                command,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
             )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().removeprefix("Tambur is listening on ").strip()
+
+    def pass_time(self) -> None:
+        """Move the clock of a clocked server by :data:`STEP_S`."""
+        if self._is_clocked:
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
+            self.process.stdin.write(f"{STEP_S}\n")
+            self.process.stdin.flush()
+            assert self.process.stdout.readline() == "moved\n"
 
     def end(self) -> None:
         with self.process:
@@ -107,9 +132,13 @@ class Serving:
 
 @contextlib.contextmanager
 def serving(
-    limits: Limits, made: pytest.TempPathFactory, *words: str, files: int | None = None
+    limits: Limits,
+    made: pytest.TempPathFactory,
+    *words: str,
+    files: int | None = None,
+    is_clocked: bool = False,
 ) -> Iterator[Serving]:
-    server = Serving(limits, made.mktemp("serving"), *words, files=files)
+    server = Serving(limits, made.mktemp("serving"), *words, files=files, is_clocked=is_clocked)
     try:
         yield server
     finally:
@@ -188,6 +217,7 @@ def abused(
         deadline = time.monotonic() + TIMEOUT_S
         while not select.select([process.stdout], [], [], 0)[0]:
             bystander.send()
+            server.pass_time()
             assert time.monotonic() < deadline
         seen |= json.loads(process.stdout.readline())
         yield seen

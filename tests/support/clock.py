@@ -1,9 +1,16 @@
-"""A server whose clock a test moves, so that no verdict depends on how long a test really takes."""
+"""A server whose clock a test moves, so that no verdict depends on how long a test really takes.
+
+    python -m tests.support.clock CONFIG
+
+serves in a process of its own. Each line of the standard input moves its clock by so many seconds; a line of the
+standard output confirms it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -83,3 +90,24 @@ def clocked(config: Config) -> Iterator[Clocked]:
     finally:
         server.stop()
         thread.join()
+
+
+def main(config: str) -> None:
+    server = Server(Config.from_toml(config))
+    clock = Clock()
+
+    def move() -> None:
+        for line in sys.stdin:
+            clock.skip(float(line))
+            print("moved", flush=True)
+
+    def on_ready() -> None:
+        print(f"Tambur is listening on {server.url}", flush=True)
+        threading.Thread(target=move, daemon=True).start()
+
+    server._uvicorn.on_ready = on_ready
+    clock.run_until_complete(server._uvicorn.serve([server._socket]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -7,6 +7,7 @@ arrive, and the most memory that the abuse took. ``TAMBUR_ABUSE_ROUNDS`` says of
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import resource
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -52,9 +53,10 @@ LIMITS = Limits(
     ping_interval_s=3600,
     ping_timeout_s=7200,
 )
-IMPATIENT = Limits(
-    max_connections=30, request_timeout_s=1, ping_interval_s=1, ping_timeout_s=2, max_commands_per_s=10
-)
+CROWDED = dataclasses.replace(LIMITS, max_connections=30, max_commands_per_s=10)
+# In seconds of a clock that a test moves.
+IMPATIENT = dataclasses.replace(LIMITS, request_timeout_s=50)
+WATCHFUL = dataclasses.replace(LIMITS, ping_interval_s=50, ping_timeout_s=100)
 IMPATIENT_WITH_TLS = Limits(request_timeout_s=1)
 
 
@@ -65,8 +67,20 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 
 @pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with serving(CROWDED, tmp_path_factory) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    with serving(IMPATIENT, tmp_path_factory) as server:
+    with serving(IMPATIENT, tmp_path_factory, is_clocked=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def watchful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with serving(WATCHFUL, tmp_path_factory, is_clocked=True) as server:
         yield server
 
 
@@ -126,13 +140,13 @@ CASES = [
         64 * KIB,
         # How many are there at the same moment is chance; the server's open files show that it keeps to its limit.
         lambda seen, _: seen.keys() <= {"503", "101", "closed", "seconds"},
-        server="impatient",
+        server="crowded",
     ),
     Case("never_read", 5, "max_unsent_bytes", LIMITS.max_unsent_bytes + 64 * KIB, each("closed")),
     Case("never_read_answers", 5, "request_timeout_s", READ_AT_ONCE, each("closed"), server="impatient"),
     Case("drip_head", 20, "request_timeout_s", IMPATIENT.max_header_bytes, each("408"), server="impatient"),
     Case("drip_body", 20, "request_timeout_s", IMPATIENT.max_body_bytes, each("408"), server="impatient"),
-    Case("drip_frame", 20, "ping_timeout_s", IMPATIENT.max_frame_bytes, each("closed"), server="impatient"),
+    Case("drip_frame", 20, "ping_timeout_s", WATCHFUL.max_frame_bytes, each("closed"), server="watchful"),
     Case(
         "streams",
         10,
@@ -189,7 +203,7 @@ CASES = [
         "MAX_QUEUED_COMMANDS",
         MAX_QUEUED_COMMANDS * 4 * MAX_LINE_LENGTH + READ_AT_ONCE,
         lambda seen, clients: seen["lost"] >= abuse.LOST_COMMANDS * clients,
-        server="impatient",
+        server="crowded",
     ),
     Case("poll_again", 20, "max_long_polling_subscribers", 64 * KIB, each("200")),
     Case(
