@@ -1,4 +1,4 @@
-"""What a server has done since it started: whoever does it counts it here, and metrics read it."""
+"""Counters of what a server has done since it started, for the metrics."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Counts:
-    """All from one event loop, so that adding needs no lock.
+    """Only the event loop changes them, so they need no lock.
 
     Attributes:
-        publishes: how many were answered, by HTTP status.
-        deliveries: how many messages were handed to subscribers.
-        refused: how many subscribers and tokens were refused, by a code such as ``"unknown_app"``.
-        slow_subscribers: how many were dropped because they read too slowly.
-        broker_calls: how many publishes the broker has answered.
-        broker_s: how long that took it altogether, in seconds.
+        publishes: answered publishes, by HTTP status.
+        deliveries: messages and presence events written to subscribers.
+        refused: refused subscribers and tokens, by a code such as ``"unknown_app"``.
+        slow_subscribers: subscribers that were dropped because they read too slowly.
+        broker_calls: publishes that the broker has answered.
+        broker_s: seconds that these took in all.
     """
 
     publishes: Counter[int] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""Lines of the log: what happened, then facts as ``key=value``; whatever values hold, a line stays one."""
+"""Log lines: an event, then facts as ``key=value``. Each record is one line, whatever the values contain."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import time
 from ..protocol.names import SUBSCRIBER_ID
 
 MAX_VALUE_CODE_POINTS = 300
-"""How much of a value is logged: some come from strangers."""
+"""How much of a value the log shows, since strangers choose some of them."""
 
-# Printable ASCII but space, ", = and the backslash.
+# Printable ASCII except space, ", = and the backslash.
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")
 
 
 def line(event: str, **facts: object) -> str:
-    """One line of the log, without its time.
+    """Make the message of a log record.
 
     Parameters:
-        event: what happened, in words that are the same each time.
-        facts: left out where ``None``; a value that holds anything but plain characters is written as a JSON
-            string, so that a line break in it is no line break of the log.
+        event: the name of the event, always in the same words.
+        facts: facts that are ``None`` are left out. A value with other than plain characters becomes a JSON
+            string, so that a line break in it does not break the line.
     """
     return " ".join([event, *(f"{k}={_value(str(v))}" for k, v in facts.items() if v is not None)])
 
@@ -43,7 +43,7 @@ def _value(text: str) -> str:
 
 
 class Formatter(logging.Formatter):
-    """One line a record, whoever logs it: time in UTC, level, logger, message, and what was raised."""
+    """Writes each record as one line: time in UTC, level, logger, message and traceback."""
 
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
@@ -53,6 +53,6 @@ class Formatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        # What a library says over several lines, such as a traceback, is one line like the rest.
+        # A traceback and the messages of some libraries have several lines.
         text = mask_subscriber_ids(super().format(record))
         return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)

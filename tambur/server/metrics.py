@@ -1,4 +1,4 @@
-"""What is going on in a server, for Prometheus: ``pip install 'tambur[metrics]>=1'``."""
+"""Metrics of a server for Prometheus: ``pip install 'tambur[metrics]>=1'``."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ except ImportError as error:
     ) from None
 
 ADDRESS = "127.0.0.1"
-"""Where the metrics are: on this machine, since they are nobody else's business."""
+"""The metrics are available on this machine only."""
 
 TIMEOUT_S = 5.0
-"""How long the event loop may take to say what is going on, in seconds."""
+"""Seconds that the event loop may take to read the metrics."""
 
 
 class Metrics:
-    """Answers ``GET /metrics`` in threads of its own, from the moment it is made.
+    """Answers ``GET /metrics`` in its own threads. Listens from construction on.
 
     Parameters:
-        port: to listen on.
-        hub: whose server it is.
+        port: the port to listen on.
+        hub: the hub of the server.
 
     Raises:
         ConfigurationError: if it cannot listen.
@@ -51,7 +51,7 @@ class Metrics:
             self._server, self._thread = start_http_server(port, ADDRESS, registry)
 
     def start(self) -> None:
-        """Have something to tell; called in the event loop of the hub."""
+        """Begin to collect. Call this in the event loop of the hub."""
         self._collector.loop = asyncio.get_running_loop()
 
     def stop(self) -> None:
@@ -61,7 +61,7 @@ class Metrics:
 
 
 def check_port(port: int) -> None:
-    """Find out whether metrics could listen there.
+    """Check that metrics can listen on a port.
 
     Raises:
         ConfigurationError: if not.
@@ -88,36 +88,34 @@ class _Collector(Collector):
     def collect(self) -> Iterable[Metric]:
         if self.loop is None:
             return []
-        # Everything is read within one turn of the event loop, in which nothing changes.
+        # All values are read in one turn of the event loop, so they fit together.
         return asyncio.run_coroutine_threadsafe(self._read(), self.loop).result(TIMEOUT_S)
 
     async def _read(self) -> list[Metric]:
         counts, gauges = self._hub.counts, self._hub.gauges()
-        publishes = CounterMetricFamily(
-            "tambur_publishes", "Publishes that were answered.", labels=["status"]
-        )
+        publishes = CounterMetricFamily("tambur_publishes", "Answered publishes.", labels=["status"])
         for status, count in sorted(counts.publishes.items()):
             publishes.add_metric([str(status)], count)
         refused = CounterMetricFamily("tambur_refused", "Subscribers and tokens refused.", labels=["reason"])
         for reason, count in sorted(counts.refused.items()):
             refused.add_metric([reason], count)
-        tasks = len(asyncio.all_tasks()) - 1  # this one is only there to count
+        tasks = len(asyncio.all_tasks()) - 1  # without the task that counts
         return [
-            GaugeMetricFamily("tambur_connections", "Subscribers that are connected.", gauges.connections),
+            GaugeMetricFamily("tambur_connections", "Connected subscribers.", gauges.connections),
             GaugeMetricFamily("tambur_subscriptions", "Streams of all subscribers.", gauges.subscriptions),
             GaugeMetricFamily(
-                "tambur_unsent_bytes", "What waits for subscribers to read it.", gauges.unsent_bytes
+                "tambur_unsent_bytes", "Bytes that wait for subscribers to read them.", gauges.unsent_bytes
             ),
-            GaugeMetricFamily("tambur_tasks", "What the event loop has under way.", tasks),
+            GaugeMetricFamily("tambur_tasks", "Tasks of the event loop.", tasks),
             publishes,
             refused,
-            CounterMetricFamily("tambur_deliveries", "Messages handed to subscribers.", counts.deliveries),
+            CounterMetricFamily("tambur_deliveries", "Events written to subscribers.", counts.deliveries),
             CounterMetricFamily(
                 "tambur_slow_subscribers", "Dropped because they read too slowly.", counts.slow_subscribers
             ),
             SummaryMetricFamily(
                 "tambur_broker_seconds",
-                "How long the broker took for publishes.",
+                "Seconds that the broker took for publishes.",
                 count_value=counts.broker_calls,
                 sum_value=counts.broker_s,
             ),
