@@ -9,7 +9,7 @@ from selenium.webdriver import Chrome
 
 from tests.support.browser import chromium
 
-from .chat import Site, Window
+from .site import Site, Window
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .chat import EXAMPLES, ChatContract, Site, running
+from .chat import ChatContract
+from .site import EXAMPLES, Site, running
 
 COMMANDS = [
     ".venv/bin/python manage.py migrate",

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .chat import ChatContract, Site, running
+from .chat import ChatContract
+from .site import Site, running
 
 COMMANDS = [".venv/bin/flask --app chat run"]
 
