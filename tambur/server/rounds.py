@@ -142,27 +142,32 @@ class Round:
 
     def write_some(self) -> int:
         """Write to the next few subscriptions; return the number of events."""
-        start, end, everything = self._start, self.end, self._everything
-        complete = count = 0
-        position = self._position
+        some = self._subscriptions[self._position : self._position + WRITES_PER_TURN]
         self._position += WRITES_PER_TURN
-        for subscription in self._subscriptions[position : self._position]:
+        if self._everything is None:
+            return sum(map(self._write, some))
+        start, end = self._start, self.end
+        plain, extended = self._everything
+        others = count = 0
+        for subscription in some:
             if subscription.next > start:
-                if subscription.next >= end:
-                    continue
-                batch = self._select(subscription.next).batch(subscription)
-            elif everything is not None:
-                subscription.next = end
-                subscription.outbox.write(everything[subscription.is_extended])
-                complete += 1
-                continue
+                others += 1
+                count += self._write(subscription)
             else:
-                batch = self._select(start).batch(subscription)
-            subscription.next = end
-            if batch is not None:
-                subscription.outbox.write(batch)
-                count += len(batch.events)
-        return count + complete * len(self._publications)
+                subscription.next = end
+                subscription.outbox.write(extended if subscription.is_extended else plain)
+        return count + (len(some) - others) * len(self._publications)
+
+    def _write(self, subscription: Subscription) -> int:
+        begin = max(subscription.next, self._start)
+        if begin >= self.end:
+            return 0
+        subscription.next = self.end
+        batch = self._select(begin).batch(subscription)
+        if batch is None:
+            return 0
+        subscription.outbox.write(batch)
+        return len(batch.events)
 
     @property
     def is_over(self) -> bool:
