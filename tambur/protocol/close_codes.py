@@ -20,6 +20,9 @@ INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 """Messages for the subscriber were lost. Clients reconnect."""
 
+TRY_AGAIN_LATER = 1013
+"""The server holds too much for its clients, and this one has the most."""
+
 SLOW_SUBSCRIBER = 4008
 """The subscriber reads too slowly."""
 

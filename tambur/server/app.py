@@ -65,7 +65,9 @@ class Server:
         context = Context(config, {app.key: app for app in config.apps}, self._hub, read_buffer)
         uvicorn_config = uvicorn.Config(
             self._make_app(config, routes),
-            http=_protocol(functools.partial(BoundedHttpProtocol, config.limits, read_buffer)),
+            http=_protocol(
+                functools.partial(BoundedHttpProtocol, config.limits, self._hub.memory, read_buffer)
+            ),
             ws=_protocol(functools.partial(WebSocket, context)),
             lifespan="off",
             log_config=None,
@@ -82,6 +84,10 @@ class Server:
             stopping=self._long_polls.shutdown,
             after=self._backend.close,
             limits=config.limits,
+        )
+        connections = self._uvicorn.server_state.connections
+        self._hub.memory.limit(
+            config.limits.max_held_bytes, lambda: [*cast(Any, connections), *self._long_polls.holders]
         )
         self._socket = listen(config.host, config.port, shares_port=shares_port)
         self.url = listener_url(config, self._socket)

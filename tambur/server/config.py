@@ -46,6 +46,8 @@ class Limits:
         max_header_bytes: of a request line and its headers together.
         request_timeout_s: from the first byte of a request to its last, and for a TLS handshake; and how
             long an answer may wait to be read.
+        max_held_bytes: of memory that all connections of one process hold together: subscriptions, and
+            buffers of more than 16 KiB. Beyond it, the connections that hold most are closed.
         max_unsent_bytes: what may wait for a subscriber that reads too slowly before he is dropped.
         max_streams_per_subscriber: how many streams a connection may be subscribed to at once.
         max_commands_per_s: how many commands of one connection are answered; more wait for their turn. Pings
@@ -71,6 +73,7 @@ class Limits:
     max_message_bytes: int = 64 * 1024
     max_header_bytes: int = 16 * 1024
     request_timeout_s: float = 10.0
+    max_held_bytes: int = 512 * 1024 * 1024
     max_unsent_bytes: int = 1024 * 1024
     max_streams_per_subscriber: int = 1000
     max_commands_per_s: float = 1000.0

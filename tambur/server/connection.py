@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -26,6 +27,7 @@ from .config import App, Limits
 from .extended_hub import ExtendedHub, Resumed
 from .extension import Extension, check_key
 from .logs import line
+from .memory import subscription_bytes
 from .outbox import Outbox
 from .subscriptions import Result, Subscriptions
 
@@ -128,6 +130,16 @@ class Connection:
     @property
     def app_id(self) -> str:
         return self._app.app_id
+
+    @property
+    def queued_bytes(self) -> int:
+        """What the commands take that wait for their turn."""
+        return sum(map(sys.getsizeof, self._queue))
+
+    @property
+    def subscription_count(self) -> int:
+        """To how many streams the subscriber is subscribed."""
+        return len(self._subscriptions)
 
     @property
     def is_busy(self) -> bool:
@@ -316,6 +328,7 @@ class Connection:
             with_direct=self._is_resumed,
             max_replay_bytes=self._limits.max_replay_bytes,
         )
+        self._hub.memory.add(subscription_bytes(command.stream))
         self._subscriptions.commit(command)
         position, complete, replayed, present, version = followed
         facts = {"position": position, "complete": complete, "replayed": replayed, "present": present}
@@ -328,6 +341,7 @@ class Connection:
         match command:
             case Subscribe(_, stream):
                 await hub.subscribe(app, stream, transport, self.subscriber_id)
+                hub.memory.add(subscription_bytes(stream))
             case Unsubscribe(_, stream):
                 return self._unsubscribe(stream)
             case SetMode(_, Mode.PRESENCE, stream, str(user_id)):
@@ -358,6 +372,7 @@ class Connection:
     def _unsubscribe(self, stream: str) -> int:
         events = sum(self._disable(stream, mode) for mode in self._subscriptions.modes(stream))
         self._hub.unsubscribe(self._app.key, stream, self._transport)
+        self._hub.memory.add(-subscription_bytes(stream))
         return events
 
     def _unsubscribe_some(self) -> None:

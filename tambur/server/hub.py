@@ -14,6 +14,7 @@ from ..protocol.names import Kind
 from .broker import AppKey, Backend, PresentUsers, Publication
 from .counters import Counts
 from .logs import line
+from .memory import STREAM_BYTES, Memory
 from .outbox import Batch, Outbox
 from .stream import Stream
 
@@ -71,6 +72,7 @@ class Hub:
         self._streams: dict[tuple[AppKey, str], _Stream] = {}
         self._private: dict[tuple[AppKey, str], Outbox] = {}
         self.counts = Counts()
+        self.memory = Memory()
 
     # What a broker delivers.
 
@@ -168,6 +170,7 @@ class Hub:
         if stream is None:
             confirmed = asyncio.ensure_future(self._broker.subscribe(app, name))
             stream = self._streams[app, name] = _Stream(self.counts, confirmed)
+            self.memory.add(STREAM_BYTES)
         stream.waiting += 1
         try:
             if stream.confirmed is not None:
@@ -188,6 +191,7 @@ class Hub:
     def _forget_if_unused(self, app: AppKey, name: str, stream: _Stream) -> None:
         if not len(stream) and not stream.waiting:
             del self._streams[app, name]
+            self.memory.add(-STREAM_BYTES)
             self._broker.unsubscribe(app, name)
 
     def enable_auth(self, app: AppKey, name: str, outbox: Outbox) -> None:

@@ -92,7 +92,7 @@ class _Collector(Collector):
         return asyncio.run_coroutine_threadsafe(self._read(), self.loop).result(TIMEOUT_S)
 
     async def _read(self) -> list[Metric]:
-        counts, gauges = self._hub.counts, self._hub.gauges()
+        counts, gauges, memory = self._hub.counts, self._hub.gauges(), self._hub.memory
         publishes = CounterMetricFamily("tambur_publishes", "Answered publishes.", labels=["status"])
         for status, count in sorted(counts.publishes.items()):
             publishes.add_metric([str(status)], count)
@@ -106,12 +106,20 @@ class _Collector(Collector):
             GaugeMetricFamily(
                 "tambur_unsent_bytes", "Bytes that wait for subscribers to read them.", gauges.unsent_bytes
             ),
+            GaugeMetricFamily(
+                "tambur_held_bytes", "Memory for subscriptions and full buffers.", memory.held_bytes
+            ),
             GaugeMetricFamily("tambur_tasks", "Tasks of the event loop.", tasks),
             publishes,
             refused,
             CounterMetricFamily("tambur_deliveries", "Events written to subscribers.", counts.deliveries),
             CounterMetricFamily(
                 "tambur_slow_subscribers", "Dropped because they read too slowly.", counts.slow_subscribers
+            ),
+            CounterMetricFamily(
+                "tambur_shed_connections",
+                "Closed because clients held too much memory.",
+                memory.shed_connections,
             ),
             SummaryMetricFamily(
                 "tambur_broker_seconds",

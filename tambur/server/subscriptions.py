@@ -80,6 +80,9 @@ class Subscriptions:
         self.is_extended = False
         self._modes: dict[str, Modes] = {}
 
+    def __len__(self) -> int:
+        return len(self._modes)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._modes)
 

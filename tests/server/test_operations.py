@@ -23,6 +23,7 @@ from tambur import ConfigurationError, RejectedError, Tambur
 from tambur.server import Config, Limits, Server, in_background
 from tambur.server.listeners import FILES_BESIDES
 from tambur.server.logs import Formatter
+from tambur.server.memory import STREAM_BYTES, subscription_bytes
 from tests.conftest import API_KEY, APP, APP_ID, publisher, subscriber
 from tests.support.node_process import read_metrics
 from tests.support.polling import Poller
@@ -79,6 +80,9 @@ def test_metrics_count_what_happens(stream: str) -> None:
             seconds = found.pop("tambur_broker_seconds_sum")
             assert 0 < seconds < 10
             assert found.pop("tambur_unsent_bytes") > 100
+            subscribed = [stream, stream, f"{stream}2", f"{stream}3"]
+            held = 3 * STREAM_BYTES + sum(map(subscription_bytes, subscribed))
+            assert found.pop("tambur_held_bytes") == held
             assert 1 <= found.pop("tambur_tasks") < 10
             assert found == {
                 "tambur_connections": 3,
@@ -88,6 +92,7 @@ def test_metrics_count_what_happens(stream: str) -> None:
                 'tambur_refused_total{reason="unknown_app"}': 1,
                 "tambur_deliveries_total": 6,
                 "tambur_slow_subscribers_total": 0,
+                "tambur_shed_connections_total": 0,
                 "tambur_broker_seconds_count": 4,
             }
             tambur.publish(f"{stream}3", "x" * 1000)

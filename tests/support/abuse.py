@@ -431,6 +431,46 @@ async def poll_again(seen: Seen) -> None:
                 seen.started()
 
 
+async def hoard(seen: Seen, hold: Callable[[Connection], Awaitable[None]], path: str = PATH) -> None:
+    """Have the server hold as much as it does; when it closes the connection, do so again on another."""
+    has_started = False
+    while True:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            async with connected(seen) as (reader, writer):
+                if path:
+                    await greet(reader, writer, path)
+                await hold((reader, writer))
+                if not has_started:
+                    has_started = True
+                    seen.started()
+                while await reader.read(65536):
+                    pass
+        seen["closed"] += 1
+        if not has_started:
+            has_started = True
+            seen.started()
+
+
+async def hoard_pings(seen: Seen) -> None:
+    """Send more pings at once than are answered in many seconds."""
+
+    async def hold(connection: Connection) -> None:
+        connection[1].write(frame(Opcode.PING) * (256 * 1024 // len(frame(Opcode.PING))))
+        await connection[1].drain()
+
+    await hoard(seen, hold)
+
+
+async def hoard_requests(seen: Seen) -> None:
+    """Send publishes but for their last byte."""
+
+    async def hold(connection: Connection) -> None:
+        connection[1].write(request(_PUBLISH, _FORM, "Content-Length: 190000", body=b"x" * 189_999))
+        await connection[1].drain()
+
+    await hoard(seen, hold, "")
+
+
 async def body(seen: Seen) -> None:
     """Send a body without end."""
     start = request(_PUBLISH, _FORM, "Transfer-Encoding: chunked")
@@ -450,7 +490,7 @@ async def trailers(seen: Seen) -> None:
 
 ABUSES: list[Callable[[Seen], Awaitable[None]]] = [
     idle, silence, handshakes, never_read, never_read_answers, drip_head, drip_body, drip_frame, streams, publishes,
-    forgeries, percent_signs, small_chunks, colons, pipeline, commands, pings, fragments, polls, poll_again, lost_commands, body, head, trailers,
+    forgeries, percent_signs, small_chunks, colons, pipeline, commands, pings, fragments, polls, poll_again, lost_commands, hoard_pings, hoard_requests, body, head, trailers,
 ]  # fmt: skip
 
 

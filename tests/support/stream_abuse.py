@@ -22,11 +22,14 @@ from tambur.protocol.tokens import TokenSigner
 
 from .abuse import (
     DRIP_S,
+    STREAMS,
     Connection,
     Seen,
     command,
     connected,
+    frame,
     greet,
+    hoard,
     main,
     poll_path,
     read_answer,
@@ -56,7 +59,9 @@ async def subscriber(seen: Seen) -> AsyncIterator[tuple[Connection, str]]:
 async def read_ack(reader: asyncio.StreamReader) -> str:
     """Read up to the next ack; returns its result."""
     while True:
-        _, data = await read_frame(reader)
+        opcode, data = await read_frame(reader)
+        if opcode is Opcode.CLOSE:
+            raise ConnectionAbortedError(data)
         match json.loads(data):
             case ["ack", _, result]:
                 return str(result)
@@ -168,7 +173,38 @@ async def read_until(reader: asyncio.StreamReader, wanted: list[object]) -> None
             return
 
 
-ABUSES: list[Callable[[Seen], Awaitable[None]]] = [direct_messages, ghosts, resubscribe, toggle_presence]
+async def hoard_streams(seen: Seen) -> None:
+    """Subscribe to the stream, and to as many others as allowed, with the largest names."""
+    number = next(_numbers)
+
+    async def hold(connection: Connection) -> None:
+        reader, writer = connection
+        names = [STREAM] + [f"{number} {i} ".ljust(200, "\U0001f600") for i in range(STREAMS - 1)]
+        for handle, name in enumerate(names, 1):
+            writer.write(command("subscribe", handle, name))
+        for _ in names:
+            await read_ack(reader)
+
+    await hoard(seen, hold, f"/{API_KEY}/{APP_ID}")
+
+
+async def hoard_messages(seen: Seen) -> None:
+    """Subscribe to the stream, and send fragments of a message that does not end."""
+
+    async def hold(connection: Connection) -> None:
+        reader, writer = connection
+        writer.write(command("subscribe", 1, STREAM))
+        await read_ack(reader)
+        writer.write(frame(Opcode.TEXT, b"x" * 200_000, fin=False))
+        writer.write(frame(Opcode.CONT, b"x" * 190_000, fin=False)[:-1])
+        await writer.drain()
+
+    await hoard(seen, hold, f"/{API_KEY}/{APP_ID}")
+
+
+ABUSES: list[Callable[[Seen], Awaitable[None]]] = [
+    direct_messages, ghosts, hoard_messages, hoard_streams, resubscribe, toggle_presence,
+]  # fmt: skip
 
 if __name__ == "__main__":
     asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), ABUSES))

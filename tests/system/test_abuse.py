@@ -19,6 +19,7 @@ from websockets.http11 import MAX_LINE_LENGTH
 from tambur.server import Limits
 from tambur.server.connection import EVENTS_PER_COMMAND, MAX_QUEUED_COMMANDS
 from tambur.server.listeners import FILES_BESIDES
+from tambur.server.memory import UNCOUNTED_BYTES
 from tambur.server.transports.http_protocol import MAX_PIPELINED_REQUESTS
 from tambur.server.transports.websocket import FRAMES_IN_A_ROW, PARSED_BYTES
 
@@ -26,6 +27,7 @@ from ..support import abuse
 from ..support.abused_server import (
     KIB,
     MAX_PUBLISHES_PER_S,
+    MIB,
     UNRELATED,
     Bystander,
     Serving,
@@ -57,6 +59,7 @@ CROWDED = dataclasses.replace(LIMITS, max_connections=30, max_commands_per_s=10)
 # In seconds of a clock that a test moves.
 IMPATIENT = dataclasses.replace(LIMITS, request_timeout_s=50)
 WATCHFUL = dataclasses.replace(LIMITS, ping_interval_s=50, ping_timeout_s=100)
+SMALL = dataclasses.replace(LIMITS, max_held_bytes=8 * MIB)
 IMPATIENT_WITH_TLS = Limits(request_timeout_s=1)
 
 
@@ -81,6 +84,13 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 @pytest.fixture(scope="module")
 def watchful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     with serving(WATCHFUL, tmp_path_factory, is_clocked=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server that may hold little for its clients."""
+    with serving(SMALL, tmp_path_factory) as server:
         yield server
 
 
@@ -131,7 +141,21 @@ def direct_bytes(seen: dict[str, float], clients: int) -> bool:
     return at_most("ok", messages_per_s, besides=1)(seen, clients) and seen["rate_limited"] > 0
 
 
+def hoard(name: str, clients: int, *, is_on_stream: bool = False) -> Case:
+    """What all of the clients hold together is limited; those that hold most are closed."""
+
+    def is_bounded(seen: dict[str, float], _: int) -> bool:
+        return seen.keys() == {"closed", "seconds"}
+
+    memory = SMALL.max_held_bytes // clients + 2 * UNCOUNTED_BYTES
+    return Case(name, clients, "max_held_bytes", memory, is_bounded, "small", is_on_stream)
+
+
 CASES = [
+    hoard("hoard_streams", 20, is_on_stream=True),
+    hoard("hoard_messages", 100, is_on_stream=True),
+    hoard("hoard_pings", 120),
+    hoard("hoard_requests", 200),
     Case("silence", 400, "max_connections", 80 * KIB, each("closed"), server="encrypted"),
     Case(
         "handshakes",

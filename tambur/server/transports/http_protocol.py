@@ -9,7 +9,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
 from ..config import Limits
-from .reading import SharedBufferProtocol
+from ..memory import UNCOUNTED_BYTES, Memory
+from .reading import READ_BYTES, SharedBufferProtocol
 
 MAX_PIPELINED_REQUESTS = 16
 """How many requests of one connection may wait for the one before them to be answered."""
@@ -34,13 +35,19 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
 
     Parameters:
         limits: those of its server.
+        memory: counts what clients hold.
         read_buffer: what it is read into, shared with others of the same event loop.
         uvicorn: what uvicorn gives.
     """
 
-    def __init__(self, limits: Limits, read_buffer: memoryview, **uvicorn: Any) -> None:
+    subscription_count = 0
+
+    def __init__(self, limits: Limits, memory: Memory, read_buffer: memoryview, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
         self._limits = limits
+        self._memory = memory
+        self.counted_bytes = 0
+        self._unanswered_bytes = 0  # of the requests that have arrived, whole or in part
         self._read_buffer = read_buffer
         self._max_pieces = MAX_PIECES + (limits.max_header_bytes + limits.max_body_bytes) // PIECE_BYTES
         self._pieces = 0
@@ -60,11 +67,44 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_deadline()
         self._cancel_reading_deadline()
+        self._forget_unanswered()
+        self._memory.forget(self)
         # uvicorn tells the newest request alone, which may not be the one that is being answered.
         if self._answered_cycle is not None and not self._answered_cycle.response_complete:
             self._answered_cycle.disconnected = True
             self._answered_cycle.message_event.set()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.pipeline:
+            self._unanswered_bytes = 0
+        if self.counted_bytes or self.transport.get_write_buffer_size() > UNCOUNTED_BYTES:
+            self._memory.count(self)
+
+    @property
+    def buffered_bytes(self) -> int:
+        if self.transport is None or self.transport.is_closing():
+            return 0
+        # What is read beyond a request's limits is thrown away.
+        most = self._limits.max_header_bytes + self._limits.max_body_bytes + READ_BYTES
+        return min(self._unanswered_bytes, most) + self.transport.get_write_buffer_size()
+
+    def shed(self) -> None:
+        self._forget_unanswered()
+        is_answering = self.cycle is not None and self.cycle.response_started
+        if is_answering or self.transport.get_write_buffer_size() > 0:
+            self.transport.abort()
+        else:
+            self._refusal = (503, "Service Unavailable: the server holds too much for its clients")
+            self.send_400_response("")
+
+    def _forget_unanswered(self) -> None:
+        self._unanswered_bytes = 0
+        # Requests refer to each other, so they would keep what they have read until garbage is collected.
+        for cycle in (self.cycle, *(cycle for cycle, _ in self.pipeline)):
+            if cycle is not None:
+                cycle.body.clear()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -83,9 +123,12 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
         # The parser calls back with whole headers only, and keeps what it has of the next.
         self._unfinished_header_bytes += len(data)
         self._pieces += 1
+        self._unanswered_bytes += len(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
+        if self._unanswered_bytes > UNCOUNTED_BYTES:
+            self._memory.count(self)
         if self._unfinished_header_bytes > self._limits.max_header_bytes:
             self._refuse_headers(f"at most {self._limits.max_header_bytes} bytes are allowed")
             self.send_400_response("")
@@ -177,6 +220,7 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
+        self._memory.forget(self)
         # What it wrote first may have been what was too much, and it has bounds of its own.
         self._cancel_reading_deadline()
 

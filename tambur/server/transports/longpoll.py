@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -21,6 +21,7 @@ from ..broker import AppKey, BrokerUnavailableError, NodeCalls
 from ..config import App, Config
 from ..connection import MAX_QUEUED_COMMANDS, Connection
 from ..extended_hub import ExtendedHub
+from ..memory import UNCOUNTED_BYTES, Holder
 from ..outbox import Batch
 from .jsonp import empty_answer, parse_caller, refuse_page
 from .refusal import NO_LONG_POLLING, UNKNOWN_APP, Refusal
@@ -50,6 +51,11 @@ class LongPolls:
     def routes(self) -> list[Route]:
         """What answers ``/comet/...``."""
         return [Route("/comet/{rest:path}", self._answer, methods=["GET"])]
+
+    @property
+    def holders(self) -> Iterable[Holder]:
+        """All subscribers, as far as memory is concerned."""
+        return self._subscribers.values()
 
     def shutdown(self) -> None:
         """End every connection; polls that wait are answered."""
@@ -155,6 +161,7 @@ class _Subscriber:
         # A queued command is answered even if its request is lost, so the queue is short. The requests of all
         # other commands wait for a place in it, and leave nothing behind when they are lost.
         self._places = asyncio.Semaphore(MAX_QUEUED_COMMANDS)
+        self.counted_bytes = 0
         self._connection = Connection(subscriber_id, app, hub, self, config.limits)
         self._expiry = self._loop.call_later(self._limits.ping_timeout_s, self.end)
 
@@ -177,6 +184,8 @@ class _Subscriber:
             if self._events:
                 event = self._events.popleft()
                 self._unsent_bytes -= len(event)
+                if self.counted_bytes:
+                    self._hub.memory.count(self)
                 return event
             self._poll = poll
             return await poll
@@ -203,6 +212,8 @@ class _Subscriber:
         ack: asyncio.Future[bytes | None] = self._loop.create_future()
         self._acks.append(ack)
         self._connection.receive(text)
+        if self.buffered_bytes > UNCOUNTED_BYTES:
+            self._hub.memory.count(self)
         return await ack
 
     def end(self) -> None:
@@ -217,6 +228,8 @@ class _Subscriber:
         self._acks.clear()
         self._places.release()
         self._events.clear()
+        self._unsent_bytes = 0
+        self._hub.memory.forget(self)
         self._forget()
         # Not at once: the hub may be in the middle of writing to all of a stream's outboxes.
         self._loop.call_soon(self._connection.close)
@@ -248,6 +261,19 @@ class _Subscriber:
                 self._keep(event)
         if self._unsent_bytes > self._limits.max_unsent_bytes:
             self._connection.drop_slow_subscriber()
+        elif self._unsent_bytes > UNCOUNTED_BYTES:
+            self._hub.memory.count(self)
+
+    @property
+    def buffered_bytes(self) -> int:
+        return self._unsent_bytes + self._connection.queued_bytes
+
+    @property
+    def subscription_count(self) -> int:
+        return self._connection.subscription_count
+
+    def shed(self) -> None:
+        self.end()
 
     def _keep(self, event: bytes) -> None:
         self._events.append(event)
@@ -259,7 +285,8 @@ class _Subscriber:
             self._places.release()
 
     def drained(self) -> None:
-        pass  # each command is a request of its own, so there is no reading to go on with
+        if self.counted_bytes:
+            self._hub.memory.count(self)
 
     def close(self, _code: int, _reason: str) -> None:
         self.end()

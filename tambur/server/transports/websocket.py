@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 from typing import Any, cast
@@ -21,6 +22,7 @@ from ..broker import AppKey
 from ..config import App, Config
 from ..connection import Connection
 from ..extended_hub import ExtendedHub
+from ..memory import UNCOUNTED_BYTES
 from ..outbox import Batch
 from .reading import SharedBufferProtocol
 from .refusal import UNKNOWN_APP, Refusal, host_not_allowed, origin_not_allowed
@@ -63,13 +65,14 @@ class WebSocket(SharedBufferProtocol):
         "_fragments",
         "_heard_at",
         "_loop",
-        "_max_unsent_bytes",
+        "_partial_bytes",
         "_peers",
         "_protocol",
         "_timer",
         "_transport",
         "_turn",
         "_unparsed",
+        "counted_bytes",
         "written_at",
     )
 
@@ -84,7 +87,7 @@ class WebSocket(SharedBufferProtocol):
         self._peers: set[Any] = server_state.connections
         self._loop = asyncio.get_running_loop()
         self._protocol = ServerProtocol(max_size=limits.max_frame_bytes, logger=_parser_logger)
-        self._max_unsent_bytes = limits.max_unsent_bytes
+        self._partial_bytes = 0  # what the parser has of the next frame
         self._connection: Connection | None = None
         self._fragments = bytearray()  # a list would take thirty times as much, of fragments of two bytes
         # Once true, nothing but the closing handshake is sent, and what arrives is ignored.
@@ -94,6 +97,7 @@ class WebSocket(SharedBufferProtocol):
         # What was read and must wait, and for when: as long as there is a turn to come, nothing is read.
         self._unparsed = b""
         self._turn: asyncio.Handle | None = None
+        self.counted_bytes = 0
 
     # What asyncio and uvicorn call.
 
@@ -104,6 +108,8 @@ class WebSocket(SharedBufferProtocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         self._ending = True
         self._peers.discard(self)
+        self._forget_unread()
+        self._context.hub.memory.forget(self)
         for handle in (self._timer, self._turn):
             if handle is not None:
                 handle.cancel()
@@ -132,18 +138,33 @@ class WebSocket(SharedBufferProtocol):
         while data and count < FRAMES_IN_A_ROW:
             self._protocol.receive_data(bytes(data[:PARSED_BYTES]))
             data = data[PARSED_BYTES:]
+            self._partial_bytes += PARSED_BYTES
             for event in self._protocol.events_received():
+                self._partial_bytes = 0
                 count += 1
                 if isinstance(event, Request):
                     self._shake_hands(event)
-                elif not self._ending:
-                    self._receive(cast(Frame, event))
+                    continue
+                frame = cast(Frame, event)
+                if not self._ending:
+                    self._receive(frame)
+                frame.data = b""  # the parser refers to the frame until the next one is whole
         self._unparsed = bytes(data)
         if count > 0:  # who sends no whole frame gives no sign of life
             self._heard_at = self._loop.time()
         self._flush()
         self._require_reading()  # of the answers to its pings, too
+        if self.counted_bytes or self.buffered_bytes > UNCOUNTED_BYTES:
+            self._context.hub.memory.count(self)
         self._read_on()
+
+    def _forget_unread(self) -> None:
+        self._unparsed = b""
+        self._partial_bytes = 0
+        self._fragments.clear()
+        # The parser refers to itself, so it would keep what it has read until garbage is collected.
+        with contextlib.suppress(EOFError):  # it has had the end of the stream already
+            self._protocol.receive_eof()
 
     def _read_on(self) -> None:
         """Parse what is left, or read more, once it is this subscriber's turn."""
@@ -273,14 +294,36 @@ class WebSocket(SharedBufferProtocol):
         return self._transport.get_write_buffer_size()
 
     def _require_reading(self) -> None:
-        is_slow = self._transport.get_write_buffer_size() > self._max_unsent_bytes
-        if is_slow and not self._ending and self._connection is not None:
+        unsent_bytes = self._transport.get_write_buffer_size()
+        if unsent_bytes <= UNCOUNTED_BYTES or self._ending or self._connection is None:
+            return
+        if unsent_bytes > self._context.config.limits.max_unsent_bytes:
             self._connection.drop_slow_subscriber()
+        else:
+            self._context.hub.memory.count(self)
+
+    @property
+    def buffered_bytes(self) -> int:
+        unread_bytes = len(self._unparsed) + self._partial_bytes + len(self._fragments)
+        queued_bytes = self._connection.queued_bytes if self._connection is not None else 0
+        return unread_bytes + queued_bytes + self._transport.get_write_buffer_size()
+
+    @property
+    def subscription_count(self) -> int:
+        return self._connection.subscription_count if self._connection is not None else 0
+
+    def shed(self) -> None:
+        self.close(close_codes.TRY_AGAIN_LATER, "the server holds too much for its clients")
+        if self.counted_bytes:
+            self._transport.abort()
+            self._forget_unread()
 
     def write_ack(self, event: bytes) -> None:
         self.write(Batch((event,)))
 
     def drained(self) -> None:
+        if self.counted_bytes:
+            self._context.hub.memory.count(self)
         if not self._ending:
             self._read_on()
 

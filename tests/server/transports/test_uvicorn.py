@@ -26,10 +26,12 @@ TESTED = {(0, 54)}
 OWN = {
     "_cancel_deadline",
     "_cancel_reading_deadline",
+    "_forget_unanswered",
     "_refuse_headers",
     "_refuse_pieces",
     "_start_deadline",
     "_time_out",
+    "shed",
 }
 
 
