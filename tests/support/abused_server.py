@@ -22,7 +22,7 @@ from tambur import Tambur
 from tambur.server import Limits
 from tambur.server.listeners import FILES_BESIDES
 
-from . import abuse
+from . import abuser
 from .app import API_KEY, APP_ID, SECRET
 from .wire import Socket, connect, read_answer
 
@@ -69,8 +69,8 @@ class Serving:
         settings = "\n".join(f"{name} = {value}" for name, value in vars(bounded).items())
         config.write_text(
             f'[server]\nport = 0\n[limits]\n{settings}\n[[apps]]\napi_key = "{API_KEY}"\napp_id = "{APP_ID}"\n'
-            f'secrets = ["{SECRET}"]\n[[apps]]\napi_key = "{abuse.API_KEY}"\napp_id = "{abuse.APP_ID}"\n'
-            f'secrets = ["{abuse.SECRET}"]\nmax_publishes_per_s = {MAX_PUBLISHES_PER_S}\n',
+            f'secrets = ["{SECRET}"]\n[[apps]]\napi_key = "{abuser.API_KEY}"\napp_id = "{abuser.APP_ID}"\n'
+            f'secrets = ["{abuser.SECRET}"]\nmax_publishes_per_s = {MAX_PUBLISHES_PER_S}\n',
             "utf-8",
         )
         program = [sys.executable, "-m", "tambur"]

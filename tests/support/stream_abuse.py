@@ -20,7 +20,7 @@ from websockets.frames import Opcode
 
 from tambur.protocol.tokens import TokenSigner
 
-from .abuse import (
+from .abuser import (
     DRIP_S,
     STREAMS,
     Connection,

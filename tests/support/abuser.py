@@ -1,0 +1,214 @@
+"""What abuses are made of: connections, requests and frames, and the program that runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from websockets.frames import Frame, Opcode
+
+from tambur.protocol import oauth as signing
+
+API_KEY = "30af96de47e3c58329045ff136a4a3ea"
+APP_ID = "noisy"
+SECRET = "another"
+STREAM = "noise"
+PATH = f"/{API_KEY}/{APP_ID}"
+
+DRIP_S = 0.2
+LOST_COMMANDS = 1000
+STREAMS = 1000
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Seen(Counter[str]):
+    """How often each answer has been seen."""
+
+    def __init__(self, port: int, clients: int) -> None:
+        super().__init__()
+        self.port = port
+        self.starting = clients
+        self.by_all = asyncio.Event()
+
+    def started(self) -> None:
+        """One more client has seen what comes of what it does."""
+        self.starting -= 1
+        if self.starting == 0:
+            self.by_all.set()
+
+
+# What abuses are made of.
+
+
+@contextlib.asynccontextmanager
+async def connected(seen: Seen) -> AsyncIterator[Connection]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", seen.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+def handshake(path: str = PATH) -> bytes:
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ).encode()
+
+
+@contextlib.asynccontextmanager
+async def subscriber(seen: Seen) -> AsyncIterator[Connection]:
+    """A WebSocket whose greeting has been read."""
+    async with connected(seen) as (reader, writer):
+        await greet(reader, writer)
+        yield reader, writer
+
+
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str = PATH) -> str:
+    """Open a WebSocket; returns its subscriber id."""
+    writer.write(handshake(path))
+    status, _ = await read_answer(reader)
+    assert status == "101", status
+    _, greeting = await read_frame(reader)
+    return greeting.decode().removeprefix("id:")
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[str, bytes]:
+    """An answer's status and body; "closed" if there is none."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+        size = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        return head.split()[1].decode(), await reader.readexactly(int(size or 0))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return "closed", b""
+
+
+async def read_frame(reader: asyncio.StreamReader) -> tuple[Opcode, bytes]:
+    first, size = await reader.readexactly(2)
+    if size > 125:
+        size = int.from_bytes(await reader.readexactly(2 if size == 126 else 8), "big")
+    return Opcode(first & 15), await reader.readexactly(size)
+
+
+def stop_reading(writer: asyncio.StreamWriter) -> None:
+    transport = writer.transport
+    assert isinstance(transport, asyncio.ReadTransport)
+    transport.pause_reading()
+
+
+def frame(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin).serialize(mask=True)
+
+
+def command(*array: object) -> bytes:
+    return frame(Opcode.TEXT, json.dumps(array).encode())
+
+
+def request(line: str, *headers: str, body: bytes = b"") -> bytes:
+    return "\r\n".join([f"{line} HTTP/1.1", "Host: h", *headers, "", ""]).encode() + body
+
+
+_FORM = "Content-Type: application/x-www-form-urlencoded"
+_PUBLISH = f"POST /app/{APP_ID}/stream/{STREAM}"
+_nonces = itertools.count()
+
+
+def publish(message: str, secret: str = SECRET) -> bytes:
+    body = signing.sign_publish(
+        f"http://h/app/{APP_ID}/stream/{STREAM}",
+        message,
+        api_key=API_KEY,
+        secret=secret,
+        timestamp=int(time.time()),
+        nonce=f"{os.getpid()}-{next(_nonces)}",
+    ).encode()
+    return request(_PUBLISH, _FORM, f"Content-Length: {len(body)}", body=body)
+
+
+async def send_until_closed(seen: Seen, start: bytes, more: bytes) -> None:
+    """Send without end, and read what comes; then again, on a connection of its own."""
+    for turn in itertools.count():
+        async with connected(seen) as (reader, writer):
+            answer = asyncio.ensure_future(read_answer(reader))
+            with contextlib.suppress(ConnectionError):
+                writer.write(start)
+                while not answer.done():
+                    writer.write(more)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+            seen[(await answer)[0]] += 1
+        if turn == 0:
+            seen.started()
+
+
+async def poll_path(seen: Seen, path: str = PATH) -> str:
+    """Become a subscriber that polls; returns the path of its requests."""
+    async with connected(seen) as (reader, writer):
+        writer.write(request(f"GET /comet{path}?instance=1&callback=f"))
+        _, body = await read_answer(reader)
+        return f"/comet{path}/{body.decode().split('id:')[1][:36]}?instance=1&callback=f"
+
+
+async def hoard(seen: Seen, hold: Callable[[Connection], Awaitable[None]], path: str = PATH) -> None:
+    """Have the server hold as much as it does; when it closes the connection, do so again on another."""
+    has_started = False
+    while True:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            async with connected(seen) as (reader, writer):
+                if path:
+                    await greet(reader, writer, path)
+                await hold((reader, writer))
+                if not has_started:
+                    has_started = True
+                    seen.started()
+                while await reader.read(65536):
+                    pass
+        seen["closed"] += 1
+        if not has_started:
+            has_started = True
+            seen.started()
+
+
+async def drip(seen: Seen, connection: Connection, data: bytes) -> None:
+    """Send a byte now and then until it is closed."""
+    reader, writer = connection
+    answer = asyncio.ensure_future(read_answer(reader))
+    for byte in itertools.chain(data, itertools.repeat(b"x"[0])):
+        writer.write(bytes([byte]))
+        if (await asyncio.wait([answer], timeout=DRIP_S))[0]:
+            break
+    seen[answer.result()[0]] += 1
+
+
+async def main(
+    port: int, name: str, clients: int, abuses: Sequence[Callable[[Seen], Awaitable[None]]]
+) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    (abuse,) = [abuse for abuse in abuses if abuse.__name__ == name]
+    seen = Seen(port, clients)
+    started = time.monotonic()
+    tasks = [asyncio.ensure_future(abuse(seen)) for _ in range(clients)]
+    told = asyncio.ensure_future(_run_until_told(seen))
+    await asyncio.wait([told, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        if task.done():
+            task.result()  # none of them ends by itself but by an error
+        task.cancel()
+    await asyncio.wait(tasks)
+    print(json.dumps(seen | {"seconds": time.monotonic() - started}), flush=True)
+
+
+async def _run_until_told(seen: Seen) -> None:
+    await seen.by_all.wait()
+    print(json.dumps(seen), flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
