@@ -16,7 +16,7 @@ from .servers import Server, Starter, message
 
 
 class Run(NamedTuple):
-    """What one run came to; the load's own figures are in its C file.
+    """The result of one run; the load's own figures are in its C file.
 
     Attributes:
         found: of the load.

@@ -1,4 +1,4 @@
-"""What a part has found, as Markdown, and the machine that it ran on."""
+"""The results of a part as Markdown, and the machine of the run."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Timing(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What a worker runs.
+    """The job of a worker.
 
     Attributes:
         python: the path of its Python.

@@ -1,4 +1,4 @@
-"""A server and an app on it, as ``api_host`` and ``TAMBUR_URL`` name them."""
+"""The address of a server and the credentials of an app: ``api_host`` and ``TAMBUR_URL``."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def base_url(api_host: object, *, ssl: bool = False) -> str:
     """
     api_host = check_host(api_host)
     if "@" in api_host:
-        # The text does not show it, since a password stands before the "@".
+        # The message does not show it, since a password may precede the "@".
         raise ConfigurationError(
             f"api_host must not contain '@'; for a URL with credentials ({URL_FORM}) use Tambur.from_url"
         )
@@ -106,7 +106,7 @@ def _netloc(parts: SplitResult) -> str | None:
 
 def is_host(text: str) -> bool:
     """Whether ``text`` is ``host`` or ``host:port`` and nothing more."""
-    # Anybody may send it. The length comes first, so that neither parsing nor the cache depends on it.
+    # Any client may send the text. The check of its length bounds the cost of parsing and the cache.
     return len(text) <= MAX_HOST_CODE_POINTS and _is_host(text)
 
 
@@ -140,7 +140,7 @@ class Credentials:
         ConfigurationError: if a credential is invalid.
     """
 
-    # Not a dataclass: to import the module takes as long as to import the whole publisher.
+    # Not a dataclass: importing dataclasses takes as long as importing the whole publisher.
 
     def __init__(self, api_key: Name, app_id: Name, secret: Name, base_url: str) -> None:
         self.api_key = check_credential_name("api_key", api_key)

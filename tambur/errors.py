@@ -53,8 +53,8 @@ class PublishError(TamburError, requests.RequestException):
     Attributes:
         stream: the destination, prefix included.
         attempts: how many times the request was sent, at least 1.
-        may_have_been_delivered: false if the server has certainly delivered nothing. Then publishing again
-            cannot deliver the message twice.
+        may_have_been_delivered: false if the server has certainly not delivered the message. Then publishing
+            again cannot deliver it twice.
         response: the last :class:`requests.Response`; ``None`` if no answer arrived.
     """
 
@@ -87,7 +87,7 @@ class RejectedError(PublishError, requests.HTTPError):
     Attributes:
         status: the HTTP status code.
         reason: the beginning of the answer's body.
-        retry_after: seconds to wait before another attempt; ``None`` if the server named none.
+        retry_after: seconds to wait before another attempt; ``None`` if the server sent no value.
     """
 
     def __init__(

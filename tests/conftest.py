@@ -29,7 +29,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """A server with one app and the defaults, shared by the whole run: each test uses streams of its own."""
+    """A server with one app and the defaults, shared by the whole run. Each test uses its own streams."""
     with in_background(Config(apps=(APP,), port=0)) as running:
         yield running
 
@@ -44,7 +44,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture(scope="session")
 def driver() -> Iterator[Chrome]:
-    """A browser, shared by the whole run: each test opens a page of its own."""
+    """A browser, shared by the whole run. Each test opens its own page."""
     with chromium() as made:
         yield made
 

@@ -1,4 +1,4 @@
-"""Every snippet of the documentation does what it says."""
+"""Every snippet of the documentation works as described."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def real(html: str, server: Server) -> str:
 
 @contextlib.contextmanager
 def shown(driver: Chrome, html: str, app: Flask, user: str | None = None) -> Iterator[None]:
-    """Show a page that collects what the snippet logs."""
+    """Show a page that collects the snippet's log."""
 
     def show() -> str:
         if user is not None:
@@ -225,7 +225,7 @@ def test_a_message_is_encoded_by_the_function_that_was_given(server: Server) -> 
         assert receiver.receive(10).text == '{"at": "2026-01-01"}'
 
 
-def test_the_snippet_on_errors_tells_what_went_wrong(
+def test_the_snippet_on_errors_shows_the_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = snippet(PUBLISH, "except RateLimitedError")

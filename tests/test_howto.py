@@ -45,7 +45,7 @@ def environment(directory: Path, **variables: str) -> dict[str, str]:
 
 
 def python(directory: Path, *words: str, **variables: str) -> str:
-    """Run a module, and return what it says; it must succeed."""
+    """Run a module, which must succeed, and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", *words],
         cwd=directory, env=environment(directory, **variables), capture_output=True, text=True,
@@ -153,7 +153,7 @@ HTML = """<!doctype html><title>A page</title><script src="%s/tambur.js"></scrip
 """
 
 
-def test_what_takes_the_place_of_pusher(
+def test_the_replacement_for_pusher(
     driver: Chrome, tmp_path: Path, server: Server, tambur: Tambur, url: str
 ) -> None:
     write_files(tmp_path, "from-pusher.md")
@@ -222,7 +222,7 @@ class PublishingTest(TransactionTestCase):
             orders.place(Order())
 
 
-    def test_what_is_rolled_back_is_not_published(self):
+    def test_a_publish_in_a_transaction_that_is_rolled_back_is_not_sent(self):
         with RecordingTambur() as recorder, mock.patch("orders.tambur", return_value=recorder):
             with transaction.atomic():
                 orders.place(Order())
@@ -240,7 +240,7 @@ class TokenTest(TestCase):
         request.user = user
         return tambur_token(request)
 
-    def test_who_gets_which(self):
+    def test_each_user_gets_only_permitted_tokens(self):
         alice = User.objects.create(username="alice")
         admin = User.objects.create(username="admin", is_staff=True)
         make = messaging.tambur()

@@ -1,4 +1,4 @@
-"""Who may import whom: the wall between the publisher and the server, and the pure core."""
+"""The allowed imports: the wall between the publisher and the server, and the pure core."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tambur
 
 PACKAGE = Path(tambur.__file__).parent
 
-# What each part may import of the package, at the top of its modules; a part includes what is below it.
+# The imports that each part may have from the package, at the top of its modules; a part includes what is below it.
 MAY_IMPORT = {
     "errors": (),
     "protocol": ("errors", "protocol"),
@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "": ("errors", "tambur"),
     "subscriber": ("credentials", "errors", "printable", "protocol", "subscriber"),
     "server": ("", "credentials", "errors", "loopback", "protocol", "server"),
-    # What needs an extra, the command line imports inside its commands.
+    # The command line imports modules that need an extra inside its commands.
     "cli": ("", "cli", "credentials", "errors", "printable", "protocol", "publisher"),
     "cli.demo": (
         "cli.shell",
@@ -65,7 +65,7 @@ def modules(package: Path) -> Iterator[tuple[str, ast.Module]]:
 
 
 def top_level(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
-    """The imports that importing the module runs; those for a type checker alone are none."""
+    """The imports that run when the module is imported, without those for type checkers."""
     waiting: list[ast.AST] = list(tree.body)
     while waiting:
         node = waiting.pop()
@@ -78,7 +78,7 @@ def top_level(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
 
 
 def imports(package: Path) -> dict[str, tuple[set[str], set[str]]]:
-    """For each module of a package, what it imports of the package and of elsewhere."""
+    """For each module of a package, its imports of the package and of others."""
     known = dict(modules(package))
     graph = {}
     for name, tree in known.items():

@@ -1,4 +1,4 @@
-"""How the tests are laid out: what several modules share is in tests/support."""
+"""The layout of the tests: code that several modules share is in tests/support."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TESTS = Path(__file__).parent
 
 
 def imported_test_modules(source: str) -> list[str]:
-    """Find what a module imports that only pytest may import."""
+    """Find imports of a module that only pytest may have."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

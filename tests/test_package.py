@@ -1,4 +1,4 @@
-"""What is shipped: it takes a checkout, and is left out where the tests run away from one."""
+"""The distributions. These tests need a checkout, and do not run away from one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("dist")
     source = tmp_path_factory.mktemp("source") / "tambur"
-    # Of what git tracks, so that nothing lies about that a fresh clone wouldn't have.
+    # Only tracked files, as in a fresh clone.
     tracked = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.split("\0")
@@ -58,7 +58,7 @@ def test_the_same_source_makes_the_same_archives(
         assert (dist / name).read_bytes() == (again / name).read_bytes(), name
 
 
-def test_what_is_shown_of_the_package_renders(dist: Path) -> None:
+def test_the_description_of_the_package_renders(dist: Path) -> None:
     command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, dist.iterdir())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -89,7 +89,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert any(name.endswith("/LICENSE") for name in names(wheel))
 
 
-def test_the_source_distribution_holds_what_building_and_testing_take(dist: Path) -> None:
+def test_the_source_distribution_holds_all_files_for_building_and_testing(dist: Path) -> None:
     (path,) = dist.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}

@@ -1,4 +1,4 @@
-"""No regular expression of the package takes more than linear time, whatever a stranger sends."""
+"""Every regular expression of the package takes linear time for any input."""
 
 from __future__ import annotations
 

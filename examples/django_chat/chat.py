@@ -30,7 +30,7 @@ tambur = Tambur.from_env()
 
 
 def may_enter(user: AbstractBaseUser | AnonymousUser, room: str) -> bool:
-    """Decide who may see a room and speak in it. What this does not allow is forbidden."""
+    """Decide who may see a room and speak in it. Everything else is forbidden."""
     return isinstance(user, User) and room in ROOMS and (user.is_staff or not ROOMS[room])
 
 

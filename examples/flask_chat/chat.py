@@ -47,7 +47,7 @@ tambur = Tambur.from_env()
 
 
 def may_enter(user: User | None, room: str) -> bool:
-    """Decide who may see a room and speak in it. What this does not allow is forbidden."""
+    """Decide who may see a room and speak in it. Everything else is forbidden."""
     return user is not None and room in ROOMS and (user.is_admin or not ROOMS[room])
 
 

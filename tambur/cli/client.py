@@ -103,7 +103,7 @@ def _signer(credentials: Credentials) -> TokenSigner:
 
 
 def run_doctor(_: argparse.Namespace) -> int:
-    """Print what each check of the connection finds, and fail if one of them fails."""
+    """Print the result of each check of the connection, and fail if a check fails."""
     credentials = Credentials.from_env()
     in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     all_good = True

@@ -1,4 +1,4 @@
-"""``tambur doctor``: check what a ``TAMBUR_URL`` is used for, and say what fails and what to do."""
+"""``tambur doctor``: check the connection to ``TAMBUR_URL``, and report failures with remedies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PROBE = "tambur doctor"
 
 
 class Finding(NamedTuple):
-    """What one check found.
+    """The result of one check.
 
     Attributes:
         name: the name of the check.
@@ -59,7 +59,7 @@ class _Answer(NamedTuple):
 
 
 def examine(credentials: Credentials) -> Iterator[Finding]:
-    """Check what a publisher and its subscribers need, step by step.
+    """Check the needs of a publisher and its subscribers, step by step.
 
     The checks publish to streams with fresh UUIDs in their names, so no other subscriber receives anything.
 
@@ -233,7 +233,7 @@ def _script_value(answer: _Answer) -> Any:
 
 
 def _parse_script(answer: _Answer) -> Any:
-    """The value that a script hands to the function; ``None`` if the answer is no such script."""
+    """The value that a script hands to the function; ``None`` if the answer is not such a script."""
     match = re.fullmatch(r"/\*\*/f\(1, (.*)\)", answer.text)
     if answer.status != 200 or match is None:
         return None

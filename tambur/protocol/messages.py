@@ -1,4 +1,4 @@
-"""The JSON arrays of section 4 of the protocol: the commands of subscribers, and what they receive."""
+"""The JSON arrays of section 4 of the protocol: commands of subscribers and events for them."""
 
 from __future__ import annotations
 
@@ -220,14 +220,14 @@ def add_position(event: bytes, position: str) -> bytes:
     """Encode a message for an extended connection: add its position as the fifth element.
 
     Parameters:
-        event: what :func:`encode_message` or :func:`encode_direct` made.
+        event: the result of :func:`encode_message` or :func:`encode_direct`.
         position: characters of ``[A-Za-z0-9._-]``.
     """
     return b'%s,"%s"]' % (event[:-1], position.encode("ascii"))
 
 
 def encode_message(kind: Kind, stream: str, message: str) -> bytes:
-    """Encode what was published to a stream, or to one subscriber, where ``stream`` is ignored."""
+    """Encode a message to a stream, or to one subscriber, where ``stream`` is ignored."""
     if kind is Kind.PRIVATE:
         stream = "private"
     return _encode(["msg", stream, kind.value, message]).encode()

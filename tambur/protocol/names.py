@@ -47,14 +47,14 @@ def to_text(value: object) -> str:
     """Return the text of a name or credential, in every form that the 2012 package accepted.
 
     Parameters:
-        value: a ``str``; bytes in UTF-8; a number or an object with a ``__str__`` of its own, which is used
+        value: a ``str``; bytes in UTF-8; a number or an object with its own ``__str__``, which is used
             as ``str()`` gives it.
 
     Raises:
         ValueError: with the rule that the value breaks, but without the value, which may be a secret.
     """
     if isinstance(value, str):
-        # The plain text: Python versions disagree on what str() and f-strings make of a str enum.
+        # The plain text: Python versions disagree on str() and f-strings of a str enum.
         return str.__str__(value)
     if isinstance(value, (bytes, bytearray)):
         try:

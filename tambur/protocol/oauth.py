@@ -38,7 +38,7 @@ _TWICE = _columns("%25")
 def percent_encode(text: str | bytes) -> str:
     """Encode everything except RFC 3986's unreserved characters, text as UTF-8 (RFC 5849 section 3.6).
 
-    The time depends on the length alone, not on the content.
+    The time depends on the length only, not on the content.
     """
     return _encode(text.encode() if isinstance(text, str) else text, _ONCE).decode()
 
@@ -64,7 +64,7 @@ _ESCAPE_PARTS = bytes(2 * (byte == ord("%")) + (chr(byte) in string.hexdigits) f
 def percent_decode(data: bytes) -> bytes:
     """Decode each ``%`` that two hexadecimal digits follow; any other ``%`` stays as it is.
 
-    The time depends on the length alone, not on the content: a loop over a large body of ``%`` would hold up
+    The time depends on the length only, not on the content: a loop over a large body of ``%`` would hold up
     a server for 50 times as long.
     """
     if b"%" not in data:
@@ -144,7 +144,7 @@ def base_string_start(url: str, method: str = "POST") -> str:
 def base_string_rest(parameters: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
     """The rest of a base string: the :func:`canonical_query_string` of parameters, percent-encoded once more.
 
-    It comes in parts, since anybody may choose the content, and make it large.
+    It comes in parts, since any client may send large content.
     """
     parts: list[bytes | bytearray] = []
     separator = b""

@@ -13,7 +13,7 @@ MAX_LAST = 1000
 
 
 class HelloOptions(NamedTuple):
-    """What a ``hello`` asks for.
+    """The options of a ``hello``.
 
     Attributes:
         session: the key of the session to continue; ``None`` to start one.
@@ -32,14 +32,14 @@ class AsUser(NamedTuple):
 
 
 class SubscribeOptions(NamedTuple):
-    """What a ``subscribe`` asks for besides the stream.
+    """The options of a ``subscribe``.
 
     Attributes:
         since: the position after which messages are replayed; ``None`` for no such replay.
         last: how many of the newest messages are replayed; ``None`` for none. Excludes ``since``.
         auth: a token that enables auth mode in the same step; ``None`` to leave it off.
-        presence: as whom to enable presence mode in the same step; ``None`` to leave it off.
-        direct: as whom to enable direct mode in the same step; ``None`` to leave it off.
+        presence: the user to enable presence mode for in the same step; ``None`` to leave it off.
+        direct: the user to enable direct mode for in the same step; ``None`` to leave it off.
     """
 
     since: str | None = None
@@ -61,7 +61,7 @@ class SubscribeOptions(NamedTuple):
 
 
 class InvalidOptionsError(Exception):
-    """The options are no object, or a member has a wrong type or value."""
+    """The options are not an object, or a member has a wrong type or value."""
 
 
 def parse_hello_options(options: object) -> HelloOptions:

@@ -1,7 +1,7 @@
-"""Session keys: what lets a client continue the session of a lost connection. Section 7 of the protocol.
+"""Session keys, with which a client continues the session of a lost connection. Section 7 of the protocol.
 
-A key is signed, not stored: any node that has the app's secrets can check it. What a signature cannot show,
-such as that a newer key was used, is the broker's to know.
+A key is signed, not stored: any node that has the app's secrets can check it. The broker
+knows the rest, such as the use of a newer key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _KEY_LENGTH = -(-(_FORM.size + _TAG_BYTES) * 4 // 3)
 
 
 class SessionKey(NamedTuple):
-    """What a session key says.
+    """The content of a session key.
 
     Attributes:
         subscriber_id: the identity that the session keeps, a UUID in lower case.
@@ -56,7 +56,7 @@ class SessionKeys:
         """Write a key as the text that the client keeps: characters of ``[A-Za-z0-9_-]``.
 
         Raises:
-            ValueError: if the subscriber ID is no UUID in lower case.
+            ValueError: if the subscriber ID is not a UUID in lower case.
             struct.error: if a number is out of range.
         """
         identity = uuid.UUID(key.subscriber_id)
@@ -70,8 +70,8 @@ class SessionKeys:
         """Read a key.
 
         Returns:
-            What it says, or ``None`` if :meth:`sign` has not made it for this app and realm. The
-            time taken does not tell how near it is. Whether the key is still valid is another question.
+            The key's content, or ``None`` if :meth:`sign` has not made it for this app and realm. The
+            comparison takes constant time. The caller checks that the key has not expired.
         """
         if len(text) != _KEY_LENGTH:
             return None

@@ -9,7 +9,7 @@ from .names import Name, check_stream, check_subscriber_id, check_user_id
 
 
 class Mode(enum.Enum):
-    """What a subscriber enables with a token."""
+    """A mode that a subscriber enables with a token."""
 
     AUTH = "auth"
     PRESENCE = "presence"

@@ -1,1 +1,1 @@
-"""The publisher, which needs requests alone."""
+"""The publisher, which needs only requests."""

@@ -65,7 +65,7 @@ class Sender:
             raise ConfigurationError(f"cannot send requests to {url!r}: {error}") from None
         self._pool_maxsize = pool_maxsize
         self._lender = session
-        # To look this up in the environment takes as long as the rest of a publish.
+        # Looking this up in the environment takes as long as the rest of a publish.
         settings = session if session is not None else requests.Session()
         verify = None if settings.verify is True else settings.verify
         found = settings.merge_environment_settings(self.template.url, {}, None, verify, None)

@@ -82,7 +82,7 @@ class Tambur:
     ) -> None:
         base = base_url(api_host, ssl=ssl)
         credentials = Credentials(api_key, app_id, secret, base)
-        # Each publish and token reads these, so an assignment takes effect at once.
+        # Each publish and token reads these, so an assignment takes effect immediately.
         self.api_key = credentials.api_key
         self.app_id = credentials.app_id
         self.secret = credentials.secret
@@ -241,7 +241,7 @@ class Tambur:
         stream = check_destination(stream)
         text = message_text(message, self._encode)
         timeouts = self._timeouts if timeout is None else _check_timeout(timeout)
-        sender = self._sender  # one for the request and for all attempts, whatever is assigned meanwhile
+        sender = self._sender  # the same for the request and all attempts, despite assignments meanwhile
         request = self._build_request(sender, stream, text, int(time.time()), secrets.token_hex(16))
         started_at = time.monotonic()
         attempts, outcome = with_retries(lambda: sender.send(request, timeouts), self._max_retries)

@@ -1,4 +1,4 @@
-"""A publisher that asks the server who listens, for ``tambur publish --verbose``."""
+"""A publisher that asks the server how many nodes listen, for ``tambur publish --verbose``."""
 
 from __future__ import annotations
 

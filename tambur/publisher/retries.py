@@ -1,4 +1,4 @@
-"""What a failed attempt to publish means, and whether another attempt follows: the retry policy.
+"""The retry policy: the meaning of a failed attempt to publish, and whether another follows.
 
 - Every attempt sends the same signed bytes, which the server delivers once.
 - Another attempt follows a transient failure alone, at most ``max_retries`` times.
@@ -34,7 +34,7 @@ from ..errors import (
 )
 
 MAX_RETRY_AFTER_S = 10.0
-"""The longest ``Retry-After`` that a publish waits for, in seconds. A longer one makes it fail at once."""
+"""The longest ``Retry-After`` that a publish waits for, in seconds. A longer one is an immediate failure."""
 
 MAX_TOTAL_WAIT_S = 29.0
 """How long one publish may wait between its attempts, all waits together, in seconds."""
@@ -48,7 +48,7 @@ FOREIGN_ERRORS = (
     OSError,
     ValueError,
 )
-"""What requests raises: its own exceptions and, for a malformed answer, those of the layers below."""
+"""The exceptions of requests: its own and, for a malformed answer, those of the layers below."""
 
 _REJECTIONS: dict[int, type[RejectedError]] = {
     401: UnauthorizedError,
@@ -263,7 +263,7 @@ def _root(causes: list[BaseException]) -> BaseException:
     for error in reversed(causes):
         if isinstance(error, OSError) and error.strerror:
             return error
-    # urllib3 1.26 wraps such an error around a TypeError of its own.
+    # urllib3 1.26 wraps such an error around its own TypeError.
     return next((error for error in reversed(causes) if isinstance(error, ConnectionError)), causes[-1])
 
 
@@ -283,7 +283,7 @@ def broken(route: Route, why: str, *, is_transient: bool = True) -> Failure:
 
 
 def _causes(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:
-    """An exception and everything that it wraps, outermost first, without what was handled before it."""
+    """An exception and all exceptions that it wraps, outermost first, without those handled before."""
     seen = {id(handled)}
     waiting: list[object] = [error]
     while waiting:

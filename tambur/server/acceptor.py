@@ -58,7 +58,7 @@ class Acceptor:
         self._accepting = asyncio.get_running_loop().create_task(self._accept())
 
     async def close(self) -> None:
-        """Accept no more, and end the connections that are still shaking hands."""
+        """Stop accepting, and end the unfinished handshakes."""
         self._accepting.cancel()
         await asyncio.wait([self._accepting])
         # By now each of these has begun, so that its cancellation closes its socket.
@@ -100,7 +100,7 @@ class Acceptor:
             self._connecting.discard(task)
             if task.cancelled() or task.exception() is not None:
                 self._connections.discard(protocol)
-            # A handshake that fails concerns its client alone.
+            # A handshake that fails concerns only its client.
             with contextlib.suppress(asyncio.CancelledError, OSError):
                 task.result()
 

@@ -38,34 +38,34 @@ def require(condition: object, key: str, rule: str) -> None:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one client may cost the others. The units are in the names; sizes are of encoded bytes.
+    """Limits on the cost of one client to the others. The units are in the names; sizes are of encoded bytes.
 
     Attributes:
         max_connections: of one process, subscribers and publishers together.
         max_message_bytes: of a published or direct message, as UTF-8.
         max_header_bytes: of a request line and its headers together.
-        request_timeout_s: from the first byte of a request to its last, and for a TLS handshake; and how
-            long an answer may wait to be read.
-        max_held_bytes: of memory that all connections of one process hold together: subscriptions, and
+        request_timeout_s: time from the first byte of a request to its last. Also limits TLS
+            handshakes and unread responses.
+        max_held_bytes: memory that all connections of one process hold together: subscriptions, and
             buffers of more than 16 KiB. Beyond it, the connections that hold most are closed.
-        max_unsent_bytes: what may wait for a subscriber that reads too slowly before he is dropped.
+        max_unsent_bytes: bytes that may wait for a slow subscriber; with more, it is dropped.
         max_streams_per_subscriber: how many streams a connection may be subscribed to at once.
         max_commands_per_s: how many commands of one connection are answered; more wait for their turn. Pings
-            and other frames that are no whole command count, too.
-        max_direct_bytes_per_s: how much one connection may send in direct messages; one more is refused.
-        max_long_polling_subscribers: how many subscribers may poll at once.
-        max_claims: how many publishes of each app are remembered, to deliver each once.
+            and other frames without a complete command count, too.
+        max_direct_bytes_per_s: how much one connection may send in direct messages; further ones are refused.
+        max_long_polling_subscribers: how many subscribers may poll at the same time.
+        max_claims: how many publishes of each app are remembered, to deliver each only once.
         heartbeat_s: how long an extended connection may be silent before it is sent a heartbeat.
-        session_ttl_s: for how long a session key is valid after it was issued.
-        session_max_s: how long after its beginning a session can be resumed at most.
-        position_ttl_s: for how long the position of a quiet stream is remembered, after its last message
+        session_ttl_s: how long a session key is valid after it was issued.
+        session_max_s: how long after its beginning a session can be resumed.
+        position_ttl_s: how long the position of a quiet stream is remembered after its last message
             and after its last subscriber left.
         history_messages: how many messages of a stream are kept; 0 keeps none.
-        history_ttl_s: for how long a message is kept.
-        max_history_bytes: of the kept messages of an app, in one process or one Redis.
-        max_replay_bytes: of the messages that a client gets by asking for the newest ones.
-        ping_interval_s: how often a connection is asked for a sign of life, and how long a poll waits.
-        ping_timeout_s: after how long without a sign of life or a poll it is dropped.
+        history_ttl_s: how long a message is kept.
+        max_history_bytes: size of the kept messages of an app, in one process or one Redis.
+        max_replay_bytes: size of the messages that a client receives when it asks for the newest ones.
+        ping_interval_s: how often a connection is pinged, and how long a poll waits.
+        ping_timeout_s: how long a connection may be inactive or not poll before it is dropped.
         shutdown_timeout_s: how long a shutdown waits for connections to close.
     """
 
@@ -113,24 +113,24 @@ class Limits:
 
     @property
     def max_body_bytes(self) -> int:
-        """Of a publish: room for a message whose every byte is percent-encoded, and for its other fields."""
+        """The limit for a publish: a message with every byte percent-encoded, and the other fields."""
         return 3 * self.max_message_bytes + 8 * 1024
 
     @property
     def max_frame_bytes(self) -> int:
-        """Of a command: room for a message whose every byte is a JSON escape, and for its other fields."""
+        """The limit for a command: a message with every byte a JSON escape, and the other fields."""
         return 6 * self.max_message_bytes + 8 * 1024
 
 
 @dataclass(frozen=True)
 class KeptStreams:
-    """What is kept of some streams of an app, in place of what the limits say: one ``[[apps.history]]``.
+    """The history of some streams of an app, which overrides the limits: one ``[[apps.history]]``.
 
     Attributes:
         streams: a pattern for their names, in which ``*`` stands for any characters.
         messages: how many messages of a stream are kept; 0 keeps none.
-        ttl_s: for how long a message is kept, in seconds.
-        max_bytes: of the kept messages of all these streams together.
+        ttl_s: how long a message is kept, in seconds.
+        max_bytes: size of the kept messages of all these streams together.
     """
 
     streams: str
@@ -165,10 +165,10 @@ class KeptStreams:
 
 @dataclass(frozen=True)
 class App:
-    """One app; two of them never meet.
+    """One app, isolated from all others.
 
     Attributes:
-        secrets: any of them is accepted, so that one can be changed without a gap.
+        secrets: any of them is accepted, so that a secret can be replaced without downtime.
         allowed_origins: the origins of pages that may subscribe, such as ``https://www.example.com``;
             ``None`` for any. A WebSocket without an Origin header comes from a program, and is accepted.
             The balancer and long polling need an Origin or a Referer.
@@ -216,36 +216,36 @@ class App:
 
     @cached_property
     def signers(self) -> tuple[TokenSigner, ...]:
-        """What checks this app's tokens, one for each secret."""
+        """The signers that check this app's tokens, one for each secret."""
         return tuple(TokenSigner(self.api_key, self.app_id, secret) for secret in self.secrets)
 
     @cached_property
     def positions(self) -> Positions:
-        """Makes and reads the positions of this app."""
+        """Creates and parses the positions of this app."""
         return Positions(self.api_key, self.app_id, self.secrets)
 
     def allows_origin(self, origin: str | None) -> bool:
-        """Whether a page of this origin may subscribe; ``None`` where a client names none."""
+        """Whether a page of this origin may subscribe; ``None`` if the client sends none."""
         return self.allowed_origins is None or origin is None or origin.lower() in self.allowed_origins
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole server.
+    """The configuration of a server.
 
     Attributes:
-        apps: at least one; no two with the same api_key and app_id.
+        apps: one or more apps, each with its own pair of api_key and app_id.
         host: the address to listen on.
         port: the port to listen on; 0 picks a free one.
         broker: a URL, ``memory://`` for a single process.
-        node_timeout_s: after how many seconds without a sign of life of another process its users are down.
-        workers: how many processes serve; all but one process need a broker that connects them.
-        tls_cert: a PEM file with the certificate and its chain, for https and wss alone; ``None`` for
-            http and ws alone.
-        tls_key: a PEM file with its private key; ``None`` if that stands in ``tls_cert``, too.
-        metrics_port: where Prometheus finds metrics on 127.0.0.1; ``None`` for nowhere. Each of several
-            workers has a port of its own, from this one on.
-        public_hosts: the values of ``Host`` that are answered, ``host`` or ``host:port``; any if empty.
+        node_timeout_s: seconds after which the users of a silent process are reported as down.
+        workers: number of processes; more than 1 needs ``redis://…`` as the broker.
+        tls_cert: a PEM file with the certificate and its chain, for https and wss only; ``None`` for
+            http and ws only.
+        tls_key: a PEM file with its private key; ``None`` if ``tls_cert`` contains the key.
+        metrics_port: the port for Prometheus on 127.0.0.1; ``None`` for no metrics. Each of several
+            workers has its own port, from this one on.
+        public_hosts: the values of ``Host`` that are accepted, ``host`` or ``host:port``; any if empty.
         coalesce_window_ms: how long publications of a busy stream are coalesced into one write, in
             milliseconds. With 0, each is a write of its own, to all subscribers in one turn. The first one of
             an idle stream never waits.

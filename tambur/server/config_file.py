@@ -1,4 +1,4 @@
-"""Reads a configuration from a TOML file, and names the line of a mistake in it."""
+"""Read a configuration from a TOML file, and name the line of a mistake in it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read(path: Path) -> Config:
 
 
 class _Reader:
-    """Turns parsed tables into dataclasses; knows the text, to say in which line a mistake stands."""
+    """Turns parsed tables into dataclasses, and finds the line of a mistake in the text."""
 
     def __init__(self, path: Path, text: str) -> None:
         self._path = path
@@ -103,9 +103,9 @@ class _Reader:
         return ConfigurationError(f"{self._path}, line {self._line(path)}: {rule}")
 
     def _line(self, path: tuple[str | int, ...]) -> int:
-        """The line where the statement begins that gives the value at ``path``.
+        """The first line of the statement that sets the value at ``path``.
 
-        Of what is not there at all, the line of the table that it should be in, or else the first.
+        For a missing value, the line of the table that should contain it, or else the first line.
         """
         while path and not self._holds(len(self._lines), path):
             path = path[:-1]
@@ -119,7 +119,7 @@ class _Reader:
         return low
 
     def _holds(self, count: int, path: tuple[str | int, ...]) -> bool:
-        """Whether the first ``count`` lines, and the rest of a value that spans lines, give ``path`` one."""
+        """Whether the first ``count`` lines, with the rest of a value that spans lines, set ``path``."""
         for end in range(count, len(self._lines) + 1):
             try:
                 value: Any = tomllib.loads("\n".join(self._lines[:end]) + "\n")

@@ -133,7 +133,7 @@ class Connection:
 
     @property
     def queued_bytes(self) -> int:
-        """What the commands take that wait for their turn."""
+        """The memory of the commands that wait for their turn."""
         return sum(map(sys.getsizeof, self._queue))
 
     @property
@@ -178,13 +178,13 @@ class Connection:
             if self._extension is not None:
                 self._extension.stop()
             if self._worker is not None and self._is_resting:
-                self._worker.cancel()  # else the user would seem present for as long as the worker rests
+                self._worker.cancel()  # otherwise the user would seem present until the worker continues
                 self._worker = None
             if self._worker is None:
                 self._unsubscribe_some()
 
     def _take_share(self, now: float, commands: float = 1) -> None:
-        # Each command takes its share of a second. After an idle second, all of it may be used at once.
+        # Each command takes its share of a second. After an idle second, all shares may be used immediately.
         self._rested_at = max(self._rested_at, now - 1) + commands / self._limits.max_commands_per_s
 
     async def _answer_queue(self) -> None:

@@ -1,4 +1,4 @@
-"""What a hub does for extended connections: sessions, positions and replay (protocol, section 7)."""
+"""The hub's part for extended connections: sessions, positions and replay (protocol, section 7)."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Followed(NamedTuple):
     Attributes:
         position: where live delivery begins.
         complete: whether everything after the position that the client gave was replayed.
-        replayed: how many messages that were.
-        present: how many present users were written.
+        replayed: how many messages were replayed.
+        present: how many present users were reported.
         version: of the last presence event that their list contains; 0 without presence mode.
     """
 
@@ -60,7 +60,7 @@ class ExtendedHub(Hub):
 
     def __init__(self, backend: Backend, *, coalesce_window_s: float) -> None:
         super().__init__(backend, coalesce_window_s=coalesce_window_s)
-        # One that catches up reads its private messages from the log.
+        # An outbox that catches up reads its private messages from the log.
         self._extended: dict[Outbox, _Extended] = {}
         self._catching_up: set[Outbox] = set()
 
@@ -90,7 +90,7 @@ class ExtendedHub(Hub):
 
     @property
     def recovery(self) -> Recovery:
-        """What the broker remembers for clients that lost a connection.
+        """The broker's memory for clients that lost a connection.
 
         Raises:
             BrokerUnavailableError: it remembers nothing.
@@ -117,7 +117,7 @@ class ExtendedHub(Hub):
         return place
 
     def begin(self, app: App, subscriber_id: str, outbox: Outbox) -> str:
-        """Have the private messages of a connection carry positions; returns the current one."""
+        """Let the private messages of a connection carry positions; return the current position."""
         log = private_log(subscriber_id)
         self._extended[outbox] = _Extended(app, log)
         self.recovery.need(app.key, log)
@@ -129,7 +129,7 @@ class ExtendedHub(Hub):
         """Continue a session: its private messages reach ``outbox`` once this has returned.
 
         Parameters:
-            session: what the client's key says.
+            session: the content of the client's key.
             own_id: the subscriber ID that the connection had so far.
             since: the position after which private messages are replayed; ``None`` for no replay.
 
@@ -188,7 +188,7 @@ class ExtendedHub(Hub):
         Parameters:
             connection_id: names the connection in presence.
             with_direct: whether direct messages are replayed, too.
-            max_replay_bytes: of the newest messages, if the options ask for these.
+            max_replay_bytes: limit for the newest messages, if the options ask for them.
 
         Raises:
             BrokerUnavailableError: the outbox is not subscribed. Some of the replay may have been written.
@@ -218,7 +218,7 @@ class ExtendedHub(Hub):
             except ReplayLostError:
                 outbox.close(close_codes.SERVICE_RESTART, "messages were missed")
                 raise
-            # In the same turn as the end of the replay, so that nothing is in neither or in both.
+            # In the same turn as the end of the replay, so that no message is lost or sent twice.
             stream.add(outbox, recovery.place, subscriber_id, is_extended=True)
             if options.auth is not None:
                 stream.enable_auth(outbox)
@@ -240,7 +240,7 @@ class ExtendedHub(Hub):
             return Followed(position, complete, replay.count, count, present.version)
 
     def go_live(self, app: AppKey, name: str, outbox: Outbox, version: int) -> int:
-        """Write what arrived since :meth:`follow` returned, and whatever arrives from now on."""
+        """Write the events that arrived since :meth:`follow` returned, and all later ones immediately."""
         stream = self._streams[app, name]
         stream.release(outbox, version=version)
         return stream.count_presence() if version else 0

@@ -1,4 +1,4 @@
-"""What an extended connection has besides: a session with fresh keys, and a heartbeat."""
+"""The additional state of an extended connection: a session with fresh keys, and a heartbeat."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .config import App, Limits
 from .outbox import Batch, Outbox
 
 RENEWAL = 0.45
-"""After which part of the time that a session key is valid a fresh one is sent."""
+"""The share of a session key's lifetime after which a fresh key is sent."""
 
 
 @lru_cache(maxsize=1024)
@@ -45,12 +45,12 @@ class Extension:
     """The session of one connection.
 
     Parameters:
-        app: whose subscriber it is.
-        realm: where its keys are valid.
-        limits: say for how long.
-        outbox: of the subscriber.
+        app: the subscriber's app.
+        realm: the realm in which its keys are valid.
+        limits: give the lifetimes of keys and sessions.
+        outbox: the subscriber's outbox.
         subscriber_id: the identity that the session keeps.
-        used: the key that it was resumed with; ``None`` if it begins now.
+        used: the key that it was resumed with; ``None`` for a new session.
     """
 
     __slots__ = (

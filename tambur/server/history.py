@@ -1,7 +1,7 @@
-"""Kept messages in the memory of a process: logs, what they have lost, and what may be claimed of them.
+"""Kept messages in the memory of a process: logs, and the places up to which they may have lost messages.
 
 docs/explanation/recovery.md explains the terms. Nothing here reads a clock: a place is a number that grows
-with every publication, and tells the time in microseconds since 1970.
+with every publication, and is the time in microseconds since 1970.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from .broker import AppKey, Publication
 from .config import App, KeptStreams, Limits
 
 ENTRY_BYTES = 192
-"""What an entry takes besides its event, in bytes."""
+"""The size of an entry without its event, in bytes."""
 
 LOG_BYTES = 400
-"""What a log takes besides its entries and twice its name, in bytes."""
+"""The size of a log without its entries and twice its name, in bytes."""
 
 QUIET_SHARE = 4
-"""Logs that are known for their floor alone take at most this part of the bytes: a quarter.
+"""Logs that are known only for their floor take at most this share of the bytes: a quarter.
 
 Subscribing to any name makes a log known, so without a limit of their own they could push out messages.
 """
 
 
 DIRECT_SHARE = 8
-"""Direct messages take at most this part of an app's bytes: an eighth."""
+"""Direct messages take at most this share of an app's bytes: an eighth."""
 
 _US = 1_000_000  # microseconds in a second
 
@@ -36,9 +36,9 @@ class Budgets:
     """Which history keeps the messages of a stream, as the configuration says.
 
     Parameters:
-        apps: those with histories of their own for some streams. Others are known when they are asked for.
-        limits: what holds for all other streams.
-        floor: that of all logs at the beginning.
+        apps: the apps with their own histories for some streams. Other apps are added on first use.
+        limits: the limits for all other streams.
+        floor: the floor of all logs at the beginning.
     """
 
     def __init__(self, apps: Iterable[App], limits: Limits, *, floor: int) -> None:
@@ -120,11 +120,11 @@ class History:
     In that time it is *quiet*. All logs that are not known share one floor.
 
     Parameters:
-        max_messages: of one log; 0 keeps none.
-        ttl: for how long a message is kept, in microseconds.
-        max_bytes: of all logs with messages and all quiet ones together. Others belong to their subscribers.
-        position_ttl: for how long a log is quiet before it is forgotten, in microseconds.
-        floor: that of all logs at the beginning.
+        max_messages: limit of one log; 0 keeps no messages.
+        ttl: how long a message is kept, in microseconds.
+        max_bytes: limit of all logs with messages and all quiet ones together. Other logs do not count.
+        position_ttl: how long a log is quiet before it is forgotten, in microseconds.
+        floor: the floor of all logs at the beginning.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class History:
         return len(self._logs)
 
     def append(self, name: str, publication: Publication) -> None:
-        """Keep a message, whose place is above all that were given before."""
+        """Keep a message. Its place must be above all earlier ones."""
         now = publication.place
         self.tidy(now)
         log = self._known(name)
@@ -173,10 +173,10 @@ class History:
         self._evict(now)
 
     def since(self, name: str, place: int, now: int) -> list[Publication] | None:
-        """What was published to a log after a place, oldest first.
+        """The publications of a log after a place, oldest first.
 
         Returns:
-            ``None`` if something that came after the place may be lost.
+            ``None`` if a publication after the place may be lost.
         """
         self.tidy(now)
         log = self._logs.get(name)
@@ -191,7 +191,7 @@ class History:
         return iter(()) if log is None else reversed(log.entries)
 
     def need(self, name: str, now: int) -> None:
-        """Have the log known from now on, whatever happens: it has a subscriber."""
+        """Keep the log known while it has a subscriber; see :meth:`release`."""
         self.tidy(now)
         self._known(name).needs += 1
         self._wake(name)
@@ -204,7 +204,7 @@ class History:
         self._evict(now)
 
     def tidy(self, now: int) -> None:
-        """Drop the messages that have expired, and forget what has been quiet for long enough."""
+        """Drop expired messages, and forget logs that have been quiet for ``position_ttl``."""
         expired = now - self._ttl
         while (oldest := self._oldest_log()) is not None and self._oldest[0][0] <= expired:
             self._lose_oldest(oldest, bisect(oldest.entries, expired, key=_place), now)
@@ -212,7 +212,7 @@ class History:
         while self._quiet and next(iter(self._quiet.values())) <= forgotten:
             self._forget()
 
-    # Which logs are known, and as what.
+    # States of logs
 
     def _known(self, name: str) -> _Log:
         log = self._logs.get(name)
@@ -221,12 +221,12 @@ class History:
         return log
 
     def _wake(self, name: str) -> None:
-        """The log is quiet no more."""
+        """Mark a log as no longer quiet."""
         if self._quiet.pop(name, None) is not None:
             self._quiet_bytes -= _log_size(name)
 
     def _rest(self, name: str, log: _Log, now: int) -> None:
-        """The log is quiet, if it has neither messages nor subscribers."""
+        """Mark a log as quiet if it has neither messages nor subscribers."""
         if not log.entries and not log.needs:
             self._quiet[name] = now
             self._quiet_bytes += _log_size(name)
@@ -237,10 +237,10 @@ class History:
         self._wake(name)
         self._floor = max(self._floor, self._logs.pop(name).floor)
 
-    # What is lost.
+    # Losses
 
     def _oldest_log(self) -> _Log | None:
-        """The log that has the oldest message of all."""
+        """The log with the oldest message of all."""
         while self._oldest:
             place, name = self._oldest[0]
             log = self._logs[name]
@@ -250,7 +250,7 @@ class History:
         return None
 
     def _lose_oldest(self, log: _Log, count: int, now: int) -> None:
-        """Lose messages of the log that has the oldest one."""
+        """Drop messages of the log with the oldest one."""
         self._lose(log, count)
         if not log.entries:
             _, name = heapq.heappop(self._oldest)
@@ -264,7 +264,7 @@ class History:
         self._kept_bytes -= sum(map(_size, lost))
 
     def _evict(self, now: int) -> None:
-        """Lose the oldest of what there is too much of."""
+        """Drop the oldest messages or quiet logs until the limits are met."""
         while True:
             if self._quiet_bytes * QUIET_SHARE > self._max_bytes:
                 self._forget()

@@ -1,4 +1,4 @@
-"""The streams of this node and their subscribers: what the broker delivers goes into their outboxes."""
+"""The streams of this node and their subscribers. Deliveries of the broker go into their outboxes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger("tambur.server")
 
 
 class Gauges(NamedTuple):
-    """What a hub holds at one moment; ``subscriptions`` counts the streams of all its connections."""
+    """The size of a hub's state; ``subscriptions`` counts the streams of all its connections."""
 
     connections: int
     subscriptions: int
@@ -34,7 +34,7 @@ class Gauges(NamedTuple):
 
 
 class _Stream(Stream):
-    """A stream, and what the hub knows of it.
+    """A stream, and the hub's state for it.
 
     Attributes:
         confirmed: done once the broker delivers the stream's publications; ``None`` some time after that.
@@ -74,7 +74,7 @@ class Hub:
         self.counts = Counts()
         self.memory = Memory()
 
-    # What a broker delivers.
+    # Deliveries of a broker
 
     def deliver(self, publication: Publication) -> None:
         """Hand one publication to the subscribers that it is for."""
@@ -98,7 +98,7 @@ class Hub:
             self._write(stream)
 
     def _private_event(self, outbox: Outbox, publication: Publication) -> bytes | None:  # noqa: ARG002
-        """What an outbox receives of a private message; ``None`` for nothing."""
+        """The event of a private message for an outbox; ``None`` for no event."""
         return publication.event
 
     def _write(self, stream: _Stream) -> None:
@@ -129,14 +129,14 @@ class Hub:
             outbox.close(close_codes.SERVICE_RESTART, "messages were missed")
 
     def gauges(self) -> Gauges:
-        """What the hub holds now."""
+        """The current size of the hub's state."""
         return Gauges(
             connections=len(self._private),
             subscriptions=sum(map(len, self._streams.values())),
             unsent_bytes=sum(outbox.unsent_bytes for outbox in self._private.values()),
         )
 
-    # What connections do. A number that is returned says how many events that has written, or will soon.
+    # Operations of connections. A returned number counts the events that the operation writes, now or soon.
 
     def new_subscriber_id(self) -> str:
         """Make the id of a subscriber, for :meth:`connect`."""
@@ -147,12 +147,12 @@ class Hub:
         self._private[app, subscriber_id] = outbox
 
     def disconnect(self, app: AppKey, subscriber_id: str, outbox: Outbox) -> None:
-        """Have ``outbox`` receive no more private messages; another one may have taken over the ID."""
+        """Stop the private messages to ``outbox``, unless another outbox has taken over the ID."""
         if self._private.get((app, subscriber_id)) is outbox:
             del self._private[app, subscriber_id]
 
     async def subscribe(self, app: AppKey, name: str, outbox: Outbox, subscriber_id: str = "") -> None:
-        """Have an outbox receive what is published to a stream once this has returned.
+        """Subscribe an outbox to a stream, from the return of this call on.
 
         Parameters:
             subscriber_id: the ID that a publisher may exclude.
@@ -183,7 +183,7 @@ class Hub:
             self._forget_if_unused(app, name, stream)
 
     def unsubscribe(self, app: AppKey, name: str, outbox: Outbox) -> None:
-        """Have an outbox receive nothing more of a stream, whose modes have been disabled before."""
+        """Unsubscribe an outbox from a stream. Its modes must be disabled."""
         stream = self._streams[app, name]
         stream.remove(outbox)
         self._forget_if_unused(app, name, stream)
@@ -195,7 +195,7 @@ class Hub:
             self._broker.unsubscribe(app, name)
 
     def enable_auth(self, app: AppKey, name: str, outbox: Outbox) -> None:
-        """Have an outbox receive what is published to ``auth:`` the stream, too."""
+        """Let an outbox also receive the stream's ``auth:`` messages."""
         self._streams[app, name].enable_auth(outbox)
 
     def disable_auth(self, app: AppKey, name: str, outbox: Outbox) -> None:
@@ -225,7 +225,7 @@ class Hub:
     async def enable_presence(
         self, app: AppKey, name: str, outbox: Outbox, user_id: str, subscriber_id: str
     ) -> int:
-        """Send an outbox the list of present users, then who joins and leaves; tell the others of this user.
+        """Send an outbox the present users, then each join and leave; announce this user to the others.
 
         Raises:
             BrokerUnavailableError: nothing has changed.

@@ -1,4 +1,4 @@
-"""The listening sockets of a server, and what they need: TLS, a port for several processes, open files."""
+"""The listening sockets of a server, and their needs: TLS, a port for several processes, open files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BACKLOG = 2048
 """How many connections may wait to be accepted."""
 
 FILES_BESIDES = 64
-"""How many files a process has open besides its connections, at most."""
+"""The most open files of a process besides its connections."""
 
 logger = logging.getLogger("tambur.server")
 
@@ -50,7 +50,7 @@ def reserve_port(host: str, port: int) -> socket.socket:
         A socket that keeps the port until it is closed.
 
     Raises:
-        ConfigurationError: if somebody listens there, or the system cannot share ports.
+        ConfigurationError: if another process listens there, or the system cannot share ports.
     """
     if not hasattr(socket, "SO_REUSEPORT"):
         raise ConfigurationError("workers must be 1: on this system, processes cannot share a port")

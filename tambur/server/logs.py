@@ -28,7 +28,7 @@ def line(event: str, **facts: object) -> str:
 
 
 def mask_subscriber_ids(text: str) -> str:
-    """Replace everything that has the form of a subscriber ID, wherever it stands.
+    """Replace each text that has the form of a subscriber ID.
 
     Anyone who learns the ID of a subscriber that polls can read its messages.
     """

@@ -14,21 +14,21 @@ UNCOUNTED_BYTES = 16 * 1024
 """How much the buffers of a connection may hold without being counted, since counting takes its time."""
 
 STREAM_BYTES = 1750
-"""What a stream takes on a node, without its subscriptions: as measured with Python 3.11."""
+"""The memory of a stream on a node, without its subscriptions: as measured with Python 3.11."""
 
 SUBSCRIPTION_BYTES = 190
-"""What a subscription takes, without the stream's name: as measured with Python 3.11."""
+"""The memory of a subscription, without the stream's name: as measured with Python 3.11."""
 
 logger = logging.getLogger("tambur.server")
 
 
 def subscription_bytes(stream: str) -> int:
-    """What one subscription of a stream takes. Each has the stream's name for itself."""
+    """The memory of one subscription of a stream. Each holds its own copy of the stream's name."""
     return SUBSCRIPTION_BYTES + sys.getsizeof(stream)
 
 
 def buffer_bytes(held_bytes: int) -> int:
-    """What buffers take that hold so many bytes: as measured, up to a quarter more, since they grow ahead."""
+    """The memory of buffers for so many bytes: as measured, up to a quarter more, since they grow ahead."""
     return held_bytes * 5 // 4
 
 

@@ -1,4 +1,4 @@
-"""What a subscriber is sent, on its way into the subscriber's transport."""
+"""The messages to a subscriber, until its transport takes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Batch:
 
     Attributes:
         events: the JSON text of each event.
-        encoded: what a transport made of the events, kept so that it is made once for all its outboxes.
+        encoded: the events as a transport encodes them, once for all its outboxes.
     """
 
     __slots__ = ("encoded", "events")
@@ -30,7 +30,7 @@ class Outbox(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether what is written still reaches the subscriber, as far as is known."""
+        """Whether written events still reach the subscriber, as far as is known."""
         ...
 
     @property

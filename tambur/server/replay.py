@@ -1,6 +1,6 @@
-"""Replay: what a subscriber is sent of the time before its subscription.
+"""Replay: messages from before a subscription, sent to its subscriber.
 
-It is sent as fast as the subscriber reads it, so it needs no memory and delays nobody else.
+A replay waits for its subscriber to read, so it needs little memory and delays no other subscriber.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .broker import BrokerUnavailableError, Publication
 from .outbox import Batch, Outbox
 
 MAX_UNSENT_BYTES = 64 * 1024
-"""How many bytes may be unsent when the next part is written, and how long a part is."""
+"""The most unsent bytes before the next part is written, and the size of a part."""
 
 WAIT_S = 0.01
 """How long to wait before looking again whether the subscriber has read enough, in seconds."""
@@ -29,8 +29,8 @@ class Replay:
     """One replay to one outbox.
 
     Parameters:
-        outbox: of the subscriber.
-        extend: makes the event with its position.
+        outbox: the subscriber's outbox.
+        extend: creates the event with its position.
         receives: whether a message is for the subscriber.
 
     Attributes:
@@ -49,7 +49,7 @@ class Replay:
         self.count = 0
 
     async def write(self, publications: Iterable[Publication]) -> None:
-        """Write what the subscriber receives of some messages.
+        """Write those messages that are for the subscriber.
 
         Raises:
             ReplayLostError: the subscriber is gone.
@@ -75,20 +75,20 @@ class Replay:
             raise ReplayLostError
         self._outbox.write(Batch(tuple(part)))
         self.count += len(part)
-        await asyncio.sleep(0)  # everything else has its turn
+        await asyncio.sleep(0)  # let other tasks run
 
     async def catch_up(self, since: Callable[[int], Sequence[Publication] | None], place: int) -> int:
-        """Write what came after a place, until nothing more has.
+        """Write the publications after a place, until there are no more.
 
         Parameters:
-            since: what came after a place; ``None`` if something of it may be lost.
+            since: returns the publications after a place; ``None`` if some may be lost.
 
         Returns:
-            The place that was reached. Nothing above it had arrived when this returned, in the same turn of
-            the event loop.
+            The place that was reached. No publication above it arrives before the caller continues, in
+            the same turn of the event loop.
 
         Raises:
-            ReplayLostError: something of it is lost, or the subscriber is gone.
+            ReplayLostError: some publications are lost, or the subscriber is gone.
         """
         while True:
             found = since(place)

@@ -24,7 +24,7 @@ class Subscription:
         place: place of the last publication before the subscription; later ones are for it, even if late.
         next: number of the first entry that it may lack, unless a finished round has written that one.
         auth: whether it receives ``auth`` messages.
-        present_as: the user as whom it is present, and sees who else is; ``None`` without presence mode.
+        present_as: its user in presence mode; ``None`` without presence mode.
         direct_as: the user whose direct messages it receives; ``None`` without direct mode.
         subscriber_id: the ID that a publisher may exclude.
         is_extended: whether its messages carry positions.
@@ -62,7 +62,7 @@ class Subscription:
         return True
 
     def events(self, publications: Iterable[Publication]) -> tuple[bytes, ...]:
-        """Select what this subscription receives of consecutive entries."""
+        """Select the events of consecutive entries that this subscription receives."""
         received = (p for p in publications if self.receives(p))
         if self.is_extended:
             return tuple(p.extended_event for p in received)

@@ -1,4 +1,4 @@
-"""One stream on one node: its subscriptions, and the queue of what they receive.
+"""One stream on one node: its subscriptions, and the queue of events for them.
 
 Messages, direct messages and presence events are entries of one queue, numbered as they arrive. A *round*
 writes the entries that wait to the subscriptions. Each turn of the event loop it writes to a few of them, so
@@ -36,7 +36,7 @@ class Stream:
         counts: where deliveries are counted.
 
     Attributes:
-        extend: makes what extended connections get of an entry; ``None`` while there is no such connection.
+        extend: creates an entry's event for extended connections; ``None`` without such connections.
     """
 
     __slots__ = (
@@ -80,7 +80,7 @@ class Stream:
 
     @property
     def has_unwritten(self) -> bool:
-        """Whether entries wait for a round, or a round goes on."""
+        """Whether entries wait for a round, or a round is unfinished."""
         return self._written < self._end
 
     def append(self, publication: Publication) -> None:
@@ -93,7 +93,7 @@ class Stream:
         """Do the next step of the current round, or of a new one.
 
         Returns:
-            Whether the round goes on. Otherwise entries may wait for the next one.
+            Whether the round is unfinished. Otherwise entries may wait for the next one.
         """
         if self._round is None:
             if not self.has_unwritten:
@@ -109,7 +109,7 @@ class Stream:
         return False
 
     def write_all(self) -> None:
-        """Do all steps of the current round at once."""
+        """Do all steps of the current round now."""
         while self.write_some():
             pass
 
@@ -140,12 +140,12 @@ class Stream:
     # Subscriptions.
 
     def add(self, outbox: Outbox, place: int, subscriber_id: str = "", *, is_extended: bool = False) -> None:
-        """Have an outbox receive what arrives from now on; the parameters are :class:`Subscription`'s."""
+        """Subscribe an outbox to all later events; the parameters are :class:`Subscription`'s."""
         added = Subscription(outbox, place, self._end, subscriber_id, is_extended=is_extended)
         self._subscriptions[outbox] = added
 
     def remove(self, outbox: Outbox) -> None:
-        """Have an outbox receive what has arrived, and nothing more. All its modes have been disabled."""
+        """Write the events so far to an outbox and unsubscribe it. All its modes must be disabled."""
         self._catch_up(self._subscriptions[outbox])
         del self._subscriptions[outbox]
 
@@ -201,13 +201,13 @@ class Stream:
     # Catching up.
 
     def hold(self, outbox: Outbox) -> None:
-        """Write what one subscription lacks, then keep from it what arrives, until :meth:`release`."""
+        """Write the missing events of a subscription, then hold back later ones until :meth:`release`."""
         subscription = self._caught_up(outbox)
         self._held[subscription] = self._end
         subscription.next = _HELD
 
     def release(self, outbox: Outbox, *, version: int = 0) -> None:
-        """Write what was kept from a held subscription, by the modes that it has now; it is live again.
+        """Write the events that a held subscription lacks, by its current modes; it is live again.
 
         Parameters:
             version: that of the presence events which it has received otherwise, with those before.

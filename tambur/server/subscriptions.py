@@ -1,4 +1,4 @@
-"""The subscriptions of one connection: which commands it accepts, and what they change (protocol, section 4).
+"""The subscriptions of one connection: the accepted commands and their changes (protocol, section 4).
 
 Each stream is in one of these states. Commands not listed for a state are refused::
 
@@ -22,7 +22,7 @@ from ..protocol.tokens import Mode, TokenSigner
 
 
 class Result(enum.Enum):
-    """The result in an ``ack``. Clients act on OK alone."""
+    """The result in an ``ack``. Clients act only on OK."""
 
     OK = "ok"
     ALREADY_SUBSCRIBED = "already_subscribed"
@@ -52,7 +52,7 @@ class Subscriptions:
     Parameters:
         subscriber_id: the ID that the server gave to the connection.
         signers: one for each secret of the app; each accepts the tokens of its secret.
-        max_streams: how many streams the connection may be subscribed to at once.
+        max_streams: how many streams the connection may be subscribed to.
         max_message_bytes: size limit of a direct message, in bytes of UTF-8.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Several processes that do the same work, and the one above them that keeps them at it."""
+"""Worker processes and their supervisor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..errors import ConfigurationError
 from .logs import line
 
 REPLACEMENT_PAUSE_S = 1.0
-"""Between a worker's start and that of its replacement, in seconds: one that dies at once shall not spin."""
+"""The least time between the starts of a worker and its replacement, in seconds, to avoid a busy loop."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -29,20 +29,20 @@ Work = Callable[[int, Callable[[], None]], None]
 
 
 def run_workers(count: int, work: Work, *, on_ready: Callable[[], None], end_timeout_s: float) -> None:
-    """Keep several processes at work until a SIGTERM or SIGINT, and end them all.
+    """Run several processes until a SIGTERM or SIGINT, then end them all.
 
     Parameters:
         count: how many processes.
-        work: what each does until it gets a SIGTERM itself; it is called with the worker's number, from 0
-            on, and with what is to be called once it is ready. One that dies is replaced by one with the same
-            number, and when this process dies they all end.
-        on_ready: called once all are ready.
-        end_timeout_s: how long they may take to end, in seconds, before they are killed.
+        work: each worker's function, which runs until the worker receives a SIGTERM. It is called with
+            the worker's number, from 0 on, and a function to call once it is ready. A worker that dies is
+            replaced by one with the same number. If this process dies, all workers end.
+        on_ready: called once all workers are ready.
+        end_timeout_s: how long the workers may take to end, in seconds, before they are killed.
     """
     ready_end, ready_start = os.pipe()
     with _caught_signals() as signals_end:
         working = {_start(work, number, ready_start): (number, time.monotonic()) for number in range(count)}
-        missing: dict[int, float] = {}  # the numbers of those that are to be replaced, and when
+        missing: dict[int, float] = {}  # the numbers of workers to replace, and when
         not_ready_count = count
         while True:
             pause_s = max(0.0, min(missing.values()) - time.monotonic()) if missing else None
@@ -75,7 +75,7 @@ def _start(work: Work, number: int, ready_start: int) -> ForkProcess:
     process = multiprocessing.get_context("fork").Process(
         target=_child, args=(work, number, ready_start), daemon=True
     )
-    # A signal that comes before the child is rid of this process' handlers is kept for it.
+    # Signals stay pending until the child has replaced the handlers of this process.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         process.start()
@@ -96,7 +96,7 @@ def _child(work: Work, number: int, ready_start: int) -> None:
 
     try:
         work(number, ready)
-    except ConfigurationError as error:  # as when somebody took its port since the last one died
+    except ConfigurationError as error:  # such as a port that another process took meanwhile
         logger.error(line("worker cannot start", worker=number, reason=error))  # noqa: TRY400
         sys.exit(1)
 
@@ -122,7 +122,7 @@ def _end(processes: list[ForkProcess], timeout_s: float) -> None:
 
 @contextlib.contextmanager
 def _caught_signals() -> Iterator[int]:
-    """What SIGINT and SIGTERM do here is to have something to read."""
+    """Yield a file descriptor that becomes readable on SIGINT or SIGTERM."""
     end, start = os.pipe()
     os.set_blocking(start, False)
     wakeup_fd = signal.set_wakeup_fd(start)

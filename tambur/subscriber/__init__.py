@@ -73,7 +73,7 @@ class Message(NamedTuple):
 
 
 class _Mode(NamedTuple):
-    """An enabled mode, with what it takes to enable it again."""
+    """An enabled mode, with the data to enable it again."""
 
     user_id: str | None
     token: str | Callable[..., str]
@@ -215,7 +215,7 @@ class Subscriber:
 
         Parameters:
             stream: a subscribed stream.
-            user_id: the user as whom this subscriber is present.
+            user_id: the user that this subscriber represents.
             token: the token, or a function that makes one from ``stream``, ``user_id`` and
                 ``subscriber_id``, such as :meth:`tambur.Tambur.generate_presence_token`.
         """

@@ -1,4 +1,4 @@
-"""The WebSocket of a subscriber: an event loop in a thread of its own, behind blocking methods.
+"""The WebSocket of a subscriber: an event loop in its own thread, behind blocking methods.
 
 TLS demands the event loop. Two threads may not use one OpenSSL connection, and with Python's blocking
 sockets one thread would read while another writes. A session ticket that arrived during the write of the
@@ -104,7 +104,7 @@ class WebSocket:
         except concurrent.futures.CancelledError:
             raise _not_connected() from None
         finally:
-            called.cancel()  # a KeyboardInterrupt ends the wait, but not what runs in the loop
+            called.cancel()  # a KeyboardInterrupt ends the wait, but not the task in the loop
 
 
 class _ConnectionThread(threading.Thread):

@@ -139,7 +139,7 @@ def test_streams_and_connections_can_be_left_and_joined(driver: Chrome, panels: 
     alice.wait_lines(".log", "lobby · message again")
 
 
-def test_the_page_works_with_the_keyboard_alone(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
+def test_the_page_works_with_only_the_keyboard(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
     _, bob = panels
     reached = []
     for _ in range(40):

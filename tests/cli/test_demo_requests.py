@@ -128,6 +128,6 @@ def test_an_endless_body_is_cut_off(demo: Server) -> None:
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     with wire.connect(demo) as connection:
         connection.sendall("\r\n".join([*head, "", ""]).encode())
-        # What the system buffers on both sides is far less.
+        # The system's buffers on both sides hold far less.
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             connection.sendall(chunk * (200 * MAX_BODY_BYTES // len(chunk)))

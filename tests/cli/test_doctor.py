@@ -63,7 +63,7 @@ def test_an_app_may_have_long_polling_off() -> None:
 
 
 def test_doctor_sends_no_password_from_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "netrc").write_text("default login somebody password hunter2\n")
+    (tmp_path / "netrc").write_text("default login netrc-user password hunter2\n")
     (tmp_path / "netrc").chmod(0o600)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     refusal = faults.response("404 No", "Tambur-Refused: unknown_app")
@@ -83,7 +83,7 @@ def test_an_app_may_allow_some_origins_only() -> None:
     )
 
 
-def test_a_host_that_is_not_public_is_no_stranger(url: str) -> None:
+def test_a_host_that_is_not_public_is_reported(url: str) -> None:
     config = Config(apps=(APP,), port=0, public_hosts=("tambur.example.com",))
     with in_background(config) as server:
         done = run("doctor", url=tambur_url(server))
@@ -135,7 +135,7 @@ class QuietFiles(SimpleHTTPRequestHandler):
         pass  # nobody reads it
 
 
-def test_a_proxy_without_its_server_is_no_stranger() -> None:
+def test_the_error_of_a_proxy_without_its_server_is_reported() -> None:
     with faults.FaultyServer(*[faults.response("502 Bad Gateway")] * 9) as server:
         done = run("doctor", url=f"http://key:secret@{server.host}/app/app")
     assert "FAILED  publishing: " in done.stdout

@@ -52,7 +52,7 @@ def test_a_file_is_readable_only_by_its_owner(tmp_path: Path, umask: int) -> Non
     (app,) = Config.from_toml(path).apps
     assert app.app_id == "shop"
     assert app.secrets[0] not in done.stdout
-    # What it prints sets TAMBUR_URL in any shell.
+    # Its output sets TAMBUR_URL in any shell.
     shell = subprocess.run(
         ["sh", "-ec", f'{done.stdout}\nprintf %s "$TAMBUR_URL"'],
         cwd="/", env=environment(None), capture_output=True, text=True, timeout=TIMEOUT_S, check=True,

@@ -169,5 +169,5 @@ def test_a_position_is_the_fifth_element_of_a_message(stream: str, body: str) ->
     assert json.loads(add_position(event, "a_B-9")) == [*json.loads(event), "a_B-9"]
 
 
-def test_a_session_key_is_sent_alone() -> None:
+def test_a_session_message_holds_only_the_key() -> None:
     assert encode_session("k") == b'["session","k"]'

@@ -36,7 +36,7 @@ def test_every_member_can_be_given() -> None:
 
 
 @pytest.mark.parametrize("options", [None, True, False, 0, "", "{}", [], [{}]])
-def test_what_is_no_object_is_refused(options: object) -> None:
+def test_options_that_are_not_an_object_are_refused(options: object) -> None:
     with pytest.raises(InvalidOptionsError):
         parse_hello_options(options)
     with pytest.raises(InvalidOptionsError):

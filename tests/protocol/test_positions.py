@@ -24,7 +24,7 @@ def positions(api_key: str = API_KEY, app_id: str = APP_ID, *secrets: str) -> Po
 
 
 @given(credential_names, credential_names, secrets, streams, epochs, places)
-def test_a_position_is_opaque_text_that_gives_its_place_back(
+def test_a_position_is_opaque_text_that_decodes_to_its_place(
     api_key: str, app_id: str, secret: str, stream: str, epoch: bytes, place: int
 ) -> None:
     made = Positions(api_key, app_id, (secret,)).encode(stream, epoch, place)
@@ -36,7 +36,7 @@ def test_every_node_makes_the_same_position() -> None:
     assert positions().encode("news", EPOCH, PLACE) == "pvoX39t853qJPEsM9I6GNA"
 
 
-def test_a_position_is_one_of_its_app_stream_and_epoch_alone() -> None:
+def test_a_position_is_valid_only_for_its_app_stream_and_epoch() -> None:
     made = positions().encode("news", EPOCH, PLACE)
     assert positions().decode("news", EPOCH, made) == PLACE
     assert positions().decode("other", EPOCH, made) is None
@@ -53,7 +53,7 @@ def test_fields_do_not_run_into_each_other() -> None:
 
 
 @given(st.integers(0, 21), st.sampled_from("ABab01-_."), streams)
-def test_a_position_with_a_changed_character_is_none(index: int, character: str, stream: str) -> None:
+def test_a_position_with_a_changed_character_is_invalid(index: int, character: str, stream: str) -> None:
     made = positions().encode(stream, EPOCH, PLACE)
     changed = made[:index] + character + made[index + 1 :]
     assume(changed != made)

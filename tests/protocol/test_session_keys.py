@@ -32,15 +32,13 @@ def signer(api_key: str = API_KEY, app_id: str = APP_ID, *secrets: str, realm: b
 
 
 @given(credential_names, credential_names, secrets, session_keys)
-def test_a_signed_key_gives_back_what_it_says(
-    api_key: str, app_id: str, secret: str, key: SessionKey
-) -> None:
+def test_a_signed_key_decodes_to_its_content(api_key: str, app_id: str, secret: str, key: SessionKey) -> None:
     text = SessionKeys(api_key, app_id, (secret,)).sign(key)
     assert re.fullmatch("[A-Za-z0-9_-]+", text)
     assert SessionKeys(api_key, app_id, (secret,)).verify(text) == key
 
 
-def test_a_key_is_one_of_its_app_secret_and_realm_alone() -> None:
+def test_a_key_is_valid_only_for_its_app_secret_and_realm() -> None:
     text = signer().sign(KEY)
     assert signer().verify(text) == KEY
     assert signer("other-key").verify(text) is None
@@ -80,7 +78,7 @@ def test_a_key_has_one_spelling(key: SessionKey, more: str) -> None:
         assert signer().verify(other) is None or other == text
 
 
-def test_what_is_no_subscriber_id_is_not_signed() -> None:
+def test_an_invalid_subscriber_id_is_not_signed() -> None:
     for subscriber_id in (KEY.subscriber_id.upper(), uuid.UUID(KEY.subscriber_id).hex, "x"):
         with pytest.raises(ValueError):
             signer().sign(KEY._replace(subscriber_id=subscriber_id))

@@ -1,4 +1,4 @@
-"""What a publish writes to its connections."""
+"""The bytes that a publish writes to its connections."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_a_forked_child_does_not_share_its_parents_connections(session: str) -> 
 
 def test_netrc_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = tmp_path / "netrc"
-    netrc.write_text("default login someone password netrc-password\n")
+    netrc.write_text("default login netrc-user password netrc-password\n")
     monkeypatch.setenv("NETRC", str(netrc))
     redirect = faults.response("301 Moved", "Location: http://127.0.0.1:1/elsewhere")
     with FaultyServer(faults.ok, faults.response("401 No"), redirect) as server, publisher(server) as tambur:

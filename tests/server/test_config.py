@@ -1,4 +1,4 @@
-"""The configuration, and what is said of a mistake in it."""
+"""The configuration, and the errors for mistakes in it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_kept_of_streams_can_be_given_for_each_app(tmp_path: Path) -> None:
+def test_the_history_of_streams_can_be_set_for_each_app(tmp_path: Path) -> None:
     text = APP + (
         "[[apps.history]]\nstreams = 'room-*'\nmessages = 200\nttl_s = 86400\nmax_bytes = 1024\n"
         "[[apps.history]]\nstreams = '*'\nmessages = 0\n"
@@ -233,7 +233,7 @@ def test_no_repr_shows_a_secret() -> None:
     assert "hunter2" not in repr(app) + repr(config) + repr(parse_url(config.broker))
 
 
-def test_a_tambur_url_gives_key_secret_and_app_id_alone() -> None:
+def test_only_the_key_secret_and_app_id_of_a_tambur_url_are_used() -> None:
     credentials = Credentials.from_url("https://k:s@example.com:9/app/a")
     config = Config.from_credentials(credentials, port=1)
     assert config == Config(apps=(App("k", "a", ("s",)),), port=1)

@@ -264,7 +264,7 @@ def test_direct_messages_over_the_limit_of_bytes_are_refused() -> None:
         other.command("direct", "s", "alice", "x" * 1000)
         await settle()
         assert client.seen.acks[-1][2] == other.seen.acks[-1][2] == "ok"
-        # What was not used in more than a second is not saved.
+        # An allowance that stays unused for more than a second is not saved.
         await pass_time(1000)
         assert await send(1000, 2) == ["ok", "rate_limited"]
         assert [len(text.encode()) for _, text in other.seen.bodies] == [500, 400, 600, 2, 200, 1000]

@@ -1,4 +1,4 @@
-"""Extended connections without a network: what is remembered of quiet logs, and for how long."""
+"""Extended connections without a network: how long quiet logs are remembered."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Clock:
 
 
 async def ask(client: Client, word: str, *arguments: Any) -> Any:
-    """Send a command; returns what its ack tells."""
+    """Send a command and return the content of its ack."""
     client.handle += 1
     client.send(word, client.handle, *arguments)
     await settle()

@@ -1,4 +1,4 @@
-"""Whatever a client sends, the server answers as the protocol says, lives on, and disturbs nobody else.
+"""For any input, the server answers as the protocol says, continues, and disturbs no other client.
 
 ``TAMBUR_FUZZ_EXAMPLES`` says how many examples each test generates, 100 if it is not set.
 """
@@ -154,7 +154,7 @@ def test_a_token_is_good_for_what_it_was_made_for_and_for_nothing_else(
     st.text(max_size=20) | st.from_regex(r"[0-9]{1,20}", fullmatch=True),
     st.sampled_from([SUBSCRIBE_PATH, f"/comet{SUBSCRIBE_PATH}"]),
 )
-def test_a_script_is_called_what_it_asks_for_or_not_answered(
+def test_a_script_calls_the_requested_function_or_is_refused(
     server: Server, callback: str, instance: str, path: str
 ) -> None:
     query = f"instance={quote(instance, safe='')}&callback={quote(callback, safe='')}"

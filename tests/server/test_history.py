@@ -1,4 +1,4 @@
-"""Kept messages: whatever is lost, no claim about them is wrong, and none is more cautious than it must be."""
+"""Kept messages: no claim about lost messages is wrong, or more cautious than necessary."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_since_gives_what_came_after_in_order() -> None:
     assert [p.place for p in kept.newest_first("a", 41)] == [30, 20, 10]
 
 
-def test_a_message_too_many_raises_the_floor_of_its_log_alone() -> None:
+def test_a_message_too_many_raises_only_the_floor_of_its_log() -> None:
     kept = history(messages=2)
     for place in (10, 20, 30):
         kept.append("a", publication(place))
@@ -202,7 +202,7 @@ class AgainstAModel(RuleBasedStateMachine):
             else:
                 break
 
-    # What happens.
+    # Operations
 
     @rule(passed=st.sampled_from([1, 10, 400, TTL, 4000, POSITION_TTL]))
     def wait(self, passed: int) -> None:

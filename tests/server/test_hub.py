@@ -120,8 +120,8 @@ def test_without_a_window_each_is_written_to_all_in_one_turn() -> None:
     run(scenario)
 
 
-def test_a_change_writes_pending_messages_to_that_subscriber_alone() -> None:
-    """Nothing may follow the ack of an unsubscribe, and one change must not cause a write to everybody."""
+def test_a_change_writes_pending_messages_only_to_that_subscriber() -> None:
+    """Nothing may follow the ack of an unsubscribe, and one change must not cause a write to all."""
 
     async def scenario(node: Node) -> None:
         leaving, staying = node.client("1", "s"), node.client("2", "s")

@@ -1,4 +1,4 @@
-"""What one client may cost the others: size of headers, time of a request."""
+"""Limits on the cost of one client to the others: size of headers, time of a request."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def impatient() -> Iterator[Clocked]:
 
 @pytest.fixture(autouse=True)
 def everybody_else_is_served(server: Server, impatient: Clocked) -> Iterator[None]:
-    """Whatever a test does, who was there before is served afterwards."""
+    """After each test, the server still serves the clients that connected before."""
     with publisher(server) as one, publisher(impatient.server) as other:
         with subscriber(server, "else") as first, subscriber(impatient.server, "else") as second:
             yield
@@ -112,7 +112,7 @@ def test_each_request_of_a_connection_is_measured_by_itself(server: Server) -> N
     ],
     ids=["nothing", "a byte", "half a head", "half a body"],
 )
-def test_a_request_that_does_not_end_is_given_up(impatient: Clocked, start: bytes) -> None:
+def test_an_unfinished_request_times_out(impatient: Clocked, start: bytes) -> None:
     with connect(impatient.server) as connection:
         connection.sendall(start)
         impatient.skip(REQUEST_TIMEOUT_S / 2)
@@ -125,7 +125,7 @@ def test_a_request_that_does_not_end_is_given_up(impatient: Clocked, start: byte
 
 
 @pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\nHost", b"\r\n"], ids=["half a head", "a line break"])
-def test_a_second_request_that_does_not_end_is_given_up_too(impatient: Clocked, start: bytes) -> None:
+def test_a_second_unfinished_request_times_out_too(impatient: Clocked, start: bytes) -> None:
     with connect(impatient.server) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
         assert read_answer(connection).status == 404

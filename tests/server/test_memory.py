@@ -1,4 +1,4 @@
-"""What a process holds for its clients is counted, limited, and given back."""
+"""The memory that a process holds for its clients is counted, limited and released."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_an_unfinished_request_counts_until_it_is_answered() -> None:
             wait_until(server, lambda: held(server) == 0)
 
 
-def test_what_subscribers_have_not_read_counts(stream: str) -> None:
+def test_unread_messages_count(stream: str) -> None:
     count, size = 100, 60 * KB
     with (
         in_background(limited(max_unsent_bytes=2 * count * size)) as server,
@@ -140,7 +140,7 @@ def test_what_subscribers_have_not_read_counts(stream: str) -> None:
         wait_until(server, lambda: held(server) == 0)
 
 
-def test_what_is_counted_is_what_it_takes(tmp_path: Path) -> None:
+def test_the_count_matches_the_memory_in_use(tmp_path: Path) -> None:
     port = free_port()
     node = NodeProcess(tmp_path, "memory://", metrics_port=port)
 
@@ -183,7 +183,7 @@ def test_the_connections_that_hold_most_are_closed(stream: str, caplog: pytest.L
     assert said.endswith(" max_held_bytes=1000000")
 
 
-def test_who_has_most_streams_is_told_to_come_back_later(stream: str) -> None:
+def test_the_subscriber_with_most_streams_is_closed_with_try_again_later(stream: str) -> None:
     with (
         in_background(limited(max_held_bytes=1000 * KB)) as server,
         Socket(server) as most,

@@ -1,4 +1,4 @@
-"""What those look at who run a server: its health, and its metrics."""
+"""The view of operators on a server: its health and its metrics."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ LINE = re.compile(r'([^"=]+?)((?: \w+=(?:[^" =\\]+|"(?:[^"\\]|\\.)*"))*)')
 
 
 def log_line(record: logging.LogRecord) -> tuple[str, dict[str, str]]:
-    """Take a line apart as whoever searches a log does: what happened, and the facts."""
+    """Split a line of the log into its event and its facts."""
     found = LINE.fullmatch(record.getMessage())
     assert found is not None, record.getMessage()
     facts = re.findall(r' (\w+)=([^" =\\]+|"(?:[^"\\]|\\.)*")', found[2])
@@ -179,7 +179,7 @@ def test_every_line_of_the_log_is_documented() -> None:
 FORGED = 'news\n2026-11-23T20:00:00.000Z INFO tambur.server: publish refused app="\u2028\x9b\\'
 
 
-def test_log_lines_hold_facts_and_whatever_strangers_send_is_no_line_of_its_own(
+def test_log_lines_hold_facts_and_no_value_starts_a_new_line(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "tambur.server"), subscriber(server) as one:

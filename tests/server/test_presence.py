@@ -83,7 +83,7 @@ def test_events_during_a_join_are_neither_missed_nor_doubled() -> None:
     run_slow(scenario)
 
 
-def test_a_room_is_told_in_turns() -> None:
+def test_a_room_receives_presence_in_turns() -> None:
     async def scenario(node: Node) -> None:
         members = await make_room(node, 200)
         newcomer = node.client("new", "s")
@@ -173,7 +173,7 @@ class PresenceMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(self.node.start())
         self.clients: list[Client] = []
         self.count = 0
-        # Who has presence enabled, and as whom.
+        # The connections with presence enabled, and their users.
         self.present: dict[Client, str] = {}
 
     def teardown(self) -> None:

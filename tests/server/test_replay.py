@@ -37,7 +37,7 @@ def tambur(server: Server) -> Iterator[Tambur]:
         yield made
 
 
-def test_a_plain_connection_receives_what_it_always_has(server: Server, tambur: Tambur, stream: str) -> None:
+def test_a_plain_connection_receives_the_same_as_before(server: Server, tambur: Tambur, stream: str) -> None:
     with Client(server) as extended, Socket(server) as plain:
         assert plain.command("subscribe", 1, stream) == ["ack", 1, "ok"]
         extended.ask("subscribe", stream)
@@ -71,7 +71,7 @@ def test_every_message_carries_a_position(server: Server, tambur: Tambur, stream
         assert POSITION.fullmatch(message[4])
 
 
-def test_what_was_missed_is_replayed_in_order_and_then_comes_what_is_new(
+def test_missed_messages_are_replayed_in_order_before_new_ones(
     server: Server, tambur: Tambur, stream: str
 ) -> None:
     with Client(server) as lost:

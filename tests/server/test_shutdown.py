@@ -26,7 +26,7 @@ serve(Config(apps=(App({API_KEY!r}, {APP_ID!r}, ({SECRET!r},)),), port=0, limits
 
 
 class Process:
-    """A server in a process of its own; what :mod:`tests.support.wire` needs of one is its URL."""
+    """A server in its own process; :mod:`tests.support.wire` needs only its URL."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE, text=True)
@@ -74,7 +74,7 @@ def test_a_port_in_use_is_said_so() -> None:
             Server(Config(apps=(APP,), port=port))
 
 
-def test_what_is_written_does_not_wait_for_the_acknowledgement_of_what_was_before() -> None:
+def test_a_write_does_not_wait_for_the_acknowledgement_of_the_last_one() -> None:
     with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:

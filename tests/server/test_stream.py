@@ -21,7 +21,7 @@ APP = AppKey("key", "app")
 
 
 class Box:
-    """An outbox that keeps what is written."""
+    """An outbox that keeps written bytes."""
 
     unsent_bytes = 0
     is_open = True
@@ -209,7 +209,7 @@ USERS = ["alice", "bob"]
 
 
 class Expected:
-    """A subscriber, and what it must receive."""
+    """A subscriber, and the messages that it must receive."""
 
     def __init__(self) -> None:
         self.box = Box()

@@ -143,7 +143,7 @@ def test_a_hello_is_the_first_command_and_the_only_one() -> None:
 
 
 class SubscriptionsMachine(RuleBasedStateMachine):
-    """Any sequence of commands, each of which takes effect at once if it may."""
+    """Any sequence of commands; each valid one takes effect immediately."""
 
     streams = st.sampled_from(["s", "t", "u", "v"])
     users = st.sampled_from(["alice", "bob"])

@@ -44,7 +44,7 @@ def is_alive(pid: int) -> bool:
 
 
 def connections(parent: NodeProcess) -> list[float | None]:
-    """What each worker's metrics say; ``None`` where nobody answers."""
+    """The metrics of each worker; ``None`` for one that does not answer."""
     found: list[float | None] = []
     for port in range(parent.metrics_port, parent.metrics_port + COUNT):
         try:
@@ -65,7 +65,7 @@ def parent(redis_server: RedisServer, tmp_path: Path) -> Iterator[NodeProcess]:
 
 
 def one_at_each(parent: NodeProcess, stack: contextlib.ExitStack, stream: str) -> list[Subscriber]:
-    """Connect until every worker has a subscriber: the ids say who has which."""
+    """Connect until every worker has a subscriber; the IDs name the worker."""
     subscribers: dict[str, Subscriber] = {}
     deadline = time.monotonic() + TIMEOUT_S
     while len(subscribers) < COUNT:

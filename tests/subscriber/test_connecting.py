@@ -1,4 +1,4 @@
-"""How a subscriber connects, what it refuses of a server, and how its connection ends."""
+"""How a subscriber connects, which servers it refuses, and how its connection ends."""
 
 from __future__ import annotations
 

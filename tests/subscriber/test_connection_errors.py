@@ -94,7 +94,7 @@ def test_a_refusal_names_the_server() -> None:
     assert caught.value.code == 403
 
 
-def test_a_proxy_that_cannot_be_reached_is_to_be_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_the_proxy_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ws_proxy", f"http://user:proxy-password@127.0.0.1:{free_port()}")
     assert text("tambur.example") == (
         "cannot connect to tambur.example:80: connection refused; "

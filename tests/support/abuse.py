@@ -1,4 +1,4 @@
-"""What abusers do to a server: a process of its own, so that it holds up nobody else.
+"""Abuses of a server, run in a process of their own so that they delay no other client.
 
     python abuse.py PORT ABUSE CLIENTS
 
@@ -82,7 +82,7 @@ async def handshakes(seen: Seen) -> None:
 
 
 async def never_read(seen: Seen) -> None:
-    """Subscribe to what is published without end, and read none of it."""
+    """Subscribe to a busy stream and read nothing."""
     for turn in itertools.count():
         async with subscriber(seen) as (_, writer), connected(seen) as (answers, publisher):
             stop_reading(writer)
@@ -90,7 +90,7 @@ async def never_read(seen: Seen) -> None:
             while not writer.transport.is_closing():
                 publisher.write(publish("x" * 60_000))
                 await read_answer(answers)
-                writer.write(frame(Opcode.PONG))  # what nobody reads shows its end to who writes
+                writer.write(frame(Opcode.PONG))  # the writer notices the end, since it reads nothing
             seen["closed"] += 1
         if turn == 0:
             seen.started()
@@ -152,7 +152,7 @@ async def forgeries(seen: Seen) -> None:
 
 
 async def repeat(seen: Seen, data: bytes) -> None:
-    """Send one request again and again, each time on a connection of its own."""
+    """Send one request again and again, each time on a new connection."""
     for turn in itertools.count():
         async with connected(seen) as (reader, writer):
             writer.write(data)
@@ -162,7 +162,7 @@ async def repeat(seen: Seen, data: bytes) -> None:
 
 
 async def percent_signs(seen: Seen) -> None:
-    """Publish with a wrong signature a body that takes as long as possible to decode and to sign."""
+    """Publish, with a wrong signature, the body that is slowest to decode and sign."""
     body = publish("x", "wrong").partition(b"\r\n\r\n")[2].replace(b"message=x", b"message=" + b"%" * 190_000)
     await repeat(seen, request(_PUBLISH, _FORM, f"Content-Length: {len(body)}", body=body))
 
@@ -173,7 +173,7 @@ async def small_chunks(seen: Seen) -> None:
 
 
 async def colons(seen: Seen) -> None:
-    """Publish to a host that takes as long as possible to check."""
+    """Publish to the host that is slowest to check."""
     await repeat(seen, publish("x").replace(b"Host: h", b"Host: [v1." + b":" * 8000))
 
 
@@ -196,7 +196,7 @@ async def never_read_answers(seen: Seen) -> None:
 
 
 async def frames(seen: Seen, sent: bytes) -> None:
-    """Send as many frames as are taken; read what they are answered with."""
+    """Send as many frames as the server accepts, and read the answers."""
     async with subscriber(seen) as (reader, writer):
 
         async def send() -> None:
@@ -246,7 +246,7 @@ async def fragments(seen: Seen) -> None:
 
 
 async def polls(seen: Seen) -> None:
-    """Become one more subscriber who polls, until there are too many, and then go on trying."""
+    """Add polling subscribers until there are too many, and continue to try."""
     has_started = False
     async with connected(seen) as (reader, writer):
         while True:

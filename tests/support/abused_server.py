@@ -34,7 +34,7 @@ STEP_S = 20
 """By how much the clock of a clocked server moves at once, in seconds: a bystander may be silent for so long."""
 
 UNRELATED = 16 * MIB
-"""What a process may grow by whatever it does: its allocator's spare memory, and garbage."""
+"""The normal growth of any process: its allocator's spare memory, and garbage."""
 
 MAX_PUBLISHES_PER_S = 500
 
@@ -48,7 +48,7 @@ class Serving:
     Parameters:
         limits: of its configuration; ``max_connections`` is lowered where it may open too few files for it.
         directory: where its configuration and its log are kept.
-        words: what else its command line says.
+        words: further arguments of its command line.
         files: how many files it may have open, on asyncio's own event loop, which has its own ways with them;
             ``None`` for as many as the system allows.
         is_clocked: whether :meth:`pass_time` moves its clock, so that only a test makes it lose patience.
@@ -64,7 +64,7 @@ class Serving:
     ) -> None:
         self.max_connections = limits.max_connections if files is None else files - FILES_BESIDES
         config = directory / "tambur.toml"
-        # Kept messages have a limit of their own, and would hide what the abuse itself takes.
+        # Kept messages have their own limit, and would hide the memory of the abuse itself.
         bounded = dataclasses.replace(limits, max_history_bytes=MIB)
         settings = "\n".join(f"{name} = {value}" for name, value in vars(bounded).items())
         config.write_text(
@@ -200,7 +200,7 @@ class Bystander:
 def abused(
     server: Serving, bystander: Bystander, name: str, clients: int, *, stream: str | None = None
 ) -> Iterator[dict[str, float]]:
-    """An abuse that is under way; what its clients have seen is in what is yielded, at the end.
+    """A running abuse; at the end, the yielded object holds its clients' observations.
 
     Parameters:
         stream: the one whose subscribers suffer; ``None`` for an abuse of the server as a whole.
@@ -239,7 +239,7 @@ def each(*answers: str) -> Callable[[dict[str, float], int], bool]:
 
 
 def at_most(answer: str, per_s: float, besides: int = 0) -> Callable[[dict[str, float], int], bool]:
-    """A client gets so many answers a second; who has been silent for one has those of that second at once."""
+    """The answers that a client gets in a second. After a silent second it gets twice as many."""
 
     def is_bounded(seen: dict[str, float], clients: int) -> bool:
         return 0 < seen[answer] <= clients * (per_s * (seen["seconds"] + 1) + besides)
@@ -248,7 +248,7 @@ def at_most(answer: str, per_s: float, besides: int = 0) -> Callable[[dict[str, 
 
 
 def wait_for_files(server: Serving, count: int, bystander: Bystander) -> None:
-    """Wait until the server has closed what the abuse had opened; the bystander goes on meanwhile."""
+    """Wait until the server has closed the abuse's connections; the bystander continues meanwhile."""
     deadline = time.monotonic() + TIMEOUT_S
     while server.files > count:
         assert time.monotonic() < deadline, f"{server.files} files are open, {count} were"

@@ -1,4 +1,4 @@
-"""What tests publish, and a backend that keeps what it delivered."""
+"""Publications of tests, and a backend that keeps its deliveries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def claim(nonce: str, signature: str = "s", *, timestamp: int = NOW, app: AppKey
 
 
 async def nobody_asks(question: bytes) -> bytes:
-    """What a broker answers that no other node is to ask."""
+    """The backend of a broker whose node answers no calls."""
     raise AssertionError(question)
 
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Browser(Protocol):
-    """What the drivers of all browsers have."""
+    """The common interface of the drivers of all browsers."""
 
     def get(self, url: str) -> None: ...
 
@@ -37,7 +37,7 @@ def chromium() -> Iterator[Chrome]:
     """Debian's chromium with a new profile."""
     options = ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
-    options.accept_insecure_certs = True  # the certificates of tests are no authority's
+    options.accept_insecure_certs = True  # no authority signs the certificates of tests
     for flag in (
         "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "disable-dev-shm-usage", "no-first-run",
         "disable-background-networking", "disable-component-update", "disable-sync", "window-size=1200,900",
@@ -53,7 +53,7 @@ def chromium() -> Iterator[Chrome]:
 
 
 def wait(driver: B, condition: Callable[[B], T]) -> T:
-    """Wait until a condition holds, and return what it gave."""
+    """Wait until a condition holds, and return its value."""
     found: T = WebDriverWait(cast(Any, driver), TIMEOUT_S, POLL_S).until(condition)
     return found
 

@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1, from an authority of its own."""
+"""A certificate for 127.0.0.1, from its own authority."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ TIMEOUT_S = 60.0
 
 
 class Clock(asyncio.SelectorEventLoop):
-    """An event loop whose time passes as usual, and in addition by what a test skips."""
+    """An event loop whose clock a test can move forward."""
 
     def __init__(self) -> None:
         self._skipped_s = 0.0
@@ -55,7 +55,7 @@ class Clocked(NamedTuple):
         """Let the server process all that was sent to it, then move its clock forward.
 
         Parameters:
-            seconds: added to the time that passes anyway; choose limits far above what a test takes.
+            seconds: added to the real time; choose limits far above a test's duration.
         """
         settle(self.server)
         self.clock.skip(seconds)
@@ -68,7 +68,7 @@ def settle(server: Listening) -> None:
 
 @contextlib.contextmanager
 def clocked(config: Config) -> Iterator[Clocked]:
-    """Run a server in a thread of its own, on a loop whose clock the test moves."""
+    """Run a server in its own thread, on a loop whose clock the test moves."""
     server = Server(config)
     clock = Clock()
     ready = threading.Event()

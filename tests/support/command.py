@@ -58,7 +58,7 @@ def running(
 
 
 def run_on_terminal(*words: str, url: str, stream: str, stdin: IO[str] | None = None) -> str:
-    """Run a command whose ``stream`` ("stdout" or "stderr") is a terminal, and return what it drew there."""
+    """Run a command whose ``stream`` ("stdout" or "stderr") is a terminal, and return its output there."""
     ours, theirs = pty.openpty()
     try:
         subprocess.run(
@@ -94,7 +94,7 @@ def failed(done: subprocess.CompletedProcess[str], said: str) -> bool:
 
 
 def interrupt(process: subprocess.Popen[str]) -> None:
-    """Send Ctrl-C, and require that the process ends at once and says nothing."""
+    """Send Ctrl-C, and require that the process ends immediately and prints nothing."""
     process.send_signal(signal.SIGINT)
     assert process.wait(TIMEOUT_S) == 130
     assert process.stderr is not None

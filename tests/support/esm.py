@@ -40,7 +40,7 @@ def make_declarations(script: str) -> str:
 
 
 def made() -> dict[Path, str]:
-    """Make both files: their paths and what they must hold."""
+    """Create both files: their paths and their content."""
     return {
         STATIC / "tambur.mjs": make_module((STATIC / "tambur.js").read_text("utf-8")),
         STATIC / "tambur.d.mts": make_declarations((STATIC / "tambur.d.ts").read_text("utf-8")),

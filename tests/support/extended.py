@@ -30,7 +30,7 @@ class Client(Socket):
         return array
 
     def ask(self, word: str, *arguments: Any) -> Any:
-        """Send a command; returns what its ack tells. Messages before it are in ``replayed``."""
+        """Send a command and return the content of its ack. Messages before it are in ``replayed``."""
         handle = next(self._handles)
         self.send(word, handle, *arguments)
         self.replayed = []

@@ -57,7 +57,7 @@ class Firefox:
         self._command("browsingContext.traverseHistory", context=self._context, delta=-1)
 
     def execute_script(self, script: str, *arguments: Any) -> Any:
-        """Call a function with this body; the arguments and what it returns are JSON."""
+        """Call a function with this body; its arguments and result are JSON."""
         body = f"(json) => JSON.stringify((function () {{ {script} \n}}).apply(null, JSON.parse(json)))"
         answer = self._command(
             "script.callFunction",

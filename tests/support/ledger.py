@@ -1,13 +1,13 @@
-"""What was published and who received what: every message is accounted for.
+"""The publications and receptions of a test: the ledger accounts for every message.
 
 Messages are numbered by stream, from 1 on, and each stream has one publisher, which publishes a message after
-the other. The rules, for everybody who subscribed to a stream and for as long as his connection lasted:
+the other. The rules, for each subscriber of a stream and as long as its connection lasted:
 
-- A publish that returned ``True`` reached him exactly once, in the publisher's order. So there are no gaps:
-  from the first publish that began after his subscription was confirmed up to the last one, or to the last
-  that he received if his connection was lost.
-- One that raised reached him at most once, and not at all if ``may_have_been_delivered`` is false.
-- Nothing reached him twice, not even after he had connected again.
+- A publish that returned ``True`` reached it exactly once, in the publisher's order. So there are no gaps:
+  from the first publish that began after its subscription was confirmed up to the last one, or to the last
+  that it received if its connection was lost.
+- A publish that raised reached it at most once, and not at all if ``may_have_been_delivered`` is false.
+- No message reached it twice, not even after it had reconnected.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tambur import PublishError
 
 @dataclass
 class Epoch:
-    """What one connection received: the messages of each stream, in their order.
+    """The receptions of one connection: the messages of each stream, in their order.
 
     Attributes:
         begun: how many publishes to each stream had begun when its subscription was confirmed, or was known to
@@ -44,7 +44,7 @@ class Ledger:
         self.outcomes: dict[str, list[PublishError | None]] = defaultdict(list)
         self.epochs: dict[str, list[Epoch]] = defaultdict(list)
 
-    # What happens.
+    # Events
 
     def begin(self, stream: str) -> int:
         """The number of the message that is published now."""
@@ -84,7 +84,7 @@ class Ledger:
             for epochs in self.epochs.values()
         )
 
-    # What came of it.
+    # Results
 
     def counts(self) -> dict[str, int | dict[str, int]]:
         outcomes = [outcome for stream in self.outcomes.values() for outcome in stream]
@@ -101,7 +101,7 @@ class Ledger:
         }
 
     def _seen(self) -> dict[str, Counter[tuple[str, int]]]:
-        """How often each subscriber received each message, over all his connections."""
+        """How often each subscriber received each message, over all its connections."""
         return {
             name: Counter(
                 (stream, number)
@@ -121,7 +121,7 @@ class Ledger:
         }
 
     def violations(self) -> list[str]:
-        """What is against the rules; none of it should be."""
+        """The violations of the rules; there should be none."""
         found = []
         for stream, number in sorted(self._raised_though_delivered()):
             error = self.outcomes[stream][number - 1]

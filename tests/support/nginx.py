@@ -1,4 +1,4 @@
-"""A real nginx in front of what a test serves."""
+"""A real nginx in front of a test's server."""
 
 from __future__ import annotations
 

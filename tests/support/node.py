@@ -23,7 +23,7 @@ SIGNER = TokenSigner("key", "app", "secret")
 
 
 class Recorder:
-    """A transport that keeps what is written."""
+    """A transport that keeps written bytes."""
 
     name = "recorder"
 
@@ -65,7 +65,7 @@ class Recorder:
 
 
 class Client:
-    """A connection, and what its subscriber would send and see."""
+    """A connection, and its subscriber's view of it."""
 
     def __init__(self, hub: ExtendedHub, subscriber_id: str, limits: Limits | None = None) -> None:
         self.seen = Recorder()

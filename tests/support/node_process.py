@@ -1,4 +1,4 @@
-"""A node in a process of its own, or in several: to be killed, paused, started again and looked into."""
+"""A node in one process or several, which tests kill, pause, restart and inspect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NodeProcess:
     Parameters:
         directory: where its configuration and its log are kept.
         broker: the URL of its broker.
-        words: what else its command line says.
+        words: further arguments of its command line.
         metrics_port: 0 for no metrics; with several workers, that of the first.
         node_timeout_s: as in the configuration.
     """
@@ -72,11 +72,11 @@ class NodeProcess:
         finally:
             self.process.send_signal(signal.SIGCONT)
 
-    # What is in it.
+    # State
 
     @property
     def log(self) -> str:
-        """All that it has logged, with what it logged before it was started again."""
+        """All lines of its log, including those before a restart."""
         return (self._directory / "log").read_text("utf-8")
 
     def files(self) -> int:
@@ -85,6 +85,6 @@ class NodeProcess:
 
 
 def read_metrics(port: int) -> dict[str, float]:
-    """What Prometheus is told at a port of this machine."""
+    """The metrics at a port of this machine."""
     text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S).text
     return {name: float(value) for name, value in re.findall(r"^(tambur\S+) (\S+)$", text, re.MULTILINE)}

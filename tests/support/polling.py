@@ -18,7 +18,7 @@ def request(
 
 
 def value(answer: Answer) -> Any:
-    """What the page's function is called with."""
+    """The arguments of the call to the page's function."""
     assert answer.status == 200, answer.body
     assert answer.headers["content-type"] == "application/javascript"
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -57,7 +57,7 @@ class Poller:
         return result
 
     def waiting_poll(self) -> socket.socket:
-        """Begin a poll, and return once the server has it: it has then answered the one before."""
+        """Begin a poll, and return once the server has it. It has then answered the previous one."""
         before = connect(self.server)
         before.sendall(self.request())
         poll = connect(self.server)

@@ -1,4 +1,4 @@
-"""A real Redis on a port of its own, to be stopped, killed, paused and started again."""
+"""A real Redis on its own port, which tests stop, kill, pause and restart."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class RedisServer:
 
     Parameters:
         directory: where it keeps its data and its log.
-        options: what else its command line says.
-        port_option: what its port is called there.
+        options: further arguments of its command line.
+        port_option: the name of the option for its port.
         configuration: the text of its configuration file; ``None`` for none.
     """
 
@@ -65,7 +65,7 @@ class RedisServer:
         raise AssertionError("".join(said))
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it; ``start`` finds what it has written down by then."""
+        """End it; ``start`` loads the data that it has saved by then."""
         if self._process is not None:
             self._process.send_signal(number)
             self._process.communicate(timeout=TIMEOUT_S)
@@ -82,7 +82,7 @@ class RedisServer:
             self._process.send_signal(signal.SIGCONT)
 
     def cli(self, *words: str) -> str:
-        """What ``redis-cli`` says to a command."""
+        """The output of ``redis-cli`` for a command."""
         return subprocess.run(
             ["redis-cli", "-p", str(self.port), *words],
             check=True,

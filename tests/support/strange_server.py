@@ -1,4 +1,4 @@
-"""A WebSocket server that is no Tambur server, or a hostile one."""
+"""A WebSocket server other than Tambur, or a hostile one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Hypothesis generates: names, secrets and JSON."""
+"""Strategies for Hypothesis: names, secrets and JSON."""
 
 from __future__ import annotations
 

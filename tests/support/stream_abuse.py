@@ -151,7 +151,7 @@ async def ghosts(seen: Seen) -> None:
 
 
 async def haunt(seen: Seen, room: str, user_id: str) -> None:
-    """Join, wait in a poll until there is nothing more to receive, and vanish."""
+    """Join, poll until no more events arrive, and vanish."""
     path = await poll_path(seen, f"/{API_KEY}/{APP_ID}")
     subscriber_id = path.rpartition("/")[2].partition("?")[0]
     token = SIGNER.presence(room, user_id, subscriber_id)

@@ -1,4 +1,4 @@
-"""A TCP proxy on a port of its own that passes everything on, until it is told to drop, delay or truncate."""
+"""A TCP proxy on its own port that forwards everything, until a test makes it drop, delay or truncate."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class TcpProxy:
         self._thread.join()
         self._loop.close()
 
-    # What it is told.
+    # Commands from tests
 
     def refuse(self, refuses: bool) -> None:
-        """Drop every connection as soon as it is made, or no more."""
+        """Drop every new connection, or stop doing so."""
         self._refuses = refuses
 
     def delay(self, delay_s: float) -> None:
@@ -70,11 +70,11 @@ class TcpProxy:
         self._delay_s = delay_s
 
     def drop(self) -> int:
-        """Break all connections off, with what is under way; returns how many there were."""
+        """Break all connections with their data in transit; return how many there were."""
         return self._do(self._drop)
 
     def truncate(self) -> int:
-        """Pass half of what comes next on each connection, and then break it off."""
+        """Forward half of the next data on each connection, then break it."""
         return self._do(self._truncate)
 
     @property
@@ -85,7 +85,7 @@ class TcpProxy:
             for connection in self._open.copy()
         ]
 
-    # What happens in its loop.
+    # In the event loop
 
     def _do(self, act: object) -> int:
         assert callable(act)

@@ -1,4 +1,4 @@
-"""Those who publish and receive all the time, each in a thread of his own, and tell a ledger."""
+"""Publishers and subscribers that run all the time, each in its own thread, and report to a ledger."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOM = "room"
 
 TIMEOUT_S = 4.0
 RECEIVE_S = 0.5
-"""How long a receiver waits at once, in seconds, before it looks whether it is to end."""
+"""How long a receiver waits, in seconds, before it checks whether it must end."""
 
 CONNECT_PAUSE_S = 0.1
 
@@ -80,7 +80,7 @@ class Receiver(threading.Thread):
     Parameters:
         name: unlike all others.
         streams: what it subscribes to.
-        user_id: as whom it is present in the ROOM, ``None`` for nobody.
+        user_id: the user that is present in the ROOM; ``None`` for no presence.
         reconnect: whether it leaves it to :class:`Subscriber` to connect again.
     """
 
@@ -96,7 +96,7 @@ class Receiver(threading.Thread):
         super().__init__(name=name)
         self.user_id = user_id
         self.picture: set[str] = set()
-        """Whom it has been told is there."""
+        """The users reported as present."""
         self.contradictions: list[str] = []
         self._ledger = ledger
         self._url = url
@@ -150,7 +150,7 @@ class Receiver(threading.Thread):
             return
         assert message.user_id is not None
         if (message.text == "up") == (message.user_id in self.picture):
-            self.contradictions.append(f"{self.name} was told that {message.user_id} is {message.text} twice")
+            self.contradictions.append(f"{self.name} received {message.user_id} {message.text} twice")
         with self._ledger.changed:
             self.picture ^= {message.user_id}
             self._ledger.changed.notify_all()

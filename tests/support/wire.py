@@ -204,7 +204,7 @@ class Socket:
         self.flush()
 
     def command(self, *array: Any) -> Any:
-        """Send a command, and read what comes next."""
+        """Send a command, and read the next event."""
         self.send(*array)
         return self.json()
 

@@ -1,4 +1,4 @@
-"""What abusers may cost: each is bounded by a limit, and who behaves beside them gets all its messages.
+"""The cost of abuse: a limit bounds each kind, and well-behaved clients receive all their messages.
 
 With ``pytest -s`` each test prints a row of the table in docs/explanation/security.md: how soon the bystander's messages
 arrive, and the most memory that the abuse took. ``TAMBUR_ABUSE_ROUNDS`` says of how many messages, 50 if not set.
@@ -45,7 +45,7 @@ from ..support.wire import Socket, connect, handshake, read_answer
 IDLE = 10_000
 
 READ_AT_ONCE = 256 * KIB
-"""What an event loop reads of a connection at once, at most."""
+"""The most that an event loop reads from a connection at once."""
 
 # Nobody is cut off for being late, however long a busy machine takes.
 LIMITS = Limits(
@@ -111,8 +111,8 @@ class Case(NamedTuple):
 
     Attributes:
         limits: what bounds it, by name.
-        memory: what each client may have the server keep, in bytes, by those limits.
-        is_bounded: whether what the clients have seen shows that.
+        memory: the server's memory for each client by those limits, in bytes.
+        is_bounded: whether the clients' observations show that.
         server: the fixture with the server for it.
         is_on_stream: whether it is one of :mod:`tests.support.stream_abuse`, on the bystander's stream.
     """
@@ -142,7 +142,7 @@ def direct_bytes(seen: dict[str, float], clients: int) -> bool:
 
 
 def hoard(name: str, clients: int, *, is_on_stream: bool = False) -> Case:
-    """What all of the clients hold together is limited; those that hold most are closed."""
+    """The memory of all clients together is limited; those that hold most are closed."""
 
     def is_bounded(seen: dict[str, float], _: int) -> bool:
         return seen.keys() == {"closed", "seconds"}

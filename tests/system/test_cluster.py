@@ -44,7 +44,7 @@ def cluster(redis_server: RedisServer) -> Iterator[list[Server]]:
         yield running
 
 
-def test_what_is_published_at_any_node_reaches_the_subscribers_of_all_in_order(
+def test_messages_published_at_any_node_reach_the_subscribers_of_all_in_order(
     cluster: list[Server], stream: str
 ) -> None:
     with contextlib.ExitStack() as stack:
@@ -217,7 +217,7 @@ def test_a_client_whose_poll_breaks_at_another_node_is_gone_soon(
         assert other.receive(10) == (stream, "presence", "down", "poller")
 
 
-def test_who_does_not_poll_is_unknown_to_all_nodes(cluster: list[Server]) -> None:
+def test_all_nodes_forget_a_client_that_does_not_poll(cluster: list[Server]) -> None:
     with subscriber(cluster[0]) as other:
         for node in cluster:
             assert ask(node, request(f"/{other.subscriber_id}")).status == 404
@@ -238,7 +238,7 @@ def test_a_node_that_ends_answers_the_polls_at_the_others(redis_server: RedisSer
         assert ask(other, poller.request()).status == 404
 
 
-def test_the_users_of_a_killed_node_are_down_and_who_is_elsewhere_stays(
+def test_the_users_of_a_killed_node_are_down_and_others_stay(
     redis_server: RedisServer, stream: str, tmp_path: Path
 ) -> None:
     node_timeout_s = 2.0

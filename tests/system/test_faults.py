@@ -3,8 +3,8 @@
 Three nodes are processes of their own, each with a TCP proxy before Redis; another proxy stands before all of
 them, for publishers and for some of the subscribers. Redis keeps what it is given (``appendfsync always``). The rules are those of
 :mod:`tests.support.ledger`, and hold for all publishes, whatever failed while they were made: that one returned ``True`` says
-that Redis has it, and a node that lost its link, or Redis its connections, makes up for what it missed. Then the
-presence that everybody was told of is right, and no node has a connection, subscription, task or file too many.
+that Redis has it, and a node that lost its link, or Redis its connections, replays what it missed. Then the
+presence that every subscriber received is right, and no node has a connection, subscription, task or file too many.
 
 ``TAMBUR_FAULTS_S`` says for how many seconds faults follow each other, once through all of them if it is not set;
 ``TAMBUR_FAULTS_SEED`` in which order. ``pytest -s`` shows the counts.
@@ -42,7 +42,7 @@ STREAMS = tuple(f"stream-{i}" for i in range(4))
 
 
 class LinkedNode:
-    """A process with a link of its own to Redis, and what it has open while nobody is connected."""
+    """A process with its own link to Redis, and its open files without clients."""
 
     def __init__(self, directory: Path, redis: RedisServer, stack: contextlib.ExitStack) -> None:
         directory.mkdir()
@@ -58,7 +58,7 @@ class LinkedNode:
         self.idle = self.open()
 
     def open(self) -> dict[str, float]:
-        """What it has open at the moment."""
+        """Its open files at the moment."""
         metrics = read_metrics(self.process.metrics_port)
         names = ("connections", "subscriptions", "unsent_bytes", "tasks")
         return {"files": self.process.files()} | {name: metrics[f"tambur_{name}"] for name in names}
@@ -76,12 +76,12 @@ class Cluster:
         self.url = f"http://127.0.0.1:{self.front.port}"
 
     def has_no_more_than(self, receivers: list[Receiver]) -> None:
-        """Wait until the nodes and Redis have what these receivers need, and nothing else."""
+        """Wait until the nodes and Redis hold only the state for these receivers."""
         streams = {stream for receiver in receivers for stream in receiver.streams}
         subscriptions = sum(len(receiver.streams) for receiver in receivers)
 
         def nodes() -> dict[str, float]:
-            """What all have beyond what they have while nobody is connected, and beyond a file a connection."""
+            """The files of all nodes beyond those without clients, and beyond one for each connection."""
             more: Counter[str] = Counter()
             for node in self.nodes:
                 found = node.open()
@@ -220,13 +220,13 @@ class Traffic:
             assert self.ledger.changed.wait_for(holds, RECOVERY_TIMEOUT_S), self.state()
 
     def recover(self) -> None:
-        """Wait until everybody has something that was published from now on, and the right picture."""
+        """Wait until every receiver has a message published from now on, and the right presence."""
         with self.ledger.changed:
             numbers = {stream: self.ledger.begun[stream] + 1 for stream in STREAMS}
         self.until(lambda: self.ledger.have_all(numbers) and self.pictures_are_right())
 
     def finish(self) -> None:
-        """Wait until everybody has the last of each stream, and the right picture."""
+        """Wait until every receiver has the last message of each stream, and the right presence."""
         self.until(lambda: self.ledger.have_all(self.ledger.begun) and self.pictures_are_right())
 
     def pictures_are_right(self) -> bool:
@@ -282,5 +282,5 @@ def test_nothing_is_lost_doubled_or_left_behind_whatever_fails(tmp_path: Path) -
         cluster.has_no_more_than([])
         for node in cluster.nodes:
             assert "Traceback" not in node.process.log
-            # Else all subscribers were closed, which would excuse whatever they did not get.
+            # Otherwise all subscribers were closed, which would excuse any missing message.
             assert "subscribers missed messages" not in node.process.log

@@ -27,7 +27,7 @@ UPGRADE_LINES = re.compile(r"^ +proxy_set_header (Upgrade|Connection) .*\n", re.
 
 
 class Proxied:
-    """A server that is reached through nginx alone.
+    """A server that clients reach only through nginx.
 
     Attributes:
         url: where nginx listens.
@@ -80,7 +80,7 @@ def trusted(proxy: Proxied, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["news", "a/b", "a b%2F?", "ä:€"])
-def test_what_is_published_through_it_arrives_through_it(proxy: Proxied, name: str) -> None:
+def test_messages_published_through_the_proxy_arrive_through_it(proxy: Proxied, name: str) -> None:
     with Tambur(API_KEY, APP_ID, SECRET, proxy.url) as tambur:
         with Subscriber(API_KEY, APP_ID, proxy.url) as receiver:
             receiver.subscribe(name)
@@ -132,7 +132,7 @@ HTML = """<!doctype html><title>A page</title><script src="%s/tambur.js"></scrip
 
 
 @pytest.mark.parametrize("lets_websockets_pass", [True, False])
-def test_a_page_connects_with_what_passes(
+def test_a_page_connects_with_any_transport_that_works(
     driver: Chrome, tmp_path: Path, *, lets_websockets_pass: bool
 ) -> None:
     with (

@@ -29,7 +29,7 @@ def run(*words: str | Path, cwd: Path = ROOT) -> str:
 
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory where the package is installed, from what `npm pack` makes of a checkout without node_modules."""
+    """A directory with the package as `npm pack` builds it from a checkout without node_modules."""
     checkout = tmp_path_factory.mktemp("checkout")
     for name in run("git", "ls-files", "-z").split("\0"):
         if name.startswith((STATIC, "package")) or "/" not in name:
@@ -78,7 +78,7 @@ def test_importing_it_touches_no_page(application: Path) -> None:
 
 
 def module_uses() -> str:
-    """What interface.ts does, as an application that imports the module."""
+    """The program interface.ts, as an application that imports the module."""
     _, reference, body = USES.partition(
         '/// <reference path="./node_modules/tambur/tambur/server/static/tambur.d.ts" />\n'
     )

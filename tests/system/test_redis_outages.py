@@ -103,7 +103,7 @@ def test_while_redis_is_away_nothing_works_and_nothing_breaks(redis: RedisServer
         assert refused(lambda: present(one, "s", "eve")) == "unavailable"
         alice.enable_direct("s", "alice", TOKENS.generate_direct_token)
         assert refused(lambda: alice.send_direct("s", "alice", "x")) == "unavailable"
-        # What ends something takes effect once Redis is back.
+        # Operations that end something take effect once Redis is back.
         bob.disable_presence("s")
         carol.close()
         dave.unsubscribe("left")
@@ -114,7 +114,7 @@ def test_while_redis_is_away_nothing_works_and_nothing_breaks(redis: RedisServer
         for node, request in zip((one, two), unsent, strict=True):
             answer = until_accepted(node, request)
             assert (answer.status, answer.headers.get("tambur-replayed")) == (204, None)
-        # What was claimed before is still claimed, and what came now came once.
+        # Earlier claims still hold, and each new message came once.
         for request in (before, *unsent):
             assert ask(two, request).headers.get("tambur-replayed") == "true"
         poller.server = two
@@ -137,7 +137,7 @@ def test_while_redis_is_away_nothing_works_and_nothing_breaks(redis: RedisServer
         assert bob.receive(10) == ("s", "presence", "up", "alice")
 
 
-def test_nobody_who_is_there_flickers_when_redis_forgets_everything(redis: RedisServer) -> None:
+def test_present_users_do_not_flicker_when_redis_loses_all_data(redis: RedisServer) -> None:
     with (
         two_nodes(redis) as (one, two),
         present(one, "s", "alice") as alice,
@@ -155,7 +155,7 @@ def test_nobody_who_is_there_flickers_when_redis_forgets_everything(redis: Redis
         for node in (one, two):
             until_accepted(node, signed(node, "t", "both have found it"))
         with present(one, "s", "dave") as dave:
-            # He is told what the others have been told: who is with another node, one will hear of in time.
+            # It receives the presence that the others received; users of other nodes follow in time.
             assert {dave.receive(10)[2:] for _ in range(3)} == {
                 ("up", "alice"),
                 ("up", "bob"),
@@ -170,7 +170,7 @@ def test_nobody_who_is_there_flickers_when_redis_forgets_everything(redis: Redis
                 assert receiver.receive(10).text == "last"
 
 
-def test_redis_that_is_stopped_for_a_while_holds_nobody_up(
+def test_a_redis_that_is_stopped_for_a_while_delays_no_client(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
@@ -230,7 +230,7 @@ def test_a_server_starts_without_redis_and_finds_it_later(
     assert "hunter" not in said
 
 
-def test_redis_that_takes_no_more_counts_as_away(redis: RedisServer) -> None:
+def test_a_redis_that_refuses_writes_counts_as_unavailable(redis: RedisServer) -> None:
     with two_nodes(redis) as (one, _), subscriber(one, "s") as receiver:
         redis.cli("CONFIG", "SET", "maxmemory", "1")
         request = signed(one, "s", "once")

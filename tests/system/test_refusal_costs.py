@@ -1,4 +1,4 @@
-"""What a request that is refused costs the server, in processor time, beside a plain refused publish.
+"""The cost of refused requests, in processor time, beside a plain refused publish.
 
 With ``pytest -s`` each test prints how many microseconds its request took, and how many a plain one.
 """
@@ -36,7 +36,7 @@ class Serving(NodeProcess):
     def cpu_s(self) -> float:
         """The processor time that the process has had, in seconds."""
         pid = self.process.pid
-        return time.clock_gettime(~pid << 3 | 2)  # what clock_getcpuclockid of the C library returns
+        return time.clock_gettime(~pid << 3 | 2)  # the result of the C library's clock_getcpuclockid
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,7 @@ class Publishers:
 
 
 class User:
-    """A subscriber with presence that reconnects, and what it received."""
+    """A subscriber with presence that reconnects, and its messages."""
 
     def __init__(self, url: str, stream: str, name: str, token: Callable[..., str]) -> None:
         self.subscriber = Subscriber(API_KEY, APP_ID, url, reconnect=True)
@@ -170,7 +170,7 @@ def test_nodes_are_restarted_one_after_another_and_no_publish_fails(cluster: Clu
         wait_until(lambda: all(user.received for user in users))
         for index in range(len(NODES)):
             cluster.restart(index)
-            # Everybody is back once he has what is published from now on, and what was under way is behind.
+            # A subscriber is back once it receives new messages; earlier ones have then arrived.
             now = publishers.published[0] + 1
             for user in users:
                 wait_until(lambda: max(number for who, number in user.received if who == 0) > now)  # noqa: B023
@@ -178,7 +178,7 @@ def test_nodes_are_restarted_one_after_another_and_no_publish_fails(cluster: Clu
     assert all(user.last.wait(TIMEOUT_S) for user in users)
     assert publishers.errors == []
     for user in users:
-        # Each connection was lost, with what was published meanwhile; nothing came twice or out of its order.
+        # Each connection was lost, with the messages published meanwhile. No message came twice or out of order.
         assert user.subscriber.subscriber_id != user.first_id
         for index in range(len(publishers.published)):
             numbers = [number for publisher, number in user.received if publisher == index]

@@ -80,7 +80,7 @@ def make_routes(credentials: Credentials) -> list[BaseRoute]:
 
 
 class _ForeignHosts(BaseRoute):
-    """Refuses each request whose Host is not loopback, whatever its path."""
+    """Refuses each request whose Host is not loopback, for any path."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         host = Request(scope).headers.get("host", "")
@@ -111,7 +111,7 @@ async def _read_body(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
-            # Closing ends a body that goes on.
+            # Closing ends an endless body.
             raise HTTPException(
                 413, f"the body must have at most {MAX_BODY_BYTES} bytes", headers={"Connection": "close"}
             )
@@ -121,7 +121,7 @@ async def _read_body(request: Request) -> bytes:
 def _answer_refusals(
     endpoint: Callable[[Request], Awaitable[Response]],
 ) -> Callable[[Request], Awaitable[Response]]:
-    """Turn what an endpoint raises into a plain-text answer."""
+    """Turn an endpoint's exception into a plain-text answer."""
 
     @functools.wraps(endpoint)
     async def answer(request: Request) -> Response:

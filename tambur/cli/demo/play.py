@@ -25,7 +25,7 @@ class _Step(NamedTuple):
 
 
 def play(tambur: Tambur, alice: Subscriber, bob: Subscriber) -> bool:
-    """Send a message of each kind, and print what each of two subscribers received.
+    """Send a message of each kind, and print the messages that each of two subscribers receives.
 
     Parameters:
         tambur: a publisher.

@@ -1,1 +1,1 @@
-"""What the server answers over HTTP, apart from long polling."""
+"""The server's HTTP routes, without long polling."""

@@ -57,7 +57,7 @@ class RefusedError(Exception):
 
 
 class Target(NamedTuple):
-    """What the Host and the path of a request name.
+    """The app and the stream that the Host and the path of a request name.
 
     Attributes:
         host: the Host header.

@@ -154,10 +154,10 @@ class PublishHandler:
 
 
 def _facts(target: PublishTarget | None) -> dict[str, object]:
-    """What the log says of a publish."""
+    """The facts of a publish for the log."""
     if target is None:
         return {}
-    # Whatever stands behind "private:" may be a subscriber ID, even in an invalid destination.
+    # Any text after "private:" may be a subscriber ID, even in an invalid destination.
     stream, prefix, _ = target.destination.decode("utf-8", "replace").partition("private:")
     return {"app": target.app.app_id, "stream": f"{stream}private:SUBSCRIBER_ID" if prefix else stream}
 

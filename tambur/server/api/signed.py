@@ -1,4 +1,4 @@
-"""What all signed requests share over HTTP: reading the body, and answering a refusal."""
+"""The HTTP part of all signed requests: reading the body, and answering a refusal."""
 
 from __future__ import annotations
 

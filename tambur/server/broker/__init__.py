@@ -1,4 +1,4 @@
-"""What the nodes of a server share: publications, presence and calls from node to node.
+"""The shared state of a server's nodes: publications, presence and calls from node to node.
 
 A broker knows published messages, not subscribers: it delivers each publication to every node
 that subscribed to its stream. It also keeps what must hold for the whole server: claimed nonces and rates.
@@ -42,7 +42,7 @@ class Publication(NamedTuple):
         is_late: whether this node had missed it, and delivers it late. Connections that subscribed at a later
             place (see :meth:`Broker.place`) do not receive it.
         excluded: the subscriber ID that does not receive it; ``None`` for none.
-        extended_event: what extended connections receive instead of ``event``, once the hub has made it.
+        extended_event: the event for extended connections instead of ``event``, once the hub has made it.
     """
 
     app: AppKey
@@ -130,7 +130,7 @@ def is_private_log(log: str) -> bool:
 
 
 class Recovery(Protocol):
-    """What a broker remembers, so that clients continue where a connection was lost.
+    """The memory of a broker, from which clients continue after a lost connection.
 
     docs/explanation/recovery.md explains the terms. A *log* has the name of a stream, or is that of
     a subscriber ID, ``private:ID``.
@@ -149,7 +149,7 @@ class Recovery(Protocol):
         """The place of the last publication that was delivered to this node."""
 
     async def load(self, app: AppKey, log: str, place: int) -> None:
-        """Have at hand what was published to a log after a place, as far as it is kept.
+        """Load the kept publications of a log after a place.
 
         Raises:
             BrokerUnavailableError: it is not at hand.
@@ -158,7 +158,7 @@ class Recovery(Protocol):
     def since(
         self, app: AppKey, log: str, place: int, user_id: str | None = None
     ) -> Sequence[Publication] | None:
-        """What was published to a log after a place and delivered to this node, oldest first.
+        """The publications of a log after a place that were delivered to this node, oldest first.
 
         Parameters:
             user_id: whose direct messages on the stream are wanted, too; ``None`` for nobody's.
@@ -174,10 +174,10 @@ class Recovery(Protocol):
         """
 
     def need(self, app: AppKey, log: str, user_id: str | None = None) -> None:
-        """Remember the floor of a log for as long as a connection reads it.
+        """Remember the floor of a log while a connection reads it.
 
         Parameters:
-            log: of a subscriber, or a stream with ``user_id``. :meth:`Broker.subscribe` needs a stream alone.
+            log: of a subscriber, or a stream with ``user_id``. :meth:`Broker.subscribe` needs only a stream.
             user_id: whose direct messages on the stream are read.
         """
 
@@ -209,10 +209,10 @@ class Broker(Protocol):
     """Carries publications between nodes. Every coroutine may raise :class:`BrokerUnavailableError`."""
 
     async def subscribe(self, app: AppKey, stream: str) -> None:
-        """Deliver what is published to a stream, from the moment this returns."""
+        """Deliver the messages of a stream, from the return of this call on."""
 
     def unsubscribe(self, app: AppKey, stream: str) -> None:
-        """Deliver nothing more of a stream."""
+        """Stop delivering the messages of a stream."""
 
     async def place(self) -> int:
         """The number of the last publication: later ones have higher numbers."""
@@ -235,7 +235,7 @@ class Broker(Protocol):
 
 
 class Presence(Protocol):
-    """Keeps who is present on the streams. Events are delivered like publications."""
+    """Keeps the present users of the streams. Events are delivered like publications."""
 
     async def join(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> PresentUsers:
         """Register one connection of a user. The user's first connection is announced to the others.
@@ -282,7 +282,7 @@ class Backend(Protocol):
 
     @property
     def recovery(self) -> Recovery | None:
-        """What is remembered for clients that lost a connection; ``None`` for nothing."""
+        """The memory for clients that lost a connection; ``None`` without any."""
 
     @property
     def unavailable_reason(self) -> str | None:

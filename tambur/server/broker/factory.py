@@ -26,15 +26,15 @@ def from_url(
         url: ``memory://`` for one process, or the URL of a Redis for several nodes.
         max_claims: claimed nonces of each app that are kept; a publish past that is refused.
         node_timeout_s: seconds without a renewed lease after which the users of another node leave.
-        apps: apps with rules of their own for what is kept of messages.
-        limits: what is kept otherwise; ``None`` for the defaults.
+        apps: apps with their own rules for history.
+        limits: the limits for all others; ``None`` for the defaults.
 
     Raises:
         ConfigurationError: if the URL is malformed.
         ImportError: if a package that the backend needs is not installed.
     """
     redis_url = parse_url(url)
-    # Only the backend that is used is loaded: each has dependencies of its own.
+    # Only the selected backend is loaded: each has its own dependencies.
     if redis_url is None:
         from .memory import MemoryBackend  # noqa: PLC0415
 

@@ -148,20 +148,20 @@ class MemoryBroker:
 
     def hand_on(self, publication: Publication) -> None:
         """Deliver a publication if the node is subscribed to its stream."""
-        # A private message reaches one connection, whatever that is subscribed to.
+        # A private message reaches one connection, regardless of its subscriptions.
         wanted = publication.kind is Kind.PRIVATE or self._nodes(publication)
         if wanted and self.deliver is not None:
             self.deliver(publication)
 
     def _nodes(self, publication: Publication) -> int:
-        """1 if this node listens to what a publication is published to, otherwise 0."""
+        """1 if this node listens to the publication's destination, otherwise 0."""
         if publication.kind is Kind.PRIVATE:
             return int(node_of(publication.name) == self.node)
         return int((publication.app, publication.name) in self._subscribed)
 
 
 class MemoryPresence:
-    """Who is present on the streams of one process.
+    """Presence on the streams of one process.
 
     Parameters:
         hand_on: delivers an event to the subscribers of its stream.
@@ -210,8 +210,8 @@ class MemoryBackend:
 
     Parameters:
         max_claims: claimed nonces of each app that are kept; a publish past that is refused.
-        apps: apps with rules of their own for what is kept of messages.
-        limits: what is kept otherwise; ``None`` for the defaults.
+        apps: apps with their own rules for history.
+        limits: the limits for all others; ``None`` for the defaults.
         monotonic: the clock of the rate limits, in seconds.
     """
 

@@ -1,4 +1,4 @@
-"""What a single process remembers for clients that lost their connection: it ends with the process."""
+"""The memory of a single process for clients that lost their connection; it ends with the process."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class MemoryRecovery:
     """Numbers publications, and keeps them.
 
     Parameters:
-        apps: those with rules of their own for what is kept.
-        limits: say what is kept otherwise.
+        apps: apps with their own rules for history.
+        limits: the limits for all others.
         clock: seconds since 1970.
     """
 
@@ -60,7 +60,7 @@ class MemoryRecovery:
         history.release(name, self._now())
 
     def _history(self, app: AppKey, log: str, user_id: str | None = None) -> tuple[History, str]:
-        """Where a log is, and what it is called there."""
+        """The history that holds a log, and the log's name there."""
         if user_id is not None:
             return self._budgets.direct(app), f"{log}\n{user_id}"  # no name holds a line break
         if is_private_log(log):

@@ -195,9 +195,9 @@ declare namespace tambur {
 
   /** Misuse, which is thrown, or a failure, which `onerror` receives. */
   interface TamburError extends Error {
-    /** What happened, for programs. A newer server may send other codes than these. */
+    /** The error's code, for programs. A newer server may send other codes than these. */
     readonly code: Code | (string & {});
-    /** What caused it, if anything else did. */
+    /** The underlying error, if there is one. */
     readonly cause?: unknown;
     /** The refused command, such as `"set_mode"`; null otherwise. */
     readonly command: string | null;

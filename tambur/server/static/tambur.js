@@ -328,7 +328,7 @@ var tambur = ((url) => {
       );
     }
 
-    // What the connection calls.
+    // Callbacks of the connection
 
     /** The connection is open. */
     _subscribe() {
@@ -599,7 +599,7 @@ var tambur = ((url) => {
       setTimeout(again, wait(attempts));
     }
 
-    // What streams call.
+    // Interface for streams
 
     get _isOpen() {
       return this.#state === "connected";

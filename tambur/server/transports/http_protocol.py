@@ -86,7 +86,7 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
     def buffered_bytes(self) -> int:
         if self.transport is None or self.transport.is_closing():
             return 0
-        # What is read beyond a request's limits is thrown away.
+        # Input beyond a request's limits is discarded.
         most = self._limits.max_header_bytes + self._limits.max_body_bytes + READ_BYTES
         return min(self._unanswered_bytes, most) + self.transport.get_write_buffer_size()
 
@@ -120,7 +120,7 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
         super().timeout_keep_alive_handler()
 
     def data_received(self, data: bytes) -> None:
-        # The parser calls back with whole headers only, and keeps what it has of the next.
+        # The parser calls back only with whole headers, and keeps the part of the next one.
         self._unfinished_header_bytes += len(data)
         self._pieces += 1
         self._unanswered_bytes += len(data)
@@ -153,7 +153,7 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
         lines += [len(b"%s: %s\r\n" % header) for header in self.headers]
         if sum(lines) > self._limits.max_header_bytes:
             self._refuse_headers(f"at most {self._limits.max_header_bytes} bytes are allowed")
-        # What websockets' own parser would refuse, some releases of it without an answer.
+        # websockets' own parser would refuse this, some releases of it without an answer.
         elif max(lines) > MAX_LINE_LENGTH:
             self._refuse_headers(f"at most {MAX_LINE_LENGTH} bytes are allowed in a line")
         elif len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
@@ -162,14 +162,14 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
                 f"Too Many Requests: at most {MAX_PIPELINED_REQUESTS} may wait for the one before them",
             )
         elif self.parser.should_upgrade() and any(map(_announces_body, self.headers)):
-            # To the parser, what follows is another protocol, whether the upgrade happens or not.
+            # To the parser, another protocol follows, whether the upgrade happens or not.
             self._refusal = (400, "Bad Request: a request with a body must have no Upgrade header")
         if self._refusal is not None:
             raise ValueError
         super().on_headers_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Not only once they are complete: what is read at once may hold thousands.
+        # Not only once they are complete: one read may hold thousands.
         self._header_count += 1
         if self._header_count > MAX_NUM_HEADERS:
             self._refuse_headers(f"at most {MAX_NUM_HEADERS} headers are allowed")
@@ -213,15 +213,15 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
     def _should_upgrade(self) -> bool:
         # The WebSocket's parser takes no header that announces a body, not even an empty one.
         has_length = any(name == b"content-length" for name, _ in self.headers)
-        # Who is upgraded leaves this protocol: an answer that is not over would go into the WebSocket, or
-        # wait for ever to be told that it may be written.
+        # An upgraded connection leaves this protocol. An unfinished answer would go into the WebSocket, or
+        # wait for ever for permission to write.
         is_idle = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
         return self.scope.get("method") == "GET" and not has_length and is_idle and super()._should_upgrade()
 
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
         self._memory.forget(self)
-        # What it wrote first may have been what was too much, and it has bounds of its own.
+        # The WebSocket has its own deadlines and limits.
         self._cancel_reading_deadline()
 
     def _unsupported_upgrade_warning(self) -> None:

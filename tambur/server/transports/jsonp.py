@@ -29,13 +29,13 @@ _HEADERS = {
 
 
 class Caller:
-    """Who asked for a script: the function to call, and the number it wants to be given first."""
+    """The request for a script: the function to call, and the number to pass as its first argument."""
 
     def __init__(self, callback: str, instance: str) -> None:
         self._call = f"{callback}({instance}, "
 
     def answer(self, value: Any) -> Response:
-        """Call the function; JSON escapes whatever is not ASCII."""
+        """Call the function; JSON escapes all but ASCII."""
         # The comment keeps the answer from beginning with bytes of the caller's choice.
         text = f"/**/{self._call}{json.dumps(value, separators=(',', ':'))})"
         return Response(text.encode("ascii"), headers=_HEADERS)
@@ -68,13 +68,13 @@ def refuse_page(app: App, request: Request) -> Refusal | None:
 
 
 def _origin_of(referer: str) -> str:
-    # The path of a page may hold what its visitors alone should know, so an answer never repeats it.
+    # The path of a page may be confidential, so an answer never repeats it.
     match = _REFERER.fullmatch(referer)
     return "null" if match is None else match[1]
 
 
 def parse_caller(request: Request) -> Caller | Response:
-    """Read ``callback`` and ``instance``; a 400 if one of them is missing or is not what it should be."""
+    """Read ``callback`` and ``instance``; a 400 if one of them is missing or invalid."""
     if request.scope["query_string"].count(b"&") >= MAX_QUERY_PARAMETERS:
         return PlainTextResponse(f"the query has more than {MAX_QUERY_PARAMETERS} parameters\n", 400)
     callback = request.query_params.get("callback", "")

@@ -136,7 +136,7 @@ class LongPolls:
 
 
 class _Subscriber:
-    """One subscriber that polls: his outbox, and the transport of his connection.
+    """A polling subscriber: its outbox, and the transport of its connection.
 
     Parameters:
         forget: called once, when the connection has ended.
@@ -165,7 +165,7 @@ class _Subscriber:
         self._connection = Connection(subscriber_id, app, hub, self, config.limits)
         self._expiry = self._loop.call_later(self._limits.ping_timeout_s, self.end)
 
-    # What requests do.
+    # Operations of requests
 
     async def poll(self) -> bytes | None:
         """Wait for one event, in place of any earlier poll.
@@ -217,7 +217,7 @@ class _Subscriber:
         return await ack
 
     def end(self) -> None:
-        """End the connection; what waits for an answer gets an empty one."""
+        """End the connection; waiting requests get an empty answer."""
         if self._ended:
             return
         self._ended = True
@@ -231,7 +231,7 @@ class _Subscriber:
         self._unsent_bytes = 0
         self._hub.memory.forget(self)
         self._forget()
-        # Not at once: the hub may be in the middle of writing to all of a stream's outboxes.
+        # Not immediately: the hub may be in the middle of writing to all of a stream's outboxes.
         self._loop.call_soon(self._connection.close)
 
     def _answer_poll(self, event: bytes | None) -> None:
@@ -239,7 +239,7 @@ class _Subscriber:
         if poll is not None:
             _settle(poll, event)
 
-    # What the connection and the hub call.
+    # Callbacks of the connection and the hub
 
     name = "longpoll"
 

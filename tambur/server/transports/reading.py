@@ -1,4 +1,4 @@
-"""How what connections send is read."""
+"""How the server reads from connections."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import asyncio.sslproto
 import sys
 
 READ_BYTES = 256 * 1024
-"""How much is read of a connection at once, at most, in bytes; as much as asyncio would."""
+"""The most bytes of one read from a connection; the same as asyncio's."""
 
 
 TLS_READ_BYTES = 8 * 1024
-"""How many encrypted bytes asyncio reads of a connection at once. Large frames gain nothing from more."""
+"""How many encrypted bytes asyncio reads from a connection in one read; more does not help large frames."""
 
 
 def limit_tls_buffers() -> None:
@@ -25,12 +25,12 @@ def limit_tls_buffers() -> None:
 
 
 def make_read_buffer() -> memoryview:
-    """Make what the connections of one event loop are read into, one after another."""
+    """Create the buffer into which the connections of one event loop are read, one after another."""
     return memoryview(bytearray(READ_BYTES))
 
 
 class SharedBufferProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
-    """A protocol whose ``data_received`` gets what was read into a shared buffer.
+    """A protocol whose ``data_received`` gets the bytes in a shared buffer.
 
     asyncio by itself allocates for each read as much as may come, and gives back what did not. For anything
     so large malloc maps and unmaps memory, whose pages the kernel clears: that takes longer than the read.

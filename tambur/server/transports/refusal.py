@@ -19,7 +19,7 @@ logger = logging.getLogger("tambur.server")
 
 
 class Refusal(NamedTuple):
-    """A refusal that lasts until someone changes the page or the server's configuration.
+    """A refusal that lasts until the page or the server's configuration changes.
 
     Attributes:
         status: the HTTP status.
@@ -45,7 +45,7 @@ class Refusal(NamedTuple):
         """Count the refusal, and log it for the operator.
 
         Parameters:
-            raw_path: what the subscriber asked for, ``/API_KEY/APP_ID``.
+            raw_path: the requested path, ``/API_KEY/APP_ID``.
             transport: ``"websocket"`` or ``"longpoll"``, ``"balancer"`` for a page that asks where to
                 connect, ``"http"`` for any request to another host.
         """

@@ -28,7 +28,7 @@ from .reading import SharedBufferProtocol
 from .refusal import UNKNOWN_APP, Refusal, host_not_allowed, origin_not_allowed
 
 CLOSE_TIMEOUT_S = 1.0
-"""How long a closed connection may take to send what is unsent and to say goodbye, in seconds."""
+"""How long a closed connection may take to send the rest and the closing handshake, in seconds."""
 
 FRAMES_IN_A_ROW = 32
 """After how many frames of a subscriber all others have their turn."""
@@ -37,12 +37,12 @@ PARSED_BYTES = 512
 """How much is parsed before frames are counted, in bytes: up to 85 may be in it."""
 
 _parser_logger = logging.getLogger("tambur.server.websockets")
-_parser_logger.setLevel(logging.ERROR)  # a line for each connection is more than anybody wants to read
+_parser_logger.setLevel(logging.ERROR)  # a line for each connection would be too much
 
 
 @dataclass(frozen=True)
 class Context:
-    """What all connections of a server share."""
+    """The shared state of all connections of a server."""
 
     config: Config
     apps: dict[AppKey, App]
@@ -54,7 +54,7 @@ class WebSocket(SharedBufferProtocol):
     """One subscriber's connection, from the handshake on; also its outbox.
 
     Parameters:
-        context: what it shares with the others.
+        context: the state shared with other connections.
         server_state: uvicorn's, which knows the connections that a shutdown must end.
     """
 
@@ -90,16 +90,16 @@ class WebSocket(SharedBufferProtocol):
         self._partial_bytes = 0  # what the parser has of the next frame
         self._connection: Connection | None = None
         self._fragments = bytearray()  # a list would take thirty times as much, of fragments of two bytes
-        # Once true, nothing but the closing handshake is sent, and what arrives is ignored.
+        # Once true, only the closing handshake is sent, and input is ignored.
         self._ending = False
         self._heard_at = self.written_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
-        # What was read and must wait, and for when: as long as there is a turn to come, nothing is read.
+        # Received bytes that must wait, and the turn that parses them. Until then nothing is read.
         self._unparsed = b""
         self._turn: asyncio.Handle | None = None
         self.counted_bytes = 0
 
-    # What asyncio and uvicorn call.
+    # Callbacks of asyncio and uvicorn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -129,7 +129,7 @@ class WebSocket(SharedBufferProtocol):
         self._protocol.receive_eof()
         self._flush()
 
-    # Reading, in turns: a thousand frames fit into what is read at once, and each takes its time.
+    # Reading, in turns: a thousand frames fit into one read, and each takes its time.
 
     def _parse_some(self) -> None:
         self._turn = None
@@ -150,7 +150,7 @@ class WebSocket(SharedBufferProtocol):
                     self._receive(frame)
                 frame.data = b""  # the parser refers to the frame until the next one is whole
         self._unparsed = bytes(data)
-        if count > 0:  # who sends no whole frame gives no sign of life
+        if count > 0:  # only complete frames count as activity
             self._heard_at = self._loop.time()
         self._flush()
         self._require_reading()  # of the answers to its pings, too
@@ -167,7 +167,7 @@ class WebSocket(SharedBufferProtocol):
             self._protocol.receive_eof()
 
     def _read_on(self) -> None:
-        """Parse what is left, or read more, once it is this subscriber's turn."""
+        """Parse the rest, or read more, once it is this subscriber's turn."""
         if self._turn is not None or self._transport.is_closing():
             return
         rest_s = 0.0
@@ -202,7 +202,7 @@ class WebSocket(SharedBufferProtocol):
         self._connection = Connection(
             subscriber_id, context.apps[AppKey(*path)], context.hub, self, context.config.limits
         )
-        request.headers.clear()  # 1.5 KB, which the parser would keep for as long as the connection lives
+        request.headers.clear()  # 1.5 KB, which the parser would keep while the connection is open
         self._schedule_ping()
 
     def _refusal(self, request: Request) -> Response | None:
@@ -211,7 +211,7 @@ class WebSocket(SharedBufferProtocol):
         if public_hosts and (host or "").lower() not in public_hosts:
             return self._reject(request, host_not_allowed(host or ""))
         if not (_header(request.headers, "Sec-WebSocket-Key") or "").isascii():
-            # Some releases of websockets take this for a failure of their own.
+            # Some releases of websockets take this for their own failure.
             return self._protocol.reject(400, "Sec-WebSocket-Key must be base64\n")
         path = split_subscribe_path(_raw_path(request))
         app = self._context.apps.get(AppKey(*path)) if path is not None else None
@@ -262,7 +262,7 @@ class WebSocket(SharedBufferProtocol):
         if b"" in parts:  # the end
             self._end()
             # The other side closes once it has read this far; to close with something of it unread
-            # would take away what it has not read yet.
+            # would discard data that it has not read yet.
             if self._transport.can_write_eof():
                 try:
                     self._transport.write_eof()
@@ -271,7 +271,7 @@ class WebSocket(SharedBufferProtocol):
             else:
                 self._transport.close()
 
-    # What the connection and the hub call.
+    # Callbacks of the connection and the hub
 
     name = "websocket"
 
@@ -337,7 +337,7 @@ class WebSocket(SharedBufferProtocol):
         self._flush()
         self._end()
 
-    # The end, and signs of life before it.
+    # Pings and closing
 
     def _end(self) -> None:
         """Give the closing handshake its time, then cut it short."""
@@ -349,7 +349,7 @@ class WebSocket(SharedBufferProtocol):
             self._timer.cancel()
         self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
         if self._connection is not None:
-            # Not at once: the hub may be in the middle of writing to all of a stream's outboxes.
+            # Not immediately: the hub may be in the middle of writing to all of a stream's outboxes.
             self._loop.call_soon(self._connection.close)
         if self._turn is not None:  # the other side's goodbye is still to come, and need not rest
             self._turn.cancel()

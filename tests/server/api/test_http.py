@@ -43,7 +43,7 @@ def test_a_replay_is_said_to_be_one(server: Server, stream: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "auth:"])
-def test_a_debugging_publisher_is_told_how_many_nodes_listen(
+def test_a_debugging_publisher_receives_the_number_of_listening_nodes(
     server: Server, stream: str, prefix: str
 ) -> None:
     line = f"POST /app/{APP_ID}/stream/{prefix}{stream}?debug=true HTTP/1.1"
@@ -118,12 +118,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("request_bytes", "status"), REFUSED)
-def test_what_is_refused_before_it_is_looked_into(server: Server, request_bytes: bytes, status: int) -> None:
+def test_malformed_requests_are_refused_before_they_are_read(
+    server: Server, request_bytes: bytes, status: int
+) -> None:
     assert ask(server, request_bytes).status == status
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
-def test_a_stream_is_published_to_with_post_alone(server: Server, method: str) -> None:
+def test_publishing_needs_a_post(server: Server, method: str) -> None:
     answer = ask(server, f"{method} /app/{APP_ID}/stream/x HTTP/1.1\r\nHost: h\r\n\r\n".encode())
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
 
@@ -296,7 +298,7 @@ def test_a_host_that_holds_more_than_a_host_moves_no_signature_to_another_stream
         assert receiver.receive(10).text == "fence"
 
 
-def test_who_has_not_read_an_answer_is_not_upgraded(server: Server) -> None:
+def test_a_client_with_an_unread_answer_is_not_upgraded(server: Server) -> None:
     with contextlib.closing(socket.socket()) as connection:
         # Together the answers are more than the system keeps for a client that has so little room.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -1,4 +1,4 @@
-"""What pages load from the server."""
+"""The files that pages load from the server."""
 
 from __future__ import annotations
 

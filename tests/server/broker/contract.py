@@ -1,4 +1,4 @@
-"""What every broker must do. A broker's own test module inherits this, and makes its brokers."""
+"""The contract of every broker. A broker's own test module inherits it and creates its brokers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class BrokerContract(abc.ABC):
         coroutine: Coroutine[Any, Any, None] = whole()
         asyncio.run(coroutine)
 
-    def test_what_is_published_to_a_subscribed_stream_is_delivered_in_order(self) -> None:
+    def test_messages_to_a_subscribed_stream_are_delivered_in_order(self) -> None:
         async def scenario(node: RecordingBackend) -> None:
             await node.broker.subscribe(APP, "s")
             publications = [public("s", str(i)) for i in range(10)]
@@ -85,7 +85,7 @@ class BrokerContract(abc.ABC):
 
         self.run(scenario)
 
-    def test_a_publish_is_told_whether_the_node_listens(self) -> None:
+    def test_a_publish_returns_whether_the_node_listens(self) -> None:
         async def scenario(node: RecordingBackend) -> None:
             await node.broker.subscribe(APP, "s")
             private = Publication(APP, Kind.PRIVATE, node.backend.new_subscriber_id(), b"x")
@@ -203,7 +203,7 @@ class BrokerContract(abc.ABC):
             assert await node.broker.claimed(claim("3")) is None
             await node.settle()
             assert len(node.delivered) == 3
-            # What was delivered before is still known, and costs nothing.
+            # Earlier deliveries are still known, and cost nothing.
             assert await node.publish(public("s", "0"), claim("0"), rate=3) == REPLAYED
             assert (
                 await node.publish(public("s", "x", OTHER_APP), claim("x", app=OTHER_APP), rate=3)
@@ -255,7 +255,7 @@ class BrokerContract(abc.ABC):
 
         self.run(scenario)
 
-    def test_no_other_node_made_what_this_one_made_or_nobody(self) -> None:
+    def test_own_and_unknown_ids_belong_to_no_other_node(self) -> None:
         async def scenario(node: RecordingBackend) -> None:
             for subscriber_id in (node.backend.new_subscriber_id(), "0" * 36, "", "x\ny"):
                 assert await node.calls.ask(subscriber_id, b"?", timeout_s=10) is None

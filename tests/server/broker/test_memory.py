@@ -75,7 +75,7 @@ def test_nothing_is_left_of_a_stream_that_everybody_left() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "memory", "kafka://:hunter2@h"])
-def test_a_broker_that_there_is_not_is_refused(url: str) -> None:
+def test_an_unknown_broker_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="broker must be") as caught:
         from_url(url, max_claims=1, node_timeout_s=30)
     assert "hunter2" not in str(caught.value)

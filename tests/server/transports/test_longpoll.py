@@ -246,7 +246,7 @@ def test_a_shutdown_answers_commands_that_wait(stream: str) -> None:
             assert value(read_answer(connection)) is None
 
 
-def test_who_does_not_poll_enough_is_dropped(stream: str) -> None:
+def test_a_client_that_polls_too_slowly_is_dropped(stream: str) -> None:
     with in_background(limited(max_unsent_bytes=1000)) as server, publisher(server) as tambur:
         poller, other = Poller(server), Poller(server)
         for one in (poller, other):
@@ -266,7 +266,7 @@ def test_malformed_commands_end_a_poller_too(server: Server) -> None:
     assert ask(server, poller.request()).status == 404
 
 
-def test_a_shutdown_answers_who_waits(stream: str) -> None:
+def test_a_shutdown_answers_waiting_clients(stream: str) -> None:
     with in_background(limited()) as server:
         poll = Poller(server).waiting_poll()
     with poll:

@@ -1,4 +1,4 @@
-"""The buffer that what connections send is read into."""
+"""The buffer into which the server reads from connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server with a certificate of its own: https and wss."""
+"""The server with its own certificate: https and wss."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.fixture(autouse=True)
 def trusted(files: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What users set so that requests and websockets trust a certificate authority of their own."""
+    """The environment that makes requests and websockets trust a private certificate authority."""
     for name, value in files.trusting.items():
         monkeypatch.setenv(name, value)
 
@@ -117,7 +117,7 @@ def test_a_handshake_that_does_not_end_keeps_nobody_up(secure: Server, stream: s
         assert receiver.receive(10).text == "x"
 
 
-def test_a_handshake_that_does_not_end_is_given_up(files: Certificate) -> None:
+def test_an_unfinished_handshake_times_out(files: Certificate) -> None:
     limits = Limits(request_timeout_s=1000)
     config = Config(apps=(APP,), port=0, tls_cert=files.cert, tls_key=files.key, limits=limits)
     with clocked(config) as running:
@@ -151,7 +151,7 @@ class Started(NamedTuple):
 
 
 def memory(pid: int) -> int:
-    """What a process has in memory for itself, in bytes."""
+    """The private memory of a process, in bytes."""
     status = Path(f"/proc/{pid}/status").read_text("ascii")
     return int(status.partition("RssAnon:")[2].split()[0]) * 1024
 

@@ -1,4 +1,4 @@
-"""What the server overrides and uses of uvicorn's undocumented parts: it must be there in each allowed version.
+"""The undocumented parts of uvicorn that the server overrides or uses: each allowed version must have them.
 
 pyproject.toml allows the minor versions that these tests run with. To allow another one, run the suite with it.
 """
@@ -51,7 +51,7 @@ def of_self(cls: type[Any], context: type[ast.expr_context]) -> set[str]:
 @pytest.mark.parametrize(
     ("ours", "theirs"), [(app._Uvicorn, uvicorn.Server), (BoundedHttpProtocol, HttpToolsProtocol)]
 )
-def test_what_is_overridden_and_used_of_uvicorn_is_there(ours: type[Any], theirs: type[Any]) -> None:
+def test_uvicorn_has_the_names_that_the_server_overrides_and_uses(ours: type[Any], theirs: type[Any]) -> None:
     there = set(dir(theirs)).union(*(of_self(cls, ast.Store) for cls in theirs.__mro__ if cls is not object))
     overridden = {name for name, value in vars(ours).items() if inspect.isfunction(value)} - OWN
     used = of_self(ours, ast.Load) - of_self(ours, ast.Store) - set(vars(ours))

@@ -132,7 +132,9 @@ def test_many_commands_at_once_are_answered_in_their_order(server: Server, strea
         assert [one.json() for _ in range(500)] == [["ack", handle, "ok"] for handle in range(1, 501)]
 
 
-def test_what_is_no_command_is_answered_and_the_tenth_in_a_row_ends_it(server: Server, stream: str) -> None:
+def test_an_invalid_command_is_answered_and_the_tenth_in_a_row_closes_the_connection(
+    server: Server, stream: str
+) -> None:
     with Socket(server) as one:
         for _ in range(9):
             one.send_text(b"x")
@@ -149,7 +151,7 @@ def closed_by(server: Server, frame: Frame, *, mask: bool = True) -> int:
         return one.close_code()
 
 
-def test_what_breaks_the_websocket_closes_it(server: Server) -> None:
+def test_a_breach_of_the_websocket_protocol_closes_the_connection(server: Server) -> None:
     assert closed_by(server, Frame(Opcode.BINARY, b"x")) == 1003
     assert closed_by(server, Frame(Opcode.TEXT, b"\xff")) == 1007
     assert closed_by(server, Frame(Opcode.TEXT, b"[]"), mask=False) == 1002

@@ -1,4 +1,4 @@
-"""What both chats must do. Each one's test module inherits this, and says how it is started."""
+"""The tests of both chats. Each chat's test module inherits them and says how to start the chat."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ChatContract:
             window.wait_for(("alice", "everybody", "Hello, Bob"), ("bob", "everybody", "Hello, Alice"))
         alice.wait_until(lambda: alice.find("[name=text]").get_property("value") == "")
 
-    def test_who_is_here_is_shown(self, alice: Window, bob: Window) -> None:
+    def test_the_people_in_the_room_are_shown(self, alice: Window, bob: Window) -> None:
         alice.wait_for_people("alice (you)", "bob")
         bob.wait_for_people("bob (you)", "alice")
         bob.find("header button").click()
@@ -36,9 +36,7 @@ class ChatContract:
         bob.enter("lobby")
         alice.wait_for_people("alice (you)", "bob")
 
-    def test_a_direct_message_reaches_its_receiver_alone(
-        self, site: Site, alice: Window, bob: Window
-    ) -> None:
+    def test_a_direct_message_reaches_only_its_receiver(self, site: Site, alice: Window, bob: Window) -> None:
         with site.subscriber("lobby") as carol:
 
             def token(stream: str, user: str, subscriber_id: str) -> str:
@@ -65,7 +63,7 @@ class ChatContract:
             received = carol.receive(TIMEOUT_S)
             assert (received.kind, json.loads(received.text)) == ("auth", message)
 
-    def test_a_direct_message_to_who_has_left_goes_to_nobody(self, alice: Window, bob: Window) -> None:
+    def test_a_direct_message_to_a_user_who_has_left_reaches_nobody(self, alice: Window, bob: Window) -> None:
         alice.wait_for_people("alice (you)", "bob")
         alice.choose("@bob")
         bob.enter("garden")
@@ -75,14 +73,14 @@ class ChatContract:
         assert alice.messages() == []
         assert alice.find("[name=text]").get_property("value") == "Still there?"
 
-    def test_what_goes_to_the_admins_reaches_them_alone(self, alice: Window, bob: Window) -> None:
+    def test_messages_to_the_admins_reach_only_them(self, alice: Window, bob: Window) -> None:
         alice.choose("admins")
         alice.say("Bob is new")
         note = ("alice", "admins", "Bob is new")
         alice.wait_for(note)
         bob.choose("admins")
-        bob.say("Somebody is rude")
-        report = ("bob", "admins", "Somebody is rude")
+        bob.say("A visitor is rude")
+        report = ("bob", "admins", "A visitor is rude")
         alice.wait_for(note, report)
         alice.choose("everybody")
         alice.say("Be kind")
@@ -206,12 +204,12 @@ class ChatContract:
         assert answer.status_code == status
         assert (re.search("[0-9a-f]{40}", answer.text) is not None) == (status == 200)
 
-    def test_a_refusal_is_no_page_of_the_one_who_asks(self, site: Site) -> None:
+    def test_a_refusal_does_not_contain_markup_from_the_request(self, site: Site) -> None:
         answer = site.token("bob", mode="direct", stream="lobby", subscriber_id="<b>:")
         assert "a subscriber ID must not contain" in answer.text
         assert "<b>" not in answer.text or answer.headers["Content-Type"].startswith("text/plain")
 
-    def test_a_token_is_for_the_one_who_asks(self, site: Site) -> None:
+    def test_a_token_is_for_the_user_of_the_session(self, site: Site) -> None:
         with site.subscriber("lobby") as page:
             asked = {"mode": "presence", "stream": "lobby", "subscriber_id": page.subscriber_id}
             answer = site.token("bob", user="alice", user_id="alice", username="alice", **asked)
@@ -249,7 +247,7 @@ class ChatContract:
             assert bob.post(site.url + path, data=form | forged, timeout=TIMEOUT_S).status_code == 403
         assert "Log out bob" in site.client("bob").get("/").text
 
-    def test_who_is_not_logged_in_is_asked_to(self, site: Site) -> None:
+    def test_a_visitor_is_asked_to_log_in(self, site: Site) -> None:
         for path in ("/", "/rooms/lobby", "/rooms/staff"):
             assert "Log in to the chat" in site.client(None).get(path).text
         assert site.client("bob").get("/rooms/staff").status_code == 403

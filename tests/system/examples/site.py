@@ -207,7 +207,7 @@ class Window:
         self.complaints()  # those of the page before
 
     def people(self) -> list[str]:
-        """Who is here; nobody while there is no connection."""
+        """The people who are shown as present; empty without a connection."""
         script = "return [...document.querySelectorAll('#people li')].map((one) => one.textContent)"
         names: list[str] = self.driver.execute_script(script)
         return names
@@ -216,7 +216,7 @@ class Window:
         self.wait_until(lambda: self.people() == list(names))
 
     def messages(self) -> list[tuple[str, str, str]]:
-        """From whom, to whom and what."""
+        """The sender, the receiver and the text."""
         script = """return [...document.querySelectorAll('#messages li')].map((one) =>
             [one.querySelector('b').textContent, one.className, one.lastChild.textContent])"""
         return [(sender, to, text) for sender, to, text in self.driver.execute_script(script)]
@@ -238,5 +238,5 @@ class Window:
         return self.find("#notice").text
 
     def complaints(self) -> list[str]:
-        """What stands in the browser's console since the last look at it."""
+        """The new lines of the browser's console."""
         return [entry["message"] for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]

@@ -26,7 +26,7 @@ def the_firefox() -> Iterator[Firefox]:
 
 @pytest.fixture(scope="session", params=BROWSERS)
 def driver(request: pytest.FixtureRequest, driver: Browser) -> Browser:
-    """Each browser, shared by the whole run: each test opens a page of its own."""
+    """Each browser, shared by the whole run. Each test opens its own page."""
     if request.param == "chromium":
         return driver
     made: Firefox = request.getfixturevalue("the_firefox")

@@ -12,7 +12,7 @@ from tests.support.browser import Browser, wait_for_script
 class Page:
     """A page that has loaded tambur.js from a server.
 
-    ``connect(NAME)`` makes a connection as ``window[NAME]`` that keeps what happens to it in ``NAME.log``.
+    ``connect(NAME)`` makes a connection as ``window[NAME]`` that keeps its events in ``NAME.log``.
     """
 
     def __init__(self, driver: Browser) -> None:
@@ -25,7 +25,7 @@ class Page:
         return wait_for_script(self.driver, expression)
 
     def thrown(self, script: str) -> str:
-        """What a script throws."""
+        """The error that a script throws."""
         text: str = self.run(
             f"try {{ {script} }} catch (error) {{ return `${{error.name}}: ${{error.message}}`; }}"
             "return 'nothing';"
@@ -80,5 +80,5 @@ def opened(driver: Browser, address: str, transport: str) -> Iterator[Page]:
     driver.get("about:blank")  # a change of the fragment alone would load nothing
     driver.get(address + ("#poll" if transport == "long polling" else ""))
     yield Page(driver)
-    # What was connected goes on a page's end, and not by a poll's timeout.
+    # A connection ends with its page, and not by a poll's timeout.
     driver.execute_script("for (const value of Object.values(window)) if (value?.get_stream) value.close()")

@@ -109,7 +109,7 @@ def test_a_user_who_leaves_the_page_is_gone_and_is_back_with_the_page(
             assert browser.wait(f"me.get_stream({stream!r}).active && me.subscriber_id") != before
 
 
-def test_a_page_connects_where_its_script_came_from_unless_told_another_host(websocket: Page) -> None:
+def test_a_page_connects_to_the_host_of_its_script_unless_given_another(websocket: Page) -> None:
     config = Config(apps=(App("key", "elsewhere", ("s",)),), port=0, limits=Limits())
     with in_background(config) as elsewhere:
         host = elsewhere.url.removeprefix("http://")
@@ -124,7 +124,7 @@ def test_a_page_connects_where_its_script_came_from_unless_told_another_host(web
         websocket.run("me.close()")
 
 
-def test_what_answers_polls_in_the_servers_place_is_a_lost_connection(driver: Browser) -> None:
+def test_an_answer_to_a_poll_that_is_not_the_servers_is_a_lost_connection(driver: Browser) -> None:
     """Such as a captive portal, or a proxy that strips scripts: it is not asked again without end."""
     greeting = """
         const asked = new URL(document.currentScript.src).searchParams;

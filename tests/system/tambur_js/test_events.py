@@ -206,7 +206,7 @@ def test_a_listener_that_throws_disturbs_nothing(websocket: Page, tambur: Tambur
         """
         window.stream = me.get_stream(arguments[0]);
         stream.onmessage = null;
-        // The browser tells nothing of errors in what a test injects, but of those in a script of the page.
+        // The browser reports no errors in a test's injected script, only those in a script of the page.
         const script = document.createElement("script");
         script.text = `
           window.addEventListener("error", (event) => { me.log.push(event.error.message); event.preventDefault(); });

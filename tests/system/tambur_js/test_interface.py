@@ -32,7 +32,7 @@ MISUSE = [
 ]
 
 
-def test_misuse_throws_and_says_what_was_wrong(websocket: Page) -> None:
+def test_misuse_throws_an_error_that_names_the_mistake(websocket: Page) -> None:
     websocket.connect("me", "s", "closed")
     websocket.run("me.get_stream('closed').close()")
     thrown = {script: websocket.thrown(script) for script, _ in MISUSE}
@@ -79,7 +79,7 @@ def test_a_handler_that_comes_late_is_called_at_once(websocket: Page) -> None:
     websocket.wait_log("me", ["connection", True, True], ["stream", True, True], "private")
 
 
-def test_what_a_handler_throws_disturbs_nothing(websocket: Page, tambur: Tambur, stream: str) -> None:
+def test_an_error_in_a_handler_disturbs_nothing(websocket: Page, tambur: Tambur, stream: str) -> None:
     websocket.connect("me", stream)
     websocket.run("me.get_stream(arguments[0]).onmessage = (text) => { throw new Error(text) }", stream)
     tambur.publish(stream, "one")

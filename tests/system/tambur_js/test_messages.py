@@ -1,4 +1,4 @@
-"""What a page receives and sends."""
+"""The messages that a page receives and sends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_every_kind_of_message_arrives_and_in_order(browser: Page, tambur: Tambu
         [stream, "onauth", "secretly"],
     ]
     browser.wait_log("me", *expected)
-    # Only now: a private message may overtake what is published to a stream.
+    # Only now: a private message may overtake the messages of a stream.
     tambur.publish(f"private:{me}", "to you")
     browser.wait_log("me", *expected, ["private", "onmessage", "to you"])
 
@@ -89,7 +89,7 @@ def test_a_long_direct_message_is_sent_or_reported(
         browser.wait_log("me", ["error", f"the direct on stream '{stream}' is too long for long polling"])
 
 
-def test_what_comes_late_for_a_closed_stream_is_not_for_the_page(
+def test_late_messages_of_a_closed_stream_do_not_reach_the_page(
     websocket: Page, tambur: Tambur, stream: str
 ) -> None:
     websocket.connect("me", stream)

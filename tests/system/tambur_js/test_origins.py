@@ -1,4 +1,4 @@
-"""``allowed_origins`` holds against pages in a real browser, over each transport."""
+"""``allowed_origins`` applies to pages in a real browser, over each transport."""
 
 from __future__ import annotations
 

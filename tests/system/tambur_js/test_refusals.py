@@ -74,7 +74,7 @@ def test_a_page_that_reopens_a_refused_connection_in_its_onerror(browser: Page) 
 
 @contextlib.contextmanager
 def portal(answer: Response | None) -> Iterator[str]:
-    """Something at the server's place that is no Tambur server; yields its host and port."""
+    """Another program in the server's place; yields its host and port."""
     if answer is None:
         yield f"127.0.0.1:{free_port()}"
         return

@@ -58,7 +58,7 @@ def test_a_token_that_cannot_be_had_reaches_onerror(websocket: Page, stream: str
     websocket.wait_log("me", ["error", f"no token for auth on stream '{stream}': Error: 403"])
 
 
-def test_what_is_unavailable_is_asked_for_again(driver: Browser, stream: str) -> None:
+def test_a_mode_that_is_unavailable_is_requested_again(driver: Browser, stream: str) -> None:
     """As when the broker of the server cannot be reached for a while."""
     refusals = iter(range(4))
 

@@ -104,7 +104,7 @@ class RedisBroker:
         encoded, keys = self._keys.encode(publication), (self._keys.recent_direct, self._keys.place)
         await self._shard.ready_link().call(*scripts.DIRECT(self._shard.deadline_ms(), *encoded, keys=keys))
 
-    # What follows the link.
+    # Callbacks of the link
 
     def receive(self, channel: bytes, data: bytes) -> bool:
         return self._recent.receive(channel, data)

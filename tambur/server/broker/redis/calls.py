@@ -57,7 +57,7 @@ class RedisNodeCalls:
             if not answered.done():
                 self._publish(node, f"withdrawn {name}\n".encode())
 
-    # What follows the link.
+    # Callbacks of the link
 
     def receive(self, channel: bytes, data: bytes) -> bool:
         if channel != self._shard.node_key:
@@ -85,7 +85,7 @@ class RedisNodeCalls:
         """Nothing to do."""
 
     def unlink(self) -> None:
-        """Cancel what is being answered: no reply can be sent any more."""
+        """Cancel the calls in progress: their replies can no longer be sent."""
         for task in self._answering.values():
             task.cancel()
 

@@ -74,13 +74,13 @@ class Keys:
 
 
 def decode_private(data: bytes) -> Publication:
-    """Read what :meth:`Keys.encode` made of a private message."""
+    """Decode a private message from :meth:`Keys.encode`."""
     _, api_key, app_id, subscriber_id, event = data.split(b"\n", 4)
     return Publication(AppKey(api_key.decode(), app_id.decode()), Kind.PRIVATE, subscriber_id.decode(), event)
 
 
 def decode(app: AppKey, stream: str, data: bytes, place: int) -> Publication:
-    """Read what :meth:`Keys.encode` made of a message to a stream."""
+    """Decode a message to a stream from :meth:`Keys.encode`."""
     kind, _, data = data.partition(b"\n")
     if kind == b"direct":
         user_id, _, event = data.partition(b"\n")

@@ -138,13 +138,13 @@ class Link:
         self._commands.write(*command)
 
     def subscribe(self, channel: bytes) -> asyncio.Future[None]:
-        """Receive what is published to a channel, once the result is there."""
+        """Receive the messages of a channel, once the result is there."""
         confirmed = self._confirmations[channel] = self._promise()
         self._messages.write("SUBSCRIBE", channel)
         return confirmed
 
     def unsubscribe(self, channel: bytes) -> None:
-        """Receive nothing more from a channel."""
+        """Stop receiving from a channel."""
         self._messages.write("UNSUBSCRIBE", channel)
 
     def ask(self, parse: Callable[[bytes], Any]) -> tuple[bytes, asyncio.Future[Any]]:
@@ -200,7 +200,7 @@ class Link:
     # Failure.
 
     def fail(self, error: BaseException) -> None:
-        """Give up: send nothing more, and fail all pending replies."""
+        """Close the link, and fail all pending replies."""
         if self.failed.done():
             return
         self.failed.set_result(error)

@@ -1,4 +1,4 @@
-"""What the presence subscribers of this node know about who is present."""
+"""Presence as this node's subscribers know it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class PresenceMirror:
         return Publication(app, Kind.PRESENCE, stream, event, user_id, self._version)
 
     def compare(self, app: AppKey, stream: str, user_ids: Iterable[str], *, downs: bool) -> list[Publication]:
-        """Note who is present now; returns the differences, for all subscribers.
+        """Store the present users; return the differences, for all subscribers.
 
         Parameters:
             downs: whether users that are not present any more leave; otherwise they stay for now.

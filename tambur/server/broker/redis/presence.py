@@ -1,4 +1,4 @@
-"""Who is present on the streams of a cluster: Redis holds the users, and each node mirrors them."""
+"""Presence on the streams of a cluster: Redis holds the users, and each node mirrors them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RedisPresence:
         for entry in list(self._mirror):
             self.leave(*entry)
 
-    # What follows the link.
+    # Callbacks of the link
 
     def receive(self, channel: bytes, data: bytes) -> bool:
         if channel not in self._streams:
@@ -77,7 +77,7 @@ class RedisPresence:
         await self._compare(link)
 
     async def maintain(self, link: Link) -> None:
-        """Announce who left during an outage, and remove the users of dead nodes."""
+        """Announce users who left during an outage, and remove the users of dead nodes."""
         if not self._may_announce_downs:
             self._may_announce_downs = True
             await self._compare(link)

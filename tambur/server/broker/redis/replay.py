@@ -1,4 +1,4 @@
-"""Recent publications in Redis: a node that lost its link reads there what it missed."""
+"""Recent publications in Redis, from which a node replays what it missed without a link."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Recent:
             self._place = int(place)
 
     async def catch_up(self, link: Link) -> None:
-        """Take what was published since the last link failed.
+        """Fetch the publications since the last link failed.
 
         Raises:
             BrokerUnavailableError: this link failed, too; the next one continues from there.

@@ -39,7 +39,7 @@ class Script:
     """One script. Redis knows it by the digest of its text.
 
     Parameters:
-        names: the files that it consists of, in their order. What they need is put before them, once.
+        names: the files of the script, in their order. Files that they need precede them, once.
     """
 
     def __init__(self, *names: str) -> None:

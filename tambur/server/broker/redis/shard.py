@@ -95,7 +95,7 @@ class Shard:
         self._supervisor: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._links_count = 0
-        # A link that is there is not ready before the node has caught up with what happened without it.
+        # A new link is not ready before the node has caught up.
         self._is_ready = False
         self._leased_until_ms = 0
         self._clock_offset_ms = 0.0  # Redis' clock less the event loop's
@@ -107,7 +107,7 @@ class Shard:
 
     @property
     def link(self) -> Link | None:
-        """The link, for what cannot fail: while there is none, the next one repairs the state."""
+        """The link, for operations that must not fail. Without a link, the next one repairs the state."""
         return self._link
 
     def ready_link(self) -> Link:
@@ -125,7 +125,7 @@ class Shard:
         return round((asyncio.get_running_loop().time() + CALL_TIMEOUT_S) * 1000 + self._clock_offset_ms)
 
     def fence(self) -> tuple[str, int]:
-        """What scripts compare, so that a former link's late commands change nothing."""
+        """The values that scripts compare, so that a former link's late commands change nothing."""
         return self.node, self._links_count
 
     async def start(self) -> None:
@@ -193,7 +193,7 @@ class Shard:
             wait_s = min(2 * wait_s, MAX_RECONNECT_WAIT_S, self._node_timeout_s * _RENEWAL)
 
     async def _open(self, link: Link) -> None:
-        """Connect, and catch up with what happened without this node."""
+        """Connect, and catch up with missed events."""
         await link.open()
         self._links_count += 1
         self.before_open()
@@ -239,7 +239,7 @@ class _Connections:
     """Makes connections to a Redis, at a fixed address or the one that the Sentinels name."""
 
     def __init__(self, url: RedisUrl) -> None:
-        # The link has a timeout of its own, and the supervisor opens another when it fails.
+        # The link has its own timeout, and the supervisor opens another when it fails.
         patient = {"socket_timeout": None, "socket_connect_timeout": None}
         settings: dict[str, Any] = {
             "db": url.database,

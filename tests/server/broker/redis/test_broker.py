@@ -1,4 +1,4 @@
-"""The Redis broker: what it shares with the other, and what many nodes are for."""
+"""The Redis broker: the contract of all brokers, and the behaviour of several nodes."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_private_message_goes_to_the_node_that_the_id_names(redis_server: Redi
     run(redis_server, 2, scenario)
 
 
-def test_a_publish_is_told_how_many_nodes_listen(redis_server: RedisServer) -> None:
+def test_a_publish_returns_how_many_nodes_listen(redis_server: RedisServer) -> None:
     async def scenario(one: RecordingBackend, two: RecordingBackend) -> None:
         await one.broker.subscribe(APP, "s")
         for node, count in ((two, 1), (one, 2)):
@@ -129,7 +129,7 @@ def test_claims_and_their_limit_are_the_clusters(redis_server: RedisServer) -> N
     run(redis_server, 2, scenario, max_claims=2)
 
 
-def test_what_was_kept_is_forgotten_in_time(redis_server: RedisServer) -> None:
+def test_claims_expire(redis_server: RedisServer) -> None:
     async def scenario(node: RecordingBackend) -> None:
         for timestamp in (NOW - CLAIM_WINDOW_S, NOW, NOW + CLAIM_WINDOW_S):
             await node.publish(public("s", "x"), claim("n", timestamp=timestamp), rate=0.5)
@@ -225,7 +225,7 @@ def test_a_node_that_ends_while_its_link_fails_leaves_no_connection_open(redis_s
     run(redis_server, 12, scenario)
 
 
-def test_a_link_that_was_given_up_can_change_nothing_any_more(redis_server: RedisServer) -> None:
+def test_a_closed_link_can_no_longer_change_anything(redis_server: RedisServer) -> None:
     async def scenario(node: RecordingBackend, other: RecordingBackend) -> None:
         await node.presence.join(APP, "s", "alice", "a")
         first, second = shard(node), shard(other)
@@ -252,9 +252,7 @@ def test_a_link_that_was_given_up_can_change_nothing_any_more(redis_server: Redi
     run(redis_server, 2, scenario)
 
 
-def test_messages_that_are_none_of_ours_are_passed_over(
-    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unknown_messages_are_ignored(redis_server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(node: RecordingBackend) -> None:
         await node.broker.subscribe(APP, "s")
         for channel in ("tambur:0:stream:key/app:s", shard(node).node_key.decode()):

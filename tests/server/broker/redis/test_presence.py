@@ -1,4 +1,4 @@
-"""Presence over Redis: whatever happens in whatever order, everybody ends with the right picture."""
+"""Presence over Redis: after any events in any order, every subscriber knows the present users."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Tracker(Client):
         return subscriptions.modes("s").get(Mode.PRESENCE) if "s" in subscriptions else None
 
     def picture(self) -> set[str]:
-        """Who it has been told is there, since it has last enabled presence."""
+        """The users reported as present since it last enabled presence."""
         picture: set[str] = set()
         for event in self.seen.everything:
             match event:
@@ -50,7 +50,7 @@ class Tracker(Client):
 
 
 class Cluster:
-    """Hubs with their clients, each over a backend of its own."""
+    """Hubs with their clients, each over its own backend."""
 
     def __init__(self, redis: RedisServer, count: int) -> None:
         self.backends: list[RedisBackend] = []
@@ -68,7 +68,7 @@ class Cluster:
             await backend.start(hub.deliver, nobody_asks)
 
     async def settle(self) -> None:
-        """Wait until every command is answered, and what came of it has arrived everywhere."""
+        """Wait until every command is answered and its effects have arrived everywhere."""
         while workers := [c.connection._worker for c in self.clients if c.connection._worker is not None]:
             await asyncio.wait(workers)
         for _ in range(2):

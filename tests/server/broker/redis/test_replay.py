@@ -81,7 +81,7 @@ def test_a_node_delivers_late_what_it_missed_in_order(redis_server: RedisServer)
             assert (places[0], places[-1]) == (0, 0)
             assert places[1:-1] == sorted(places[1:-1])
             assert 0 < places[1] < places[-2] == place
-            # What it has made up for is not made up for again.
+            # Replayed messages are not replayed again.
             del two.delivered[:]
             async with cut(two, link):
                 pass

@@ -41,7 +41,7 @@ def redis(
         ("redis+sentinel://a/main-1/", redis(("a", 26379), service="main-1")),
     ],
 )  # fmt: skip
-def test_what_a_url_says(url: str, expected: RedisUrl | None) -> None:
+def test_the_parts_of_a_url(url: str, expected: RedisUrl | None) -> None:
     assert parse_url(url) == expected
 
 
@@ -58,7 +58,7 @@ def test_what_a_url_says(url: str, expected: RedisUrl | None) -> None:
         "redis+sentinel://:hunter2@,/main", "rediss+sentinel://:hunter2@h/main", "redis://:hunter2@h\n",
     ],
 )  # fmt: skip
-def test_what_is_none_is_refused_and_not_shown(url: str) -> None:
+def test_an_invalid_url_is_refused_and_not_shown(url: str) -> None:
     with pytest.raises(ConfigurationError, match="the broker must be 'memory://' or have the form") as caught:
         parse_url(url)
     assert "hunter2" not in str(caught.value)

@@ -1,5 +1,5 @@
 -- needs: in_time, hand_out
--- Publish a direct message. It takes one place, whatever its size, so it pushes nothing out of the other log.
+-- Publish a direct message. It takes one place for any size, so it pushes nothing out of the other log.
 -- KEYS: the log of direct messages, the place key. ARGV: deadline, channel, data.
 local bytes = entry_bytes(ARGV[2], ARGV[3])
 local kept = bytes

@@ -1,6 +1,6 @@
 -- needs: last_place
 -- Publish, and keep the publication in one of two logs. A node that lost its link reads on there. The place key has a field
--- for each log with its newest place, and each entry has the place of the one before. So a node notices what was trimmed.
+-- for each log with its newest place, and each entry has the place of the one before. So a node notices trimmed entries.
 local function entry_bytes(channel, data)
   return #channel + #data + ENTRY_BYTES
 end
