@@ -1,4 +1,4 @@
-"""What abuses are made of: connections, requests and frames, and the program that runs them."""
+"""The parts of abuses: connections, requests and frames, and the program that runs them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Seen(Counter[str]):
             self.by_all.set()
 
 
-# What abuses are made of.
+# The parts of abuses.
 
 
 @contextlib.asynccontextmanager
