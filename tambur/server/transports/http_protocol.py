@@ -125,10 +125,10 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
         self._pieces += 1
         self._unanswered_bytes += len(data)
         super().data_received(data)
-        if self.transport.is_closing():
-            return
         if self._unanswered_bytes > UNCOUNTED_BYTES:
             self._memory.count(self)
+        if self.transport.is_closing():
+            return
         if self._unfinished_header_bytes > self._limits.max_header_bytes:
             self._refuse_headers(f"at most {self._limits.max_header_bytes} bytes are allowed")
             self.send_400_response("")
@@ -220,6 +220,7 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
+        self._unanswered_bytes = 0
         self._memory.forget(self)
         # The WebSocket has its own deadlines and limits.
         self._cancel_reading_deadline()
