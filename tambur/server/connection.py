@@ -38,7 +38,7 @@ MAX_QUEUED_COMMANDS = 32
 """Commands that wait before the transport should stop reading."""
 
 COMMANDS_PER_TURN = 4
-"""Commands that are answered, or streams that a closed connection leaves, in one turn of the event loop."""
+"""Commands that are answered, or streams that a closed connection unsubscribes from, in one turn."""
 
 EVENTS_PER_COMMAND = 32
 """A command costs its sender one more command for each so many events that the hub writes for it."""

@@ -202,7 +202,7 @@ def test_a_command_that_reaches_nobody_costs_one() -> None:
     run(scenario)
 
 
-def test_a_connection_that_ends_leaves_many_streams_in_turns() -> None:
+def test_a_connection_that_ends_unsubscribes_from_many_streams_in_turns() -> None:
     async def scenario(node: Node) -> None:
         client = node.client("1", *[f"s{i}" for i in range(10 * COMMANDS_PER_TURN)])
         while len(client.seen.acks) < 10 * COMMANDS_PER_TURN:
@@ -215,7 +215,7 @@ def test_a_connection_that_ends_leaves_many_streams_in_turns() -> None:
     run(scenario)
 
 
-def test_a_connection_that_ends_while_its_commands_rest_leaves_at_once() -> None:
+def test_a_connection_that_ends_while_its_commands_rest_unsubscribes_at_once() -> None:
     async def scenario(node: Node) -> None:
         other, client = node.client("1", "s"), node.client("2", "s", limits=Limits(max_commands_per_s=1))
         other.enable("presence", "s", "alice")
