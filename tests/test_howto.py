@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from operator import itemgetter
 from pathlib import Path
 
@@ -56,10 +56,10 @@ def python(directory: Path, *words: str, **variables: str) -> str:
 
 
 @contextmanager
-def flask(directory: Path, app: str, **variables: str) -> Iterator[str]:
-    """Run an application as its users do; yields its URL."""
+def serving(directory: Path, *words: str, **variables: str) -> Iterator[str]:
+    """Run a server of an application as its users do; yields the URL that it prints."""
     with subprocess.Popen(
-        [sys.executable, "-m", "flask", "--app", app, "run", "--port", "0"],
+        [sys.executable, "-m", *words],
         cwd=directory, env=environment(directory, **variables), stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
@@ -67,7 +67,7 @@ def flask(directory: Path, app: str, **variables: str) -> Iterator[str]:
         said = []
         for line in process.stderr:
             said.append(line)
-            if found := re.search(r"Running on (http://\S+)", line):
+            if found := re.search(r"[Rr]unning on (http://\S+)", line):
                 break
         else:
             pytest.fail("".join(said))
@@ -78,6 +78,10 @@ def flask(directory: Path, app: str, **variables: str) -> Iterator[str]:
         finally:
             process.terminate()
             reader.join()
+
+
+def flask(directory: Path, app: str, **variables: str) -> AbstractContextManager[str]:
+    return serving(directory, "flask", "--app", app, "run", "--port", "0", **variables)
 
 
 def enter(driver: Chrome, address: str, user: str) -> None:
@@ -281,35 +285,13 @@ app.dependency_overrides[current_user] = user_of_the_test
 """
 
 
-@contextmanager
-def uvicorn(directory: Path, app: str, **variables: str) -> Iterator[str]:
-    """Run an ASGI application as its users do; yields its URL."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", app, "--port", "0"],
-        cwd=directory, env=environment(directory, **variables), stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, text=True,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if found := re.search(r"running on (http://\S+)", line):
-                break
-        else:
-            pytest.fail("".join(said))
-        reader = threading.Thread(target=process.stderr.read)  # so that it can always write
-        reader.start()
-        try:
-            yield found[1]
-        finally:
-            process.terminate()
-            reader.join()
-
-
 def test_the_fastapi_page(tmp_path: Path, server: Server, url: str) -> None:
     write_files(tmp_path, "fastapi.md")
     (tmp_path / "served.py").write_text(FASTAPI_SERVED)
-    with uvicorn(tmp_path, "served:app", TAMBUR_URL=url) as address, subscriber(server, "kitchen") as kitchen:
+    with (
+        serving(tmp_path, "uvicorn", "served:app", "--port", "0", TAMBUR_URL=url) as address,
+        subscriber(server, "kitchen") as kitchen,
+    ):
 
         def ask(user: str | None = "cook", **fields: str) -> requests.Response:
             form = {"mode": "presence", "stream": "kitchen", "subscriber_id": kitchen.subscriber_id}
