@@ -206,7 +206,11 @@ class History:
     def tidy(self, now: int) -> None:
         """Drop expired messages, and forget logs that have been quiet for ``position_ttl``."""
         expired = now - self._ttl
-        while (oldest := self._oldest_log()) is not None and self._oldest[0][0] <= expired:
+        # A place in the heap may be too low, never too high: mostly, this look suffices.
+        while self._oldest and self._oldest[0][0] <= expired:
+            oldest = self._oldest_log()
+            if oldest is None or self._oldest[0][0] > expired:
+                break
             self._lose_oldest(oldest, bisect(oldest.entries, expired, key=_place), now)
         forgotten = now - self._position_ttl
         while self._quiet and next(iter(self._quiet.values())) <= forgotten:

@@ -43,12 +43,14 @@ class MemoryRecovery:
 
     def keep(self, publication: Publication) -> Publication:
         """Give a message its place, and keep it."""
-        app, kind, name, *_ = publication
+        app, kind, name, event, user_id, version, _, is_late, excluded, _ = publication
         self.place = max(self._now(), self.place + 1)
-        placed = publication._replace(place=self.place)
-        log = private_log(name) if kind is Kind.PRIVATE else name
-        history, log = self._history(app, log, publication.user_id if kind is Kind.DIRECT else None)
-        history.append(log, placed)
+        placed = Publication(app, kind, name, event, user_id, version, self.place, is_late, excluded)
+        if kind is Kind.PRIVATE:
+            self._budgets.default(app).append(private_log(name), placed)
+        else:
+            history, log = self._history(app, name, user_id if kind is Kind.DIRECT else None)
+            history.append(log, placed)
         return placed
 
     def need(self, app: AppKey, log: str, user_id: str | None = None) -> None:
