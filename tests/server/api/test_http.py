@@ -298,9 +298,13 @@ def test_a_host_that_holds_more_than_a_host_moves_no_signature_to_another_stream
         assert receiver.receive(10).text == "fence"
 
 
-def test_a_client_with_an_unread_answer_is_not_upgraded(server: Server) -> None:
-    with contextlib.closing(socket.socket()) as connection:
-        # Together the answers are more than the system keeps for a client that has so little room.
+def test_a_client_with_an_unread_answer_is_not_upgraded() -> None:
+    with (
+        in_background(Config(apps=(APP,), port=0)) as server,
+        contextlib.closing(socket.socket()) as connection,
+    ):
+        # Together the answers are more than the kernel keeps, with so little room on both sides.
+        server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(10)
         connection.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
