@@ -224,6 +224,10 @@ class App:
         """Creates and parses the positions of this app."""
         return Positions(self.api_key, self.app_id, self.secrets)
 
+    def opens_history(self, stream: str) -> bool:
+        """Whether clients may ask for the newest messages of a stream."""
+        return any(kept.matches(stream) for kept in self.history)
+
     def allows_origin(self, origin: str | None) -> bool:
         """Whether a page of this origin may subscribe; ``None`` if the client sends none."""
         return self.allowed_origins is None or origin is None or origin.lower() in self.allowed_origins

@@ -249,6 +249,8 @@ class ExtendedHub(Hub):
         self, app: App, name: str, count: int, max_bytes: int, receives: Callable[[Publication], bool]
     ) -> list[Publication]:
         found: list[Publication] = []
+        if not app.opens_history(name):
+            return found
         for publication in filter(receives, self.recovery.newest_first(app.key, name)):
             max_bytes -= len(publication.event)
             if len(found) == count or max_bytes < 0:

@@ -11,7 +11,7 @@ from bisect import bisect
 from collections.abc import Iterable, Iterator
 
 from .broker import AppKey, Publication
-from .config import App, KeptStreams, Limits
+from .config import App, Limits
 
 ENTRY_BYTES = 192
 """The size of an entry without its event, in bytes."""
@@ -56,8 +56,10 @@ class Budgets:
 
     def of(self, app: AppKey, stream: str) -> History:
         """The history of a stream's messages."""
-        kept = self._kept(app, stream)
-        return self.default(app) if kept is None else kept[1]
+        for kept, history in self._own.get(app, ()):
+            if kept.matches(stream):
+                return history
+        return self.default(app)
 
     def default(self, app: AppKey) -> History:
         """The history of private messages, and of streams that the app's own histories don't name."""
@@ -78,13 +80,6 @@ class Budgets:
                 self._limits.max_history_bytes // DIRECT_SHARE,
             )
         return history
-
-    def is_open(self, app: AppKey, stream: str) -> bool:
-        """Whether clients may ask for the newest messages of a stream."""
-        return self._kept(app, stream) is not None
-
-    def _kept(self, app: AppKey, stream: str) -> tuple[KeptStreams, History] | None:
-        return next((own for own in self._own.get(app, ()) if own[0].matches(stream)), None)
 
     def _history(self, messages: int, ttl_s: float, max_bytes: int) -> History:
         return History(

@@ -168,10 +168,7 @@ class Recovery(Protocol):
         """
 
     def newest_first(self, app: AppKey, stream: str) -> Iterator[Publication]:
-        """The kept messages of a stream without direct ones, from the newest to the oldest.
-
-        It is empty for streams whose messages clients may not ask for (``[[apps.history]]``).
-        """
+        """The kept messages of a stream without direct ones, from the newest to the oldest."""
 
     def need(self, app: AppKey, log: str, user_id: str | None = None) -> None:
         """Remember the floor of a log while a connection reads it.

@@ -86,8 +86,6 @@ class MemoryRecovery:
         return list(heapq.merge(found, direct, key=lambda publication: publication.place))
 
     def newest_first(self, app: AppKey, stream: str) -> Iterator[Publication]:
-        if not self._budgets.is_open(app, stream):
-            return iter(())
         return self._budgets.of(app, stream).newest_first(stream, self._now())
 
     async def resume(self, app: AppKey, subscriber_id: str, number: int) -> bool:
