@@ -39,16 +39,26 @@ if TYPE_CHECKING:
 _CREDENTIALS = Credentials(api_key="key", app_id="app", secret="secret", base_url="http://tambur.invalid")  # noqa: S106
 
 
-class Published(NamedTuple):
-    """One published message.
+class _Pair(NamedTuple):
+    stream: str
+    message: str
+
+
+class Published(_Pair):
+    """One published message: a pair of stream and message.
 
     Attributes:
         stream: the stream, prefix included.
         message: the text that a server would receive.
+        exclude: the subscriber ID that does not receive it; ``None`` for none. Comparisons ignore it.
     """
 
-    stream: str
-    message: str
+    exclude: str | None
+
+    def __new__(cls, stream: str, message: str, exclude: str | None = None) -> Published:  # noqa: PYI034
+        made = super().__new__(cls, stream, message)
+        made.exclude = exclude
+        return made
 
 
 class RecordingTambur(Tambur):
@@ -92,13 +102,14 @@ class _Recorder(HTTPAdapter):
         split = split_publish_path(urlsplit(request.url or "").path.encode())
         assert split is not None
         assert isinstance(request.body, str)
-        message = dict(parse_qsl(request.body, keep_blank_values=True))["message"]
+        fields = dict(parse_qsl(request.body, keep_blank_values=True))
+        message = fields["message"]
         size = len(message.encode())
         if size > self._max_message_bytes:
             return _response(
                 request, 413, f"the message has {size} bytes, at most {self._max_message_bytes} are allowed"
             )
-        self._published.append(Published(split[1].decode(), message))
+        self._published.append(Published(split[1].decode(), message, fields.get("exclude")))
         return _response(request, 204, "")
 
 

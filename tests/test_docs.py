@@ -60,14 +60,14 @@ def tambur_url(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_snippets_of_the_readme_and_of_publishing_are_run_here() -> None:
     assert (len(snippets(README)), len(snippets(README, "html"))) == (2, 1)
-    assert len(snippets(PUBLISH)) == 5
+    assert len(snippets(PUBLISH)) == 6
     assert (len(snippets(NOTIFY)), len(snippets(NOTIFY, "html"))) == (2, 1)
 
 
 def test_the_first_snippet_publishes(server: Server) -> None:
     with subscriber(server, "news") as receiver:
         receiver.enable_auth("news", SIGNER.auth)
-        code = snippet(PUBLISH, '"Hello, everybody"')
+        code = snippet(PUBLISH, '"Hello, everybody")')
         for written, real in (
             ("API_KEY", API_KEY),
             ("APP_ID", APP_ID),
@@ -91,6 +91,16 @@ def test_the_first_snippet_of_the_readme_publishes(server: Server) -> None:
 def test_the_environment_makes_a_publisher() -> None:
     (code,) = [code for code in snippets(PUBLISH) if code.endswith("tambur = Tambur.from_env()\n")]
     assert run(code)["tambur"].publish("news", "x") is True
+
+
+def test_a_message_reaches_all_but_one(server: Server) -> None:
+    code = snippet(PUBLISH, "exclude=")
+    written = "a0629978-28d8-4fd4-b862-f67e9b6dfd8f"
+    assert written in code
+    with subscriber(server, "news") as one, subscriber(server, "news") as other:
+        run(code.replace(written, str(one.subscriber_id)))["tambur"].publish("news", "to all")
+        assert [other.receive(10).text for _ in range(2)] == ["Hello, everybody else", "to all"]
+        assert one.receive(10).text == "to all"
 
 
 def test_many_are_published(

@@ -32,6 +32,9 @@ def test_the_recorder_records_messages(tambur_recorder: RecordingTambur) -> None
     tambur_recorder.publish("private:id", b"")
     assert tambur_recorder.published == [("news", "é & = %"), ("auth:a/b", '{"b":[1]}'), ("private:id", "")]
     assert tambur_recorder.published[0].stream == "news"
+    tambur_recorder.publish("news", "to the others", exclude="id")
+    assert tambur_recorder.published[-1] == ("news", "to the others")
+    assert [published.exclude for published in tambur_recorder.published] == [None, None, None, "id"]
     assert len(tambur_recorder.generate_auth_token("news", "id")) == 40
 
 
@@ -45,6 +48,8 @@ def test_the_recorder_refuses_what_a_publisher_and_a_server_refuse(
             recorder.publish("news", object())
         with pytest.raises(MessageTooLargeError, match="11 bytes, at most 10") as caught:
             recorder.publish("news", "x" * 11)
+        with pytest.raises(InvalidNameError):
+            recorder.publish("news", "x", exclude="a:b")
         with pytest.raises(InvalidNameError):
             recorder.generate_presence_token("news", "a:b", "id")
         assert recorder.published == []

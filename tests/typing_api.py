@@ -45,6 +45,7 @@ def publisher() -> None:
     published: bool = tambur.publish("news", "text")
     published = tambur.publish("news", b"text", timeout=1.5)
     published = tambur.publish("news", {"any": ["JSON", 1, None]}, timeout=(1, 2))
+    published = tambur.publish("news", "text", exclude="id") or tambur.publish("news", "text", exclude=None)
     outcomes: list[bool | TamburError] = tambur.publish_many([("news", "text")], timeout=3)
     outcomes = tambur.publish_many((("s", i) for i in range(3)), progress=show)
     tambur = Tambur(b"key", 7, b"secret", b"host")

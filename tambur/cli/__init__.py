@@ -144,6 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("stream", metavar="STREAM", help="STREAM, auth:STREAM or private:SUBSCRIBER_ID")
     added.add_argument("message", metavar="MESSAGE", help="the text, or - to publish each line of stdin")
     added.add_argument(
+        "--exclude", metavar="SUBSCRIBER_ID", help="this subscriber does not receive the message"
+    )
+    added.add_argument(
         "--verbose",
         action="store_true",
         help="print how many nodes listen; if refused, what the server signed",

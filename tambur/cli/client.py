@@ -27,9 +27,9 @@ def run_publish(arguments: argparse.Namespace) -> int:
     made = DebuggingTambur if arguments.verbose else Tambur
     with made.from_env() as tambur:
         if arguments.message == "-":
-            _publish_lines(tambur, arguments.stream)
+            _publish_lines(tambur, arguments.stream, arguments.exclude)
         else:
-            tambur.publish(arguments.stream, arguments.message)
+            tambur.publish(arguments.stream, arguments.message, exclude=arguments.exclude)
         if isinstance(tambur, DebuggingTambur):
             print(_listening(tambur.nodes))
     return 0
@@ -43,13 +43,14 @@ def _listening(nodes: int | None) -> str:
     return f"published; {nodes} {'node listens' if nodes == 1 else 'nodes listen'}"
 
 
-def _publish_lines(tambur: Tambur, stream: str) -> None:
+def _publish_lines(tambur: Tambur, stream: str, exclude: str | None) -> None:
     if sys.stdin is None:
         raise ConfigurationError("'-' reads the messages from stdin, which is closed")
     with Progress(sys.stdin.fileno(), sys.stderr) as progress:
         for number, line in enumerate(sys.stdin.buffer, 1):
             try:
-                tambur.publish(stream, line.removesuffix(b"\n").removesuffix(b"\r"))
+                text = line.removesuffix(b"\n").removesuffix(b"\r")
+                tambur.publish(stream, text, exclude=exclude)
             except TamburError as error:
                 raise TamburError(f"line {number}, after {number - 1} published: {error}") from error
             progress.advance(len(line))

@@ -192,7 +192,16 @@ def _keyed_hmac(secret: str) -> hmac.HMAC:
     return hmac.new(f"{percent_encode(secret)}&".encode(), digestmod="sha1")
 
 
-def sign_publish(url: str, message: str, *, api_key: str, secret: str, timestamp: int, nonce: str) -> str:
+def sign_publish(
+    url: str,
+    message: str,
+    *,
+    api_key: str,
+    secret: str,
+    timestamp: int,
+    nonce: str,
+    exclude: str | None = None,
+) -> str:
     """The body of a publish: its parameters in the order in which they are signed, and their signature.
 
     Parameters:
@@ -200,10 +209,12 @@ def sign_publish(url: str, message: str, *, api_key: str, secret: str, timestamp
         message: the text to publish.
         timestamp: seconds since 1970.
         nonce: text that no other request of the same second has.
+        exclude: the subscriber ID that does not receive the message; ``None`` for none.
     """
+    excluded = "" if exclude is None else f"exclude={percent_encode(exclude)}&"
     canonical = (
-        f"api_version=1.0&message={percent_encode(message)}&oauth_consumer_key={percent_encode(api_key)}"
-        f"&oauth_nonce={percent_encode(nonce)}&oauth_signature_method=HMAC-SHA1&oauth_timestamp={timestamp}"
+        f"api_version=1.0&{excluded}message={percent_encode(message)}"
+        f"&oauth_consumer_key={percent_encode(api_key)}&oauth_nonce={percent_encode(nonce)}&oauth_signature_method=HMAC-SHA1&oauth_timestamp={timestamp}"
         "&oauth_version=1.0"
     )
     return _signed(url, canonical, secret)

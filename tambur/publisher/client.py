@@ -19,7 +19,7 @@ from .. import __version__
 from ..credentials import Credentials, base_url, check_host
 from ..errors import ConfigurationError, TamburError
 from ..protocol import oauth as signing
-from ..protocol.names import Name, check_destination
+from ..protocol.names import Name, check_destination, check_subscriber_id
 from ..protocol.paths import app_path, stream_path
 from ..protocol.tokens import TokenSigner
 from .attempt import Sender
@@ -210,7 +210,12 @@ class Tambur:
     # Publishing: section 2 of the protocol.
 
     def publish(
-        self, stream: Name, message: Any, *, timeout: float | tuple[float, float] | None = None
+        self,
+        stream: Name,
+        message: Any,
+        *,
+        exclude: Name | None = None,
+        timeout: float | tuple[float, float] | None = None,
     ) -> bool:
         """Deliver a message to the current subscribers.
 
@@ -218,6 +223,8 @@ class Tambur:
             stream: ``STREAM``, ``auth:STREAM`` or ``private:SUBSCRIBER_ID``.
             message: a ``str`` is sent unchanged, bytes must be UTF-8. Everything else goes through the
                 constructor's ``encode``, by default as JSON.
+            exclude: the ID of a subscriber that never receives the message, neither live nor replayed, such
+                as the page that caused it; ``None`` for none (section 8 of the protocol).
             timeout: as in the constructor; ``None`` for the constructor's.
 
         Returns:
@@ -225,7 +232,7 @@ class Tambur:
             warning, since a Tambur server answers 204.
 
         Raises:
-            InvalidNameError: if ``stream`` is invalid.
+            InvalidNameError: if ``stream`` or ``exclude`` is invalid.
             InvalidMessageError: if the message cannot be encoded as text.
             ConnectionFailedError: if the server cannot be reached.
             TimedOutError: if it does not answer in time.
@@ -242,7 +249,9 @@ class Tambur:
         text = message_text(message, self._encode)
         timeouts = self._timeouts if timeout is None else _check_timeout(timeout)
         sender = self._sender  # the same for the request and all attempts, despite assignments meanwhile
-        request = self._build_request(sender, stream, text, int(time.time()), secrets.token_hex(16))
+        excluded = None if exclude is None else check_subscriber_id(exclude)
+        timestamp, nonce = int(time.time()), secrets.token_hex(16)
+        request = self._build_request(sender, stream, text, timestamp, nonce, exclude=excluded)
         started_at = time.monotonic()
         attempts, outcome = with_retries(lambda: sender.send(request, timeouts), self._max_retries)
         logger.debug(
@@ -298,7 +307,14 @@ class Tambur:
         return self._build_request(self._sender, check_destination(stream), message, timestamp, nonce)
 
     def _build_request(
-        self, sender: Sender, stream: str, message: str, timestamp: int, nonce: str
+        self,
+        sender: Sender,
+        stream: str,
+        message: str,
+        timestamp: int,
+        nonce: str,
+        *,
+        exclude: str | None = None,
     ) -> requests.PreparedRequest:
         request = sender.template.copy()
         request.url = f"{request.url}{stream_path(stream)}"
@@ -309,6 +325,7 @@ class Tambur:
             secret=self.secret,
             timestamp=timestamp,
             nonce=nonce,
+            exclude=exclude,
         )
         request.headers["Content-Length"] = str(len(request.body))  # the body is ASCII
         return request

@@ -6,7 +6,6 @@ from typing import Any
 
 import requests
 
-from .attempt import Sender
 from .client import Tambur
 
 
@@ -19,10 +18,8 @@ class DebuggingTambur(Tambur):
 
     nodes: int | None = None
 
-    def _build_request(
-        self, sender: Sender, stream: str, message: str, timestamp: int, nonce: str
-    ) -> requests.PreparedRequest:
-        request = super()._build_request(sender, stream, message, timestamp, nonce)
+    def _build_request(self, *arguments: Any, **options: Any) -> requests.PreparedRequest:
+        request = super()._build_request(*arguments, **options)
         request.url = f"{request.url}?debug=true"  # the signature does not cover the query
         request.hooks = {"response": [self._take_nodes]}
         return request

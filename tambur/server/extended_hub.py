@@ -156,7 +156,7 @@ class ExtendedHub(Hub):
                 complete = place is not None and recovery.since(app.key, log, place) is not None
             extend = self._extender(app, log)
             if place is not None and complete:
-                replay = Replay(outbox, extend, lambda _: True)
+                replay = Replay(outbox, extend, lambda p: p.excluded != session.subscriber_id)
                 await replay.catch_up(partial(recovery.since, app.key, log), place)
                 self.counts.deliveries += replay.count
         except BaseException as error:

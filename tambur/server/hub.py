@@ -80,7 +80,8 @@ class Hub:
         """Hand one publication to the subscribers that it is for."""
         if publication.kind is Kind.PRIVATE:
             outbox = self._private.get((publication.app, publication.name))
-            event = None if outbox is None else self._private_event(outbox, publication)
+            is_excluded = publication.excluded == publication.name
+            event = None if outbox is None or is_excluded else self._private_event(outbox, publication)
             if outbox is not None and event is not None:
                 outbox.write(Batch((event,)))
                 self.counts.deliveries += 1

@@ -50,6 +50,18 @@ def test_a_verbose_publish_says_how_many_nodes_listen(server: Server, url: str, 
     assert failed(refused, "The base string that the server computed")
 
 
+def test_publish_excludes_a_subscriber(server: Server, url: str, stream: str) -> None:
+    with subscriber(server, stream) as one, subscriber(server, stream) as other:
+        for words in ([stream, "x"], ["--verbose", stream, "x"]):
+            assert run("publish", "--exclude", str(one.subscriber_id), *words, url=url).returncode == 0
+        done = run("publish", "--exclude", str(one.subscriber_id), stream, "-", url=url, stdin=b"y\n")
+        assert done.returncode == 0
+        run("publish", stream, "to all", url=url)
+        assert one.receive(10).text == "to all"
+        assert [other.receive(10).text for _ in range(4)] == ["x", "x", "y", "to all"]
+    assert failed(run("publish", "--exclude", "a:b", stream, "x", url=url), "must not contain ':'")
+
+
 def test_a_verbose_publish_to_a_server_that_does_not_say(stream: str) -> None:
     for header in ("X: y", "Tambur-Nodes: many"):
         with FaultyServer(answer(f"HTTP/1.1 204 No Content\r\n{header}\r\n\r\n".encode())) as other:

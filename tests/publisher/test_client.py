@@ -105,6 +105,16 @@ def test_a_publish_is_one_signed_post() -> None:
     }
 
 
+def test_an_excluded_id_is_a_parameter_of_the_form() -> None:
+    with FaultyServer() as server, publisher(server) as tambur:
+        tambur.publish("test", "Hello", exclude="an id")
+        assert dict(parse_form(server.bodies[0]))[b"exclude"] == b"an id"
+        for exclude in ("", "a:b", "a\n", "x" * 201, b"\xff"):
+            with pytest.raises(InvalidNameError, match="a subscriber ID"):
+                tambur.publish("test", "x", exclude=exclude)
+        assert len(server.received) == 1
+
+
 def test_nothing_is_sent_to_an_invalid_stream() -> None:
     with FaultyServer() as server, publisher(server) as tambur:
         for stream in ("", "private", "auth:", "private:a:b", "..", "a\n"):

@@ -29,6 +29,23 @@ def test_each_kind_reaches_its_subscribers() -> None:
     run(scenario)
 
 
+def test_an_excluded_subscriber_receives_no_kind_of_message() -> None:
+    async def scenario(node: Node) -> None:
+        one, other = node.client("1", "s"), node.client("2", "s")
+        for client in (one, other):
+            client.enable_auth("s")
+        await settle()
+        await node.publish("s", "to the other", excluded="1")
+        await node.publish("s", "to the other", Kind.AUTH, excluded="1")
+        await node.publish("1", "to nobody", Kind.PRIVATE, excluded="1")
+        await node.publish("1", "to one", Kind.PRIVATE, excluded="2")
+        await node.publish("s", "to both", excluded="unknown")
+        assert one.seen.bodies == ["to one", "to both"]
+        assert other.seen.bodies == ["to the other", "to the other", "to both"]
+
+    run(scenario)
+
+
 def test_nothing_is_received_after_unset_mode_and_unsubscribe() -> None:
     async def scenario(node: Node) -> None:
         client = node.client("1", "s")

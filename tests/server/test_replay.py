@@ -117,6 +117,29 @@ def test_auth_messages_are_replayed_to_those_that_may_see_them(
         assert client.ask("set_mode", "auth", stream, auth) == "mode_already_enabled"
 
 
+def test_an_excluded_subscriber_receives_a_message_neither_live_nor_replayed(
+    server: Server, tambur: Tambur, stream: str
+) -> None:
+    with Client(server) as one, Client(server) as other:
+        since = [client.ask("subscribe", stream)["position"] for client in (one, other)]
+        tambur.publish(stream, "live", exclude=one.subscriber_id)
+        tambur.publish(stream, "to both")
+        assert one.json()[3] == "to both"
+        assert [other.json()[3] for _ in range(2)] == ["live", "to both"]
+    tambur.publish(stream, "missed", exclude=one.subscriber_id)
+    for secret in ("for the other", "for one"):
+        exclude = one.subscriber_id if secret == "for the other" else other.subscriber_id
+        tambur.publish(f"private:{one.subscriber_id}", secret, exclude=exclude)
+    with Client(server, session=one.hello["session"], since=one.hello["position"]) as back:
+        assert (back.hello["resumed"], back.hello["complete"]) == (True, True)
+        assert back.bodies == ["for one"]
+        assert back.ask("subscribe", stream, {"since": since[0]})["complete"] is True
+        assert back.bodies == ["to both"]
+    with Client(server) as third:
+        third.ask("subscribe", stream, {"since": since[1]})
+        assert third.bodies == ["live", "to both", "missed"]
+
+
 @pytest.mark.parametrize("position", ["", "x", "A" * 22, "A" * 64, "\ud800", "\N{SNOWMAN}" * 22])
 def test_a_position_from_elsewhere_is_not_complete_and_replays_nothing(
     server: Server, tambur: Tambur, stream: str, position: str

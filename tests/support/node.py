@@ -107,10 +107,13 @@ class Node:
             client.command("subscribe", stream)
         return client
 
-    async def publish(self, stream: str, text: str, kind: Kind = Kind.PUBLIC) -> None:
+    async def publish(
+        self, stream: str, text: str, kind: Kind = Kind.PUBLIC, *, excluded: str | None = None
+    ) -> None:
         self.nonce += 1
         claim = Claim(APP.key, 0, str(self.nonce).encode(), b"s")
-        publication = Publication(APP.key, kind, stream, encode_message(kind, stream, text))
+        event = encode_message(kind, stream, text)
+        publication = Publication(APP.key, kind, stream, event, excluded=excluded)
         await self.broker.publish(publication, claim, now=0, max_publishes_per_s=None)
 
     def is_empty(self) -> bool:

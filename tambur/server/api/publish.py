@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from ...errors import InvalidNameError
 from ...protocol.messages import encode_message
-from ...protocol.names import Destination, parse_destination
+from ...protocol.names import Destination, check_subscriber_id, parse_destination
 from ...protocol.paths import split_publish_path
 from ..broker import Broker, BrokerUnavailableError, Outcome, Publication, Published
 from ..config import Config
@@ -128,6 +128,7 @@ class PublishHandler:
     async def _publish(self, target: PublishTarget, request: SignedRequest) -> Published:
         self._verifier.check_form(request, [b"message"])
         message = _parse_message(request.parameters[b"message"])
+        excluded = _parse_excluded(request)
         kind, name = _parse_destination(target.destination)
         app, claim, now = self._verifier.verify(request)
         size, limit = len(request.parameters[b"message"]), self._limits.max_message_bytes
@@ -136,7 +137,8 @@ class PublishHandler:
                 if await self._broker.claimed(claim) is Outcome.NONCE_REUSED:
                     raise nonce_reused()
                 raise RefusedError(413, f"the message has {size} bytes, at most {limit} are allowed")
-            publication = Publication(app.key, kind, name, encode_message(kind, name, message))
+            event = encode_message(kind, name, message)
+            publication = Publication(app.key, kind, name, event, excluded=excluded)
             asked_at = time.perf_counter()
             published = await self._broker.publish(
                 publication, claim, now=now, max_publishes_per_s=app.max_publishes_per_s
@@ -167,6 +169,18 @@ def _parse_message(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise RefusedError(400, f"the message is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def _parse_excluded(request: SignedRequest) -> str | None:
+    count = request.count(b"exclude")
+    if not count:
+        return None
+    if count > 1:
+        raise RefusedError(400, f"exclude must be given at most once, not {count} times")
+    try:
+        return check_subscriber_id(request.parameters[b"exclude"])
+    except InvalidNameError as error:
+        raise RefusedError(400, f"exclude is invalid: {error}") from None
 
 
 def _parse_destination(data: bytes) -> Destination:

@@ -47,6 +47,35 @@ def test_an_invalid_stream_is_400(publisher: Publisher, stream: str, reason: str
     assert reason in refused.reason
 
 
+def test_a_publish_may_exclude_a_subscriber(publisher: Publisher) -> None:
+    publisher.publish(exclude="an-id")
+    publisher.publish(oauth_nonce="2")
+    assert [publication.excluded for publication in publisher.delivered] == ["an-id", None]
+    body = publisher.body(exclude="an-id", oauth_nonce="3")
+    assert publisher.refusal_of(body.replace(b"an-id", b"other")).status == 401, "it is signed"
+
+
+@pytest.mark.parametrize(
+    ("exclude", "reason"),
+    [
+        ("", "exclude is invalid: a subscriber ID must not be empty"),
+        ("a:b", "exclude is invalid: a subscriber ID must not contain ':'"),
+        ("a\n", "control characters"),
+        ("x" * 201, "at most 200 characters, not 201"),
+        (b"\xff", "exclude is invalid: a subscriber ID must be UTF-8"),
+    ],
+)
+def test_an_invalid_excluded_id_is_400(publisher: Publisher, exclude: str | bytes, reason: str) -> None:
+    refused = publisher.refusal(exclude=exclude)
+    assert refused.status == 400
+    assert reason in refused.reason
+
+
+def test_two_excluded_ids_are_400(publisher: Publisher) -> None:
+    refused = publisher.refusal_of(publisher.body(exclude="a") + b"&exclude=b")
+    assert (refused.status, refused.reason) == (400, "exclude must be given at most once, not 2 times")
+
+
 def test_the_same_request_is_delivered_once(publisher: Publisher) -> None:
     body = publisher.body()
     assert [publisher.send(body) for _ in range(3)] == [False, True, True]
