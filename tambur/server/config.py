@@ -58,6 +58,9 @@ class Limits:
         heartbeat_s: how long an extended connection may be silent before it is sent a heartbeat.
         session_ttl_s: how long a session key is valid after it was issued.
         session_max_s: how long after its beginning a session can be resumed.
+        presence_linger_s: how long the users of a lost extended connection stay present; 0 for not at all.
+        max_lingering_users: how many of them one process keeps present at once, counted for each stream and
+            connection; the next one leaves immediately.
         position_ttl_s: how long the position of a quiet stream is remembered after its last message
             and after its last subscriber left.
         history_messages: how many messages of a stream are kept; 0 keeps none.
@@ -83,6 +86,8 @@ class Limits:
     heartbeat_s: float = 15.0
     session_ttl_s: float = 900.0
     session_max_s: float = 86_400.0
+    presence_linger_s: float = 5.0
+    max_lingering_users: int = 100_000
     position_ttl_s: float = 3600.0
     history_messages: int = 1000
     history_ttl_s: float = 120.0
@@ -97,6 +102,10 @@ class Limits:
             value = getattr(self, limit.name)
             if limit.name == "history_messages":
                 require(value >= 0, limit.name, f"must be at least 0, not {value!r}")
+            elif limit.name == "presence_linger_s":
+                require(
+                    0 <= value < float("inf"), limit.name, f"must be at least 0 and finite, not {value!r}"
+                )
             else:
                 require(0 < value < float("inf"), limit.name, f"must be above 0 and finite, not {value!r}")
         require(

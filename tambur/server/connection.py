@@ -43,6 +43,9 @@ COMMANDS_PER_TURN = 4
 EVENTS_PER_COMMAND = 32
 """A command costs its sender one more command for each so many events that the hub writes for it."""
 
+FAREWELLS = frozenset({1000, 1005, 4003})
+"""Close codes after which users do not linger: the client or the application meant to end the connection."""
+
 logger = logging.getLogger("tambur.server")
 
 
@@ -89,6 +92,7 @@ class Connection:
         "_is_resting",
         "_is_resumed",
         "_limits",
+        "_linger_s",
         "_malformed",
         "_queue",
         "_rested_at",
@@ -120,6 +124,7 @@ class Connection:
         self._direct_spent_until = 0.0
         self._is_resting = False
         self._closed = False
+        self._linger_s = 0.0
         self._worker: asyncio.Task[None] | None = None
         hub.connect(app.key, subscriber_id, transport)
 
@@ -169,10 +174,16 @@ class Connection:
             if self._worker is None:
                 self._worker = asyncio.get_running_loop().create_task(self._answer_queue())
 
-    def close(self) -> None:
-        """Drop all subscriptions: the subscriber is gone."""
+    def close(self, code: int | None = None) -> None:
+        """Drop all subscriptions: the subscriber is gone.
+
+        Parameters:
+            code: the close code of the client or the server, whichever closed first; ``None`` if neither did.
+        """
         if not self._closed:
             self._closed = True
+            if self._subscriptions.is_extended and code not in FAREWELLS:
+                self._linger_s = self._limits.presence_linger_s
             self._queue.clear()
             self._hub.disconnect(self._app.key, self.subscriber_id, self._transport)
             if self._extension is not None:
@@ -362,7 +373,9 @@ class Connection:
         app, hub, transport = self._app.key, self._hub, self._transport
         match mode, self._subscriptions.modes(stream)[mode]:
             case Mode.PRESENCE, str(user_id):
-                return hub.disable_presence(app, stream, transport, user_id, self._connection_id)
+                return hub.disable_presence(
+                    app, stream, transport, user_id, self._connection_id, linger_s=self._linger_s
+                )
             case Mode.DIRECT, str(user_id):
                 hub.disable_direct(app, stream, transport, user_id)
             case _:

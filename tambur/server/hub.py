@@ -254,12 +254,23 @@ class Hub:
         return len(others)
 
     def disable_presence(
-        self, app: AppKey, name: str, outbox: Outbox, user_id: str, subscriber_id: str
+        self,
+        app: AppKey,
+        name: str,
+        outbox: Outbox,
+        user_id: str,
+        subscriber_id: str,
+        *,
+        linger_s: float = 0.0,
     ) -> int:
-        """Undo :meth:`enable_presence`; tell the others if this was the user's last connection."""
+        """Undo :meth:`enable_presence`; tell the others if this was the user's last connection.
+
+        Parameters:
+            linger_s: for how many seconds the user stays present.
+        """
         stream = self._streams[app, name]
         stream.disable_presence(outbox)
-        self._presence.leave(app, name, user_id, subscriber_id)
+        self._presence.leave(app, name, user_id, subscriber_id, linger_s=linger_s)
         return stream.count_presence()
 
 

@@ -173,6 +173,10 @@ MISTAKES = [
     (APP + "[apps.history]\nstreams = '*'\n", "line 5: history must be an array of tables"),
     ("[limits]\nhistory_messages = -1\n" + APP, "line 2: history_messages must be at least 0, not -1"),
     (
+        "[limits]\npresence_linger_s = -1\n" + APP,
+        "line 2: presence_linger_s must be at least 0 and finite, not -1.0",
+    ),
+    (
         "[limits]\nsession_max_s = 60\n" + APP,
         "line 1: session_ttl_s must be at most session_max_s (60.0), not 900.0",
     ),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from tambur.protocol.names import Kind
 from tambur.server.broker import AppKey, Backend, Claim, Outcome, Publication, Published
 
@@ -24,6 +27,15 @@ def claim(nonce: str, signature: str = "s", *, timestamp: int = NOW, app: AppKey
 async def nobody_asks(question: bytes) -> bytes:
     """The backend of a broker whose node answers no calls."""
     raise AssertionError(question)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds; it may depend on other processes."""
+    for _ in range(6000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the condition does not hold after a minute")
 
 
 class RecordingBackend:

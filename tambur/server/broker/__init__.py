@@ -98,6 +98,15 @@ class Published(NamedTuple):
     nodes: int = 0
 
 
+class Entry(NamedTuple):
+    """The presence of one connection."""
+
+    app: AppKey
+    stream: str
+    user_id: str
+    subscriber_id: str
+
+
 class PresentUsers(NamedTuple):
     """The users present on a stream after its presence event ``version``."""
 
@@ -241,8 +250,14 @@ class Presence(Protocol):
             BrokerUnavailableError: the connection may be registered; a leave undoes it.
         """
 
-    def leave(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> None:
+    def leave(
+        self, app: AppKey, stream: str, user_id: str, subscriber_id: str, *, linger_s: float = 0.0
+    ) -> None:
         """Remove one connection of a user. The user's last connection is announced to the others.
+
+        Parameters:
+            linger_s: seconds after which this takes effect, unless a join of the user on this node takes the
+                place of the connection before.
 
         This cannot fail: without a broker, it takes effect when the broker is back.
         """

@@ -39,6 +39,12 @@ def from_url(
         from .memory import MemoryBackend  # noqa: PLC0415
 
         return MemoryBackend(max_claims=max_claims, apps=apps, limits=limits)
+    from ..config import Limits  # noqa: PLC0415 - it imports this package
     from .redis.backend import RedisBackend  # noqa: PLC0415
 
-    return RedisBackend(redis_url, max_claims=max_claims, node_timeout_s=node_timeout_s)
+    return RedisBackend(
+        redis_url,
+        max_claims=max_claims,
+        node_timeout_s=node_timeout_s,
+        max_lingering_users=(limits or Limits()).max_lingering_users,
+    )

@@ -16,6 +16,7 @@ from . import (
     BrokerUnavailableError,
     Claim,
     Deliver,
+    Entry,
     Missed,
     Outcome,
     PresentUsers,
@@ -23,6 +24,7 @@ from . import (
     Published,
 )
 from .ids import new_node, new_subscriber_id, node_of
+from .lingering import Lingering
 from .memory_recovery import MemoryRecovery
 
 
@@ -165,10 +167,12 @@ class MemoryPresence:
 
     Parameters:
         hand_on: delivers an event to the subscribers of its stream.
+        max_lingering_users: how many lost connections are still present at once.
     """
 
-    def __init__(self, hand_on: Deliver) -> None:
+    def __init__(self, hand_on: Deliver, *, max_lingering_users: int) -> None:
         self._hand_on = hand_on
+        self._lingering = Lingering(lambda entry: self.leave(*entry), max_users=max_lingering_users)
         self._present: dict[tuple[AppKey, str], _Present] = {}
 
     async def join(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> PresentUsers:
@@ -177,14 +181,21 @@ class MemoryPresence:
         connections.add(subscriber_id)
         if len(connections) == 1:
             self._announce(app, stream, user_id, present, up=True)
+        else:
+            self._lingering.replace(app, stream, user_id)
         return PresentUsers(tuple(present.users), present.version)
 
-    def leave(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> None:
+    def leave(
+        self, app: AppKey, stream: str, user_id: str, subscriber_id: str, *, linger_s: float = 0.0
+    ) -> None:
         present = self._present.get((app, stream))
-        if present is None or user_id not in present.users:
+        connections = present.users.get(user_id, set()) if present is not None else set()
+        if present is None or subscriber_id not in connections:
             return
-        connections = present.users[user_id]
-        connections.discard(subscriber_id)
+        if linger_s:
+            self._lingering.begin(Entry(app, stream, user_id, subscriber_id), linger_s)
+            return
+        connections.remove(subscriber_id)
         if connections:
             return
         del present.users[user_id]
@@ -223,9 +234,10 @@ class MemoryBackend:
         limits: Limits | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.recovery = MemoryRecovery(apps, limits or Limits())
+        limits = limits or Limits()
+        self.recovery = MemoryRecovery(apps, limits)
         self.broker = MemoryBroker(max_claims=max_claims, recovery=self.recovery, monotonic=monotonic)
-        self.presence = MemoryPresence(self.broker.hand_on)
+        self.presence = MemoryPresence(self.broker.hand_on, max_lingering_users=limits.max_lingering_users)
         self.calls = NoOtherNodes()
 
     @property

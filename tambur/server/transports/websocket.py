@@ -244,7 +244,8 @@ class WebSocket(SharedBufferProtocol):
             case Opcode.BINARY:
                 self.close(close_codes.UNSUPPORTED_DATA, "binary frames are not understood")
             case Opcode.CLOSE:
-                self._end()
+                assert self._protocol.close_rcvd is not None  # the parser has read it
+                self._end(self._protocol.close_rcvd.code)
 
     def _receive_text(self, data: bytes) -> None:
         try:
@@ -335,12 +336,16 @@ class WebSocket(SharedBufferProtocol):
         except InvalidState:  # the handshake is not over, or failed
             self._transport.abort()
         self._flush()
-        self._end()
+        self._end(code)
 
     # Pings and closing
 
-    def _end(self) -> None:
-        """Give the closing handshake its time, then cut it short."""
+    def _end(self, code: int | None = None) -> None:
+        """Give the closing handshake its time, then cut it short.
+
+        Parameters:
+            code: the close code; ``None`` without a close frame.
+        """
         if self._ending:
             return
         self._ending = True
@@ -350,7 +355,7 @@ class WebSocket(SharedBufferProtocol):
         self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
         if self._connection is not None:
             # Not immediately: the hub may be in the middle of writing to all of a stream's outboxes.
-            self._loop.call_soon(self._connection.close)
+            self._loop.call_soon(self._connection.close, code)
         if self._turn is not None:  # the other side's goodbye is still to come, and need not rest
             self._turn.cancel()
             self._turn = None

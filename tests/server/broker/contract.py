@@ -26,6 +26,7 @@ from tests.support.broker import (
     REPLAYED,
     RecordingBackend,
     claim,
+    eventually,
     nobody_asks,
     public,
 )
@@ -233,6 +234,33 @@ class BrokerContract(abc.ABC):
             presence.leave(APP, "s", "nobody", "n1")
             await node.settle()
             assert len(node.presence_events()) == 3
+
+        self.run(scenario)
+
+    def test_a_lingering_user_leaves_later(self) -> None:
+        async def scenario(node: RecordingBackend) -> None:
+            await node.broker.subscribe(APP, "s")
+            await node.presence.join(APP, "s", "alice", "a1")
+            node.presence.leave(APP, "s", "alice", "a1", linger_s=0.01)
+            await eventually(lambda: len(node.presence_events()) == 2)
+            assert node.presence_events()[1] == ("alice", b'["msg","s","presence",["alice","down"]]')
+
+        self.run(scenario)
+
+    def test_a_return_takes_the_place_of_the_lingering_connection(self) -> None:
+        async def scenario(node: RecordingBackend) -> None:
+            presence = node.presence
+            await node.broker.subscribe(APP, "s")
+            await presence.join(APP, "s", "alice", "a1")
+            presence.leave(APP, "s", "alice", "a1", linger_s=1000)
+            presence.leave(APP, "s", "alice", "a1", linger_s=1000)
+            assert (await presence.join(APP, "s", "bob", "b1")).user_ids == ("alice", "bob")
+            await presence.join(APP, "s", "alice", "a2")
+            await node.settle()
+            assert [user for user, _ in node.presence_events()] == ["alice", "bob"]
+            presence.leave(APP, "s", "alice", "a2")
+            await node.settle()
+            assert node.presence_events()[2:] == [("alice", b'["msg","s","presence",["alice","down"]]')]
 
         self.run(scenario)
 

@@ -18,12 +18,17 @@ class RedisBackend:
         url: where Redis is.
         max_claims: claimed nonces of each app that the cluster keeps; a publish past that is refused.
         node_timeout_s: seconds without a renewed lease after which the users of a node leave.
+        max_lingering_users: how many lost connections of this node are still present at once.
     """
 
-    def __init__(self, url: RedisUrl, *, max_claims: int, node_timeout_s: float) -> None:
+    def __init__(
+        self, url: RedisUrl, *, max_claims: int, node_timeout_s: float, max_lingering_users: int
+    ) -> None:
         self._shard = Shard(url, node_timeout_s=node_timeout_s)
         self.broker = RedisBroker(self._shard, max_claims=max_claims)
-        self.presence = RedisPresence(self._shard, self.broker.streams)
+        self.presence = RedisPresence(
+            self._shard, self.broker.streams, max_lingering_users=max_lingering_users
+        )
         self.calls = RedisNodeCalls(self._shard)
         # Publications have a form that nothing else has, so the broker looks first at every message.
         self._shard.parts += [self.broker, self.presence, self.calls]

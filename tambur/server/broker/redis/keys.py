@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from ....protocol.names import Kind
-from .. import AppKey, Publication
+from .. import AppKey, Entry, Publication
 from ..ids import node_of
-from .mirror import Entry
 
 
 def scope(app: AppKey) -> str:

@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from ....protocol.messages import encode_presence
 from ....protocol.names import Kind
-from .. import AppKey, PresentUsers, Publication
-
-
-class Entry(NamedTuple):
-    """The presence of one connection."""
-
-    app: AppKey
-    stream: str
-    user_id: str
-    subscriber_id: str
+from .. import AppKey, Entry, PresentUsers, Publication
 
 
 class PresenceMirror:

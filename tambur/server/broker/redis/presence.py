@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Mapping
 from functools import partial
 
-from .. import AppKey, Deliver, PresentUsers
+from .. import AppKey, Deliver, Entry, PresentUsers
+from ..lingering import Lingering
 from . import scripts
 from .keys import encode_entry
 from .link import Link
-from .mirror import Entry, PresenceMirror
+from .mirror import PresenceMirror
 from .shard import Shard
 
 MAX_SWEPT_AT_ONCE = 500
@@ -23,12 +24,17 @@ class RedisPresence:
     Parameters:
         shard: the Redis.
         streams: the app and the stream of each channel that the node is subscribed to.
+        max_lingering_users: how many lost connections are still present at once.
     """
 
-    def __init__(self, shard: Shard, streams: Mapping[bytes, tuple[AppKey, str]]) -> None:
+    def __init__(
+        self, shard: Shard, streams: Mapping[bytes, tuple[AppKey, str]], *, max_lingering_users: int
+    ) -> None:
         self._shard = shard
         self._streams = streams
         self._mirror = PresenceMirror()
+        # Their streams may have no subscribers on this node, so they are not in the mirror.
+        self._lingering = Lingering(self._end, max_users=max_lingering_users)
         # After Redis lost its data, other nodes may not have registered their users again yet.
         self._may_announce_downs = True
         self.deliver: Deliver = lambda _: None
@@ -39,18 +45,31 @@ class RedisPresence:
         head, joined = link.ask(partial(self._on_joined, entry))
         self._send_join(link, entry, head)
         present: PresentUsers = await joined
+        self._lingering.replace(app, stream, user_id)
         return present
 
-    def leave(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> None:
+    def leave(
+        self, app: AppKey, stream: str, user_id: str, subscriber_id: str, *, linger_s: float = 0.0
+    ) -> None:
         entry = Entry(app, stream, user_id, subscriber_id)
+        if not self._mirror.remove(entry):
+            return
+        if linger_s:
+            self._lingering.begin(entry, linger_s)
+        else:
+            self._end(entry)
+
+    def _end(self, entry: Entry) -> None:
         # Without a link, dropping the entry suffices: the next link removes unknown entries.
-        if self._mirror.remove(entry) and self._shard.link is not None:
+        if self._shard.link is not None:
             self._send_leave(self._shard.link, encode_entry(entry))
 
     def leave_all(self) -> None:
-        """Remove every local connection: the node stops."""
+        """Remove every local connection, since the node stops. Those that linger end with its lease."""
         for entry in list(self._mirror):
             self.leave(*entry)
+        if self._lingering:
+            self._shard.shorten_lease(self._lingering.remaining_s)
 
     # Callbacks of the link
 
@@ -69,7 +88,7 @@ class RedisPresence:
         if in_doubt:
             self._may_announce_downs = False
         held = set(await link.call("SMEMBERS", self._shard.node_key))
-        wanted = {encode_entry(entry): entry for entry in self._mirror}
+        wanted = {encode_entry(entry): entry for entry in (*self._mirror, *self._lingering)}
         for encoded in held - set(wanted):
             self._send_leave(link, encoded)
         for encoded in set(wanted) - held:

@@ -92,6 +92,7 @@ class Shard:
         self.on_place: Callable[[bytes], None] = lambda _: None
         self._connections = _Connections(url)
         self._node_timeout_s = node_timeout_s
+        self._lease_s = node_timeout_s * _LEASE
         self._supervisor: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._links_count = 0
@@ -133,6 +134,14 @@ class Shard:
         tried = asyncio.Event()
         self._supervisor = asyncio.get_running_loop().create_task(self._supervise(tried))
         await tried.wait()
+
+    def shorten_lease(self, seconds: float) -> None:
+        """End the lease in so many seconds, since the node stops."""
+        self._lease_s = seconds
+        if self._link is not None:
+            lease_ms = round(seconds * 1000)
+            keys = self.keys.links, self.keys.leases, self.keys.place
+            self._link.send(*scripts.LEASE(*self.fence(), lease_ms, self.node_key, b"", keys=keys))
 
     async def flush(self) -> None:
         """Wait until Redis has taken everything that was sent, at most :data:`GOODBYE_TIMEOUT_S`."""
@@ -221,7 +230,7 @@ class Shard:
     async def _take_lease(self, link: Link, script: scripts.Script) -> int:
         """Returns the end of the lease before, in milliseconds since 1970; 0 if there was none."""
         head, reached = link.ask(self.on_place)
-        lease_ms = round(self._node_timeout_s * _LEASE * 1000)
+        lease_ms = round(self._lease_s * 1000)
         keys = self.keys.links, self.keys.leases, self.keys.place
         before, until_ms = await link.call(*script(*self.fence(), lease_ms, self.node_key, head, keys=keys))
         self._leased_until_ms = int(until_ms)

@@ -1,0 +1,85 @@
+"""Users of lost connections over Redis, while links fail and nodes stop."""
+
+from __future__ import annotations
+
+from tests.support.broker import APP, RecordingBackend, eventually
+from tests.support.redis_nodes import ready, run, shard
+from tests.support.redis_server import RedisServer
+
+UP = ("bob", b'["msg","s","presence",["bob","up"]]')
+DOWN = ("bob", b'["msg","s","presence",["bob","down"]]')
+
+
+async def enter(alices: RecordingBackend, bobs: RecordingBackend) -> None:
+    """Alice and Bob are present, each on a node."""
+    for node in (alices, bobs):
+        await node.broker.subscribe(APP, "s")
+    await alices.presence.join(APP, "s", "alice", "a1")
+    await bobs.presence.join(APP, "s", "bob", "b1")
+    await eventually(lambda: UP in alices.presence_events())
+
+
+def test_a_lingering_user_survives_a_failure_of_the_link(redis_server: RedisServer) -> None:
+    redis_server.cli("FLUSHDB")
+
+    async def scenario(alices: RecordingBackend, bobs: RecordingBackend) -> None:
+        await enter(alices, bobs)
+        bobs.presence.leave(APP, "s", "bob", "b1", linger_s=1000)
+        link = shard(bobs).link
+        assert link is not None
+        link.fail(ConnectionResetError("test"))
+        await ready(bobs)
+        await bobs.presence.join(APP, "s", "bob", "b2")
+        bobs.presence.leave(APP, "s", "bob", "b2", linger_s=0.01)
+        await eventually(lambda: DOWN in alices.presence_events())
+        assert [event for event in alices.presence_events() if event[0] == "bob"] == [UP, DOWN]
+
+    run(redis_server, 2, scenario)
+
+
+def test_a_user_that_lingers_longer_than_an_outage_leaves_afterwards(redis_server: RedisServer) -> None:
+    redis_server.cli("FLUSHDB")
+
+    async def scenario(alices: RecordingBackend, bobs: RecordingBackend) -> None:
+        await enter(alices, bobs)
+        link = shard(bobs).link
+        assert link is not None
+        bobs.presence.leave(APP, "s", "bob", "b1", linger_s=0.01)
+        link.fail(ConnectionResetError("test"))
+        await eventually(lambda: DOWN in alices.presence_events())
+
+    run(redis_server, 2, scenario)
+
+
+def test_nobody_is_told_of_users_that_return_from_a_stopped_node(redis_server: RedisServer) -> None:
+    redis_server.cli("FLUSHDB")
+
+    async def scenario(alices: RecordingBackend, bobs: RecordingBackend) -> None:
+        await enter(alices, bobs)
+        bobs.presence.leave(APP, "s", "bob", "b1", linger_s=0.2)
+        await bobs.backend.close()
+        await alices.presence.join(APP, "s", "bob", "b2")
+        lease = int(redis_server.cli("ZSCORE", "tambur:0:leases", shard(bobs).node))
+        seconds, _ = redis_server.cli("TIME").split()
+        assert lease < int(seconds) * 1000 + 1500
+        # The node of Alice removes what the other has left, and nothing is told.
+        await eventually(lambda: redis_server.cli("ZCARD", "tambur:0:leases") == "1")
+        await alices.settle()
+        assert [event for event in alices.presence_events() if event[0] == "bob"] == [UP]
+        alices.presence.leave(APP, "s", "bob", "b2")
+        await alices.settle()
+        assert [event for event in alices.presence_events() if event[0] == "bob"] == [UP, DOWN]
+
+    run(redis_server, 2, scenario, node_timeout_s=1)
+
+
+def test_users_that_do_not_return_from_a_stopped_node_leave(redis_server: RedisServer) -> None:
+    redis_server.cli("FLUSHDB")
+
+    async def scenario(alices: RecordingBackend, bobs: RecordingBackend) -> None:
+        await enter(alices, bobs)
+        bobs.presence.leave(APP, "s", "bob", "b1", linger_s=0.2)
+        await bobs.backend.close()
+        await eventually(lambda: DOWN in alices.presence_events())
+
+    run(redis_server, 2, scenario, node_timeout_s=1)
