@@ -159,12 +159,13 @@ def test_the_count_matches_the_memory_in_use(tmp_path: Path) -> None:
             names = [f"{number} {i}".ljust(100, "\U0001f600" if i % 2 else "x") for i in range(1000)]
             for handle, name in enumerate(names, 1):
                 one.command("subscribe", handle, name)
-        assert 0.7 < (taken() - before) / counted() < 1.3
+        # Strings and dictionaries differ in size from one Python to the next: 3.12 takes a third less than 3.11.
+        assert 0.5 < (taken() - before) / counted() < 1.3
         streams, before = counted(), taken()
         for one in sockets:
             one.connection.sendall(fragment(190 * KB) + fragment_of_more(190 * KB)[:-1])
         wait_until(node, lambda: counted() - streams > buffer_bytes(40 * 379 * KB))
-        assert 0.7 < (taken() - before) / (counted() - streams) < 1.3
+        assert 0.5 < (taken() - before) / (counted() - streams) < 1.3
 
 
 def test_the_connections_that_hold_most_are_closed(stream: str, caplog: pytest.LogCaptureFixture) -> None:

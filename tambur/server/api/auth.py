@@ -6,6 +6,7 @@ caller's checks of its own parameters, and :meth:`Verifier.verify`. Each step re
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import time
@@ -84,7 +85,7 @@ class SignedRequest:
         self.target = target
         self.parameters = dict(parameters)
         self._names = [name for name, _ in parameters]
-        self._signed = [p for p in parameters if p[0] != b"oauth_signature"]
+        self._parameters = parameters
 
     def count(self, name: bytes) -> int:
         """How many times a parameter is given."""
@@ -92,21 +93,25 @@ class SignedRequest:
 
     def is_signed_by(self, app: App) -> bool:
         """Whether the signature was made with a secret of the app."""
-        rest = list(signing.base_string_rest(self._signed))
         # Behind a proxy that terminates TLS, the client signed https though http arrives.
-        return any(self._is_signed(self._start(scheme), rest, app) for scheme in ("http", "https"))
+        return any(self._is_signed(self._start(scheme), app) for scheme in ("http", "https"))
 
-    def _is_signed(self, start: str, rest: list[bytes], app: App) -> bool:
+    def _is_signed(self, start: str, app: App) -> bool:
         signature = self.parameters[b"oauth_signature"]
         # Every secret is tried, so that the time does not tell which one was right.
-        found = [signing.verify(start, rest, secret, signature) for secret in app.secrets]
+        found = [signing.verify(start, self._rest, secret, signature) for secret in app.secrets]
         return any(found)
+
+    @functools.cached_property
+    def _rest(self) -> list[bytes]:
+        signed = [parameter for parameter in self._parameters if parameter[0] != b"oauth_signature"]
+        return list(signing.base_string_rest(signed))
 
     @property
     def base_string(self) -> str:
         """The base string, cut off after :data:`MAX_SHOWN_CHARACTERS`."""
         shown = self._start("http")
-        for part in signing.base_string_rest(self._signed):
+        for part in self._rest:
             shown += part.decode()
             if len(shown) > MAX_SHOWN_CHARACTERS:
                 return f"{shown[:MAX_SHOWN_CHARACTERS]}..."

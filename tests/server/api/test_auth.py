@@ -173,7 +173,7 @@ def test_a_refusal_shows_the_base_string_and_nothing_secret(publisher: Publisher
     [
         ({}, False, 1),
         ({"secret": "wrong"}, False, 1),
-        ({"secret": "wrong"}, True, 2),
+        ({"secret": "wrong"}, True, 1),
         ({"api_version": "2.0"}, False, 0),
         ({"api_version": "2.0"}, True, 1),
         ({"oauth_consumer_key": "other"}, False, 0),
