@@ -27,6 +27,7 @@ from .errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from .publisher.queries import History, KeptMessage, StreamInfo
 from .tambur import Tambur
 
 __all__ = [
@@ -34,12 +35,15 @@ __all__ = [
     "CommandRefusedError",
     "ConfigurationError",
     "ConnectionFailedError",
+    "History",
     "InvalidMessageError",
     "InvalidNameError",
+    "KeptMessage",
     "MessageTooLargeError",
     "PublishError",
     "RateLimitedError",
     "RejectedError",
+    "StreamInfo",
     "SubscriberClosedError",
     "SubscriberError",
     "SubscriberTimeoutError",

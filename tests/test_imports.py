@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "printable": (),
     "publisher": ("", "credentials", "errors", "protocol", "publisher"),
     "tambur": ("publisher",),
-    "": ("errors", "tambur"),
+    "": ("errors", "publisher", "tambur"),
     "subscriber": ("credentials", "errors", "printable", "protocol", "subscriber"),
     "server": ("", "credentials", "errors", "loopback", "protocol", "server"),
     # The command line imports modules that need an extra inside its commands.

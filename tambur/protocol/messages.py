@@ -233,6 +233,16 @@ def encode_message(kind: Kind, stream: str, message: str) -> bytes:
     return _encode(["msg", stream, kind.value, message]).encode()
 
 
+def message_json(kind: Kind, stream: str, event: bytes) -> bytes:
+    """The text of a message to a stream, as a JSON string.
+
+    Parameters:
+        event: the result of :func:`encode_message` for the same kind and stream.
+    """
+    # The encoded text of an empty message ends with two quotation marks and a bracket.
+    return event[len(encode_message(kind, stream, "")) - 3 : -1]
+
+
 def encode_presence(stream: str, user_id: str, *, up: bool) -> bytes:
     """Encode that a user joined or left."""
     return _encode(["msg", stream, Kind.PRESENCE.value, [user_id, "up" if up else "down"]]).encode()

@@ -115,6 +115,16 @@ def check_stream(stream: object) -> str:
     return name
 
 
+def check_prefix(prefix: object) -> str:
+    """Return the text of the beginning of a stream's name; it may be empty.
+
+    Raises:
+        InvalidNameError: if no name can begin so.
+    """
+    text = _to_text("a prefix", prefix)
+    return _check("a prefix", text) if text else ""
+
+
 def check_user_id(user_id: object) -> str:
     """Return the text of a user ID.
 

@@ -44,6 +44,28 @@ def split_publish_path(raw_path: bytes) -> tuple[str, bytes] | None:
         return None
 
 
+def query_path(word: str, stream: str | None = None) -> str:
+    """The rest of the path of a query: ``/WORD``, or ``/WORD/STREAM``."""
+    return f"/{word}" if stream is None else f"/{word}/{quote(stream, safe=':')}"
+
+
+def split_query_path(raw_path: bytes) -> tuple[str, str, bytes | None] | None:
+    """Split ``/app/APP_ID/WORD`` or ``/app/APP_ID/WORD/STREAM``, as it stands in a request line.
+
+    Returns:
+        The app ID, the word, and the stream's bytes, decoded once; ``None`` for no stream. ``None`` for any
+        other path, and for an app ID that is not UTF-8.
+    """
+    match = re.fullmatch(rb"/app/([^/]+)/([a-z]+)(?:/(.*))?", raw_path, re.DOTALL)
+    if match is None:
+        return None
+    stream = None if match[3] is None else unquote_to_bytes(match[3])
+    try:
+        return unquote_to_bytes(match[1]).decode(), match[2].decode(), stream
+    except UnicodeDecodeError:
+        return None
+
+
 def split_subscribe_path(raw_path: bytes) -> tuple[str, str] | None:
     """Split ``/API_KEY/APP_ID``, as it stands in a request line.
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import sys
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 import urllib3
@@ -18,9 +20,25 @@ from requests.utils import select_proxy
 from ..credentials import host_and_port
 from ..errors import ConfigurationError
 from .adapter import Adapter
-from .retries import FOREIGN_ERRORS, Failure, Route, broken, of_exception, of_response
+from .retries import (
+    FOREIGN_ERRORS,
+    Failure,
+    Route,
+    broken,
+    late,
+    of_exception,
+    of_response,
+    of_unknown_answer,
+)
 
 _MAX_REASON_BYTES = 2048
+
+_MAX_ANSWER_BYTES = 16 * 1024 * 1024
+"""The most that is read of an answer to a query; a server answers with 4 MiB at most."""
+
+_PIECE_BYTES = 64 * 1024
+
+T = TypeVar("T")
 
 logger = logging.getLogger("tambur")
 
@@ -100,21 +118,9 @@ class Sender:
         Returns:
             The status of a success: a 2xx that is not an HTML page.
         """
-        if os.getpid() != self._pid:
-            self._leave_parent()
-        handled = sys.exc_info()[1]
-        try:
-            response = self._session.send(
-                request,
-                stream=True,  # the answer may be endless
-                timeout=timeouts,
-                verify=self._verify,
-                cert=self._cert,
-                proxies=self._proxies,
-                allow_redirects=False,
-            )
-        except FOREIGN_ERRORS as error:
-            return of_exception(error, self._route, timeouts, handled=handled)
+        response = self._send(request, timeouts)
+        if isinstance(response, Failure):
+            return response
         is_whole = _read_body(response, give_up_at=time.monotonic() + timeouts[1])
         if not 200 <= response.status_code < 300:
             return of_response(response, self._route)
@@ -129,6 +135,56 @@ class Sender:
                 response.status_code,
             )
         return response.status_code
+
+    def ask(
+        self,
+        request: requests.PreparedRequest,
+        timeouts: tuple[float, float],
+        parse: Callable[[Any], T],
+    ) -> Failure | T:
+        """Send a request once, whose answer is JSON.
+
+        Parameters:
+            timeouts: as in :meth:`send`.
+            parse: makes the result of the decoded JSON. It may raise KeyError, TypeError or ValueError.
+        """
+        response = self._send(request, timeouts)
+        if isinstance(response, Failure):
+            return response
+        give_up_at = time.monotonic() + timeouts[1]
+        if response.status_code != 200:
+            _read_body(response, give_up_at=give_up_at)
+            success = 200 < response.status_code < 300
+            make = of_unknown_answer if success else of_response
+            return make(response, self._route)
+        is_whole = _read_body(response, give_up_at=give_up_at, max_bytes=_MAX_ANSWER_BYTES)
+        if not is_whole:
+            return broken(self._route, "the answer ended early")
+        if time.monotonic() > give_up_at:
+            return late(self._route, timeouts)
+        try:
+            return parse(json.loads(response.content))
+        except (KeyError, TypeError, ValueError, RecursionError):
+            return of_unknown_answer(response, self._route)
+
+    def _send(
+        self, request: requests.PreparedRequest, timeouts: tuple[float, float]
+    ) -> Failure | requests.Response:
+        if os.getpid() != self._pid:
+            self._leave_parent()
+        handled = sys.exc_info()[1]
+        try:
+            return self._session.send(
+                request,
+                stream=True,  # the answer may be endless
+                timeout=timeouts,
+                verify=self._verify,
+                cert=self._cert,
+                proxies=self._proxies,
+                allow_redirects=False,
+            )
+        except FOREIGN_ERRORS as error:
+            return of_exception(error, self._route, timeouts, handled=handled)
 
     def _leave_parent(self) -> None:
         """Leave the connections to the parent after a fork: two writers would garble them."""
@@ -159,11 +215,12 @@ def _proxy_address(url: str) -> str:
     return proxy.host if proxy.port is None else f"{proxy.host}:{proxy.port}"
 
 
-def _read_body(response: requests.Response, *, give_up_at: float) -> bool:
+def _read_body(response: requests.Response, *, give_up_at: float, max_bytes: int = _MAX_REASON_BYTES) -> bool:
     """Read the beginning of an answer's body into the response, and release the connection.
 
     Parameters:
         give_up_at: when to stop, by :func:`time.monotonic`.
+        max_bytes: how much to read.
 
     Returns:
         False if the body broke off.
@@ -173,9 +230,9 @@ def _read_body(response: requests.Response, *, give_up_at: float) -> bool:
     response.raw.enforce_content_length = True  # urllib3 1.26 would take a part of a body for the whole
     try:
         # Byte by byte: if a larger piece breaks off, its beginning is lost.
-        for byte in response.iter_content(1):
-            body += byte
-            if len(body) >= _MAX_REASON_BYTES or time.monotonic() > give_up_at:
+        for piece in response.iter_content(1 if max_bytes == _MAX_REASON_BYTES else _PIECE_BYTES):
+            body += piece
+            if len(body) >= max_bytes or time.monotonic() > give_up_at:
                 break
     except FOREIGN_ERRORS:
         is_whole = False

@@ -22,6 +22,7 @@ from ..protocol import oauth as signing
 from ..protocol.names import Name, check_destination, check_subscriber_id
 from ..protocol.paths import app_path, stream_path
 from ..protocol.tokens import TokenSigner
+from . import queries
 from .attempt import Sender
 from .encoding import message_text
 from .many import publish_many
@@ -265,6 +266,12 @@ class Tambur:
         if isinstance(outcome, Failure):
             raise outcome.to_error(stream, attempts)
         return True
+
+    # Queries: section 9 of the protocol.
+
+    users = queries.users
+    history = queries.history
+    streams = queries.streams
 
     def publish_many(
         self,

@@ -15,7 +15,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import requests
 import urllib3.exceptions
@@ -40,6 +40,8 @@ MAX_TOTAL_WAIT_S = 29.0
 """How long one publish may wait between its attempts, all waits together, in seconds."""
 
 _FIRST_WAIT_S = 0.2
+
+T = TypeVar("T")
 
 FOREIGN_ERRORS = (
     requests.RequestException,
@@ -99,15 +101,17 @@ class Failure(NamedTuple):
     response: requests.Response | None = None
     retry_after: float | None = None
 
-    def to_error(self, stream: str, attempts: int) -> PublishError:
-        """Make the error that a publish raises.
+    def to_error(self, stream: str, attempts: int, what: str = "") -> PublishError:
+        """Make the error that a publish or a query raises.
 
         Parameters:
-            stream: the destination, prefix included.
+            stream: the destination, prefix included; ``""`` for none.
+            what: what failed, for the text; ``""`` for a publish.
             attempts: the number of attempts.
         """
         times = f" ({attempts} attempts)" if attempts > 1 else ""
-        text = f"publishing to {stream!r} failed: {self.text}{times}"
+        what = what or f"publishing to {stream!r}"
+        text = f"{what} failed: {self.text}{times}"
         may_have_been_delivered = not self.is_undelivered
         if self.response is None or not issubclass(self.kind, RejectedError):
             return self.kind(
@@ -125,15 +129,15 @@ class Failure(NamedTuple):
         )
 
 
-def with_retries(attempt: Callable[[], Failure | int], max_retries: int) -> tuple[int, Failure | int]:
+def with_retries(attempt: Callable[[], Failure | T], max_retries: int) -> tuple[int, Failure | T]:
     """Attempt until one attempt succeeds, or the policy gives up.
 
     Parameters:
-        attempt: attempts once; returns the status of a success.
+        attempt: attempts once; returns the result of a success.
         max_retries: how many attempts may follow the first.
 
     Returns:
-        The number of attempts, and the status of the success or the last failure. That failure is undelivered
+        The number of attempts, and the result of the success or the last failure. That failure is undelivered
         only if all failures before it are.
     """
     attempts = 1
@@ -176,6 +180,18 @@ def of_response(response: requests.Response, route: Route) -> Failure:
         is_undelivered=300 <= status < 500,
         response=response,
         retry_after=retry_after,
+    )
+
+
+def of_unknown_answer(response: requests.Response, route: Route) -> Failure:
+    """The failure of a query that was answered with a success, but not as a Tambur server does."""
+    return Failure(
+        kind=RejectedError,
+        text=f"{route} answered {response.status_code}, but not like a Tambur server; is api_host correct?",
+        summary="unknown answer",
+        is_transient=False,
+        is_undelivered=False,
+        response=response,
     )
 
 
@@ -244,8 +260,7 @@ def of_exception(
         return Failure(TimedOutError, text, "no connection in time", is_transient=True, is_undelivered=True)
     if among(TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
         # The caller's time is spent, so no other attempt follows.
-        text = f"{route} did not answer within {timeouts[1]:g} s"
-        return Failure(TimedOutError, text, "no answer in time", is_transient=False, is_undelivered=False)
+        return late(route, timeouts)
     why = explain_connection_error(root)
     if isinstance(root, ConnectionResetError) and not route.is_tls:
         why += "; does the server expect https?"
@@ -269,6 +284,12 @@ def _root(causes: list[BaseException]) -> BaseException:
 
 def _not_connected(text: str, *, is_transient: bool = True) -> Failure:
     return Failure(ConnectionFailedError, text, "no connection", is_transient, is_undelivered=True)
+
+
+def late(route: Route, timeouts: tuple[float, float]) -> Failure:
+    """The failure of an attempt whose answer takes longer than its timeout."""
+    text = f"{route} did not answer within {timeouts[1]:g} s"
+    return Failure(TimedOutError, text, "no answer in time", is_transient=False, is_undelivered=False)
 
 
 def broken(route: Route, why: str, *, is_transient: bool = True) -> Failure:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from .acceptor import Acceptor
 from .api import health, static
 from .api.publish import PublishHandler
+from .api.queries import QueryHandler
 from .api.routes import make_app
 from .broker import Backend
 from .broker.factory import from_url
@@ -25,6 +26,7 @@ from .config import Config, Limits
 from .extended_hub import ExtendedHub
 from .hub import Hub
 from .listeners import allow_open_files, listen, listener_url, load_tls, reserve_port
+from .queries import Queries
 from .transports import balancer
 from .transports.http_protocol import BoundedHttpProtocol
 from .transports.longpoll import LongPolls
@@ -101,8 +103,9 @@ class Server:
     def _make_app(self, config: Config, routes: Sequence[BaseRoute]) -> ASGIApp:
         counts = self._hub.counts
         publish = PublishHandler(config, self._backend.broker, counts=counts)
+        queries = QueryHandler(config, self._backend.broker, Queries(self._backend, self._hub), counts=counts)
         return make_app(
-            {"stream": publish.answer},
+            {"stream": publish.answer, **queries.answers},
             [
                 *routes,
                 *static.make_routes(),

@@ -12,6 +12,7 @@ class Counts:
 
     Attributes:
         publishes: answered publishes, by HTTP status.
+        queries: answered queries, by their word, such as ``"users"``, and HTTP status.
         deliveries: messages and presence events written to subscribers.
         refused: refused subscribers and tokens, by a code such as ``"unknown_app"``.
         slow_subscribers: subscribers that were dropped because they read too slowly.
@@ -20,6 +21,7 @@ class Counts:
     """
 
     publishes: Counter[int] = field(default_factory=Counter)
+    queries: Counter[tuple[str, int]] = field(default_factory=Counter)
     deliveries: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     slow_subscribers: int = 0

@@ -129,6 +129,19 @@ class Hub:
         for outbox in outboxes:
             outbox.close(close_codes.SERVICE_RESTART, "messages were missed")
 
+    def subscribers(self, app: AppKey, prefix: str, after: str) -> dict[str, int]:
+        """The streams of an app with subscribers, and how many each has.
+
+        Parameters:
+            prefix: how their names begin.
+            after: their names come after it in sorted order.
+        """
+        return {
+            name: len(stream)
+            for (of, name), stream in self._streams.items()
+            if of == app and name > after and name.startswith(prefix) and len(stream)
+        }
+
     def gauges(self) -> Gauges:
         """The current size of the hub's state."""
         return Gauges(

@@ -96,6 +96,9 @@ class _Collector(Collector):
         publishes = CounterMetricFamily("tambur_publishes", "Answered publishes.", labels=["status"])
         for status, count in sorted(counts.publishes.items()):
             publishes.add_metric([str(status)], count)
+        queries = CounterMetricFamily("tambur_queries", "Answered queries.", labels=["query", "status"])
+        for (word, status), count in sorted(counts.queries.items()):
+            queries.add_metric([word, str(status)], count)
         refused = CounterMetricFamily("tambur_refused", "Subscribers and tokens refused.", labels=["reason"])
         for reason, count in sorted(counts.refused.items()):
             refused.add_metric([reason], count)
@@ -111,6 +114,7 @@ class _Collector(Collector):
             ),
             GaugeMetricFamily("tambur_tasks", "Tasks of the event loop.", tasks),
             publishes,
+            queries,
             refused,
             CounterMetricFamily("tambur_deliveries", "Events written to subscribers.", counts.deliveries),
             CounterMetricFamily(

@@ -171,3 +171,9 @@ def test_a_position_is_the_fifth_element_of_a_message(stream: str, body: str) ->
 
 def test_a_session_message_holds_only_the_key() -> None:
     assert encode_session("k") == b'["session","k"]'
+
+
+@given(st.sampled_from([Kind.PUBLIC, Kind.AUTH]), streams, st.text(st.characters(exclude_categories=["Cs"])))
+def test_the_text_of_a_message_is_found_in_its_event(kind: Kind, stream: str, text: str) -> None:
+    event = commands.encode_message(kind, stream, text)
+    assert json.loads(commands.message_json(kind, stream, event)) == text

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from tambur.protocol.paths import (
     app_path,
+    query_path,
     split_publish_path,
+    split_query_path,
     split_subscribe_path,
     stream_path,
     subscribe_path,
@@ -63,3 +65,17 @@ def test_a_subscribers_path_splits_into_the_app_it_was_made_of(api_key: str, app
 @pytest.mark.parametrize("raw_path", [b"/", b"/a", b"/a/", b"/a/b/c", b"//b", b"/%FF/b", b"a/b"])
 def test_any_other_path_is_not_a_subscribers(raw_path: bytes) -> None:
     assert split_subscribe_path(raw_path) is None
+
+
+@given(credential_names, st.sampled_from(["users", "history"]), streams)
+def test_a_query_path_splits_into_the_parts_it_was_made_of(app_id: str, word: str, stream: str) -> None:
+    path = app_path(app_id) + query_path(word, stream)
+    assert split_query_path(path.encode("ascii")) == (app_id, word, stream.encode())
+    assert split_query_path((app_path(app_id) + query_path(word)).encode("ascii")) == (app_id, word, None)
+
+
+@pytest.mark.parametrize(
+    "path", [b"/app/a", b"/app/a/Users", b"/app//users", b"/app/%FF/users", b"/apps/a/users"]
+)
+def test_another_path_is_not_that_of_a_query(path: bytes) -> None:
+    assert split_query_path(path) is None

@@ -19,7 +19,7 @@ from ..config import Config
 from ..counters import Counts
 from ..logs import line
 from .auth import RefusedError, SignedRequest, Target, Verifier, nonce_reused
-from .signed import CORS, is_debugging, read_body, refusal_answer
+from .signed import CORS, is_debugging, logged_stream, read_body, refusal_answer
 
 _REPLAYED = {"Tambur-Replayed": "true"}
 
@@ -159,9 +159,7 @@ def _facts(target: PublishTarget | None) -> dict[str, object]:
     """The facts of a publish for the log."""
     if target is None:
         return {}
-    # Any text after "private:" may be a subscriber ID, even in an invalid destination.
-    stream, prefix, _ = target.destination.decode("utf-8", "replace").partition("private:")
-    return {"app": target.app.app_id, "stream": f"{stream}private:SUBSCRIBER_ID" if prefix else stream}
+    return {"app": target.app.app_id, "stream": logged_stream(target.destination)}
 
 
 def _parse_message(data: bytes) -> str:

@@ -21,6 +21,13 @@ def is_debugging(request: Request) -> bool:
     return b"debug=true" in request.scope["query_string"].split(b"&")
 
 
+def logged_stream(stream: bytes) -> str:
+    """The stream of a request's path for the log, without subscriber IDs."""
+    # Any text after "private:" may be a subscriber ID, even in an invalid name.
+    name, prefix, _ = stream.decode("utf-8", "replace").partition("private:")
+    return f"{name}private:SUBSCRIBER_ID" if prefix else name
+
+
 async def read_body(request: Request, max_bytes: int) -> bytes:
     """Read the body of a request.
 

@@ -7,7 +7,7 @@ that subscribed to its stream. It also keeps what must hold for the whole server
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from ...protocol.names import Kind
@@ -233,6 +233,12 @@ class Broker(Protocol):
             max_publishes_per_s: the app's rate limit; ``None`` for no limit.
         """
 
+    async def admit(self, claim: Claim, *, now: int, max_publishes_per_s: float | None) -> Published:
+        """Claim a nonce and count one publish, without a message: for requests that only ask.
+
+        The parameters are those of :meth:`publish`. DELIVERED says that the request is admitted.
+        """
+
     async def claimed(self, claim: Claim) -> Outcome | None:
         """Look a nonce up: REPLAYED, NONCE_REUSED, or ``None`` if it is free."""
 
@@ -260,6 +266,20 @@ class Presence(Protocol):
                 place of the connection before.
 
         This cannot fail: without a broker, it takes effect when the broker is back.
+        """
+
+    async def users(self, app: AppKey, stream: str) -> Collection[str]:
+        """The users present on a stream, on all nodes.
+
+        Raises:
+            BrokerUnavailableError: they are not known.
+        """
+
+    async def count_users(self, app: AppKey, streams: Sequence[str]) -> Sequence[int]:
+        """How many users are present on each of some streams, on all nodes.
+
+        Raises:
+            BrokerUnavailableError: they are not known.
         """
 
 

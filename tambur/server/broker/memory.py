@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ...protocol.messages import encode_presence
 from ...protocol.names import Kind
@@ -100,10 +100,23 @@ class MemoryBroker:
     async def publish(
         self, publication: Publication, claim: Claim, *, now: int, max_publishes_per_s: float | None
     ) -> Published:
+        refused = self._admit(claim, now, max_publishes_per_s)
+        if refused is None:
+            self.hand_on(self._recovery.keep(publication))
+            return Published(Outcome.DELIVERED, nodes=self._nodes(publication))
+        if refused.outcome is Outcome.REPLAYED:
+            return refused._replace(nodes=self._nodes(publication))
+        return refused
+
+    async def admit(self, claim: Claim, *, now: int, max_publishes_per_s: float | None) -> Published:
+        return self._admit(claim, now, max_publishes_per_s) or Published(Outcome.DELIVERED)
+
+    def _admit(self, claim: Claim, now: int, max_publishes_per_s: float | None) -> Published | None:
+        """Claim a nonce and count a publish; ``None`` if both are done."""
         if self.deliver is None:
             raise BrokerUnavailableError("the server is shutting down", retry_after_s=1)
         if (taken := self._taken(claim)) is not None:
-            return Published(taken, nodes=self._nodes(publication))
+            return Published(taken)
         rate = None
         if max_publishes_per_s is not None:
             monotonic_now = self._monotonic()
@@ -113,8 +126,7 @@ class MemoryBroker:
         self._claim(claim, now)
         if rate is not None:
             rate.take()
-        self.hand_on(self._recovery.keep(publication))
-        return Published(Outcome.DELIVERED, nodes=self._nodes(publication))
+        return None
 
     async def claimed(self, claim: Claim) -> Outcome | None:
         return self._taken(claim)
@@ -202,6 +214,13 @@ class MemoryPresence:
         self._announce(app, stream, user_id, present, up=False)
         if not present.users:
             del self._present[app, stream]
+
+    async def users(self, app: AppKey, stream: str) -> Collection[str]:
+        present = self._present.get((app, stream))
+        return () if present is None else present.users
+
+    async def count_users(self, app: AppKey, streams: Sequence[str]) -> Sequence[int]:
+        return [len(await self.users(app, stream)) for stream in streams]
 
     def _announce(self, app: AppKey, stream: str, user_id: str, present: _Present, *, up: bool) -> None:
         present.version += 1

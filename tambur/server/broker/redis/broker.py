@@ -71,11 +71,18 @@ class RedisBroker:
     async def publish(
         self, publication: Publication, claim: Claim, *, now: int, max_publishes_per_s: float | None
     ) -> Published:
+        return await self._publish(*self._keys.encode(publication), claim, now, max_publishes_per_s)
+
+    async def _publish(
+        self, channel: bytes, data: bytes, claim: Claim, now: int, max_publishes_per_s: float | None
+    ) -> Published:
+        """Claim a nonce and publish to a channel; to none if it is empty."""
         link = self._shard.ready_link()
         outcome, retry_after_s, nodes = await link.call(
             *scripts.PUBLISH(
                 self._shard.deadline_ms(),
-                *self._keys.encode(publication),
+                channel,
+                data,
                 claim.nonce,
                 claim.signature,
                 claim.timestamp,
@@ -92,6 +99,9 @@ class RedisBroker:
                 retry_after_s=float(retry_after_s),
             )
         return Published(Outcome[outcome.decode().upper()], float(retry_after_s), nodes)
+
+    async def admit(self, claim: Claim, *, now: int, max_publishes_per_s: float | None) -> Published:
+        return await self._publish(b"", b"", claim, now, max_publishes_per_s)
 
     async def claimed(self, claim: Claim) -> Outcome | None:
         key = self._keys.claims(claim.app, claim.timestamp)

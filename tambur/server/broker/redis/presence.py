@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from .. import AppKey, Deliver, Entry, PresentUsers
@@ -63,6 +63,16 @@ class RedisPresence:
         # Without a link, dropping the entry suffices: the next link removes unknown entries.
         if self._shard.link is not None:
             self._send_leave(self._shard.link, encode_entry(entry))
+
+    async def users(self, app: AppKey, stream: str) -> Collection[str]:
+        users = await self._shard.ready_link().call("HKEYS", self._shard.keys.present(app, stream))
+        return [user_id.decode() for user_id in users]
+
+    async def count_users(self, app: AppKey, streams: Sequence[str]) -> Sequence[int]:
+        link, keys = self._shard.ready_link(), self._shard.keys
+        calls = (link.call("HLEN", keys.present(app, stream)) for stream in streams)
+        counts: list[int] = await asyncio.gather(*calls)
+        return counts
 
     def leave_all(self) -> None:
         """Remove every local connection, since the node stops. Those that linger end with its lease."""

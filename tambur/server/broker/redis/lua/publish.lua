@@ -1,7 +1,7 @@
 -- needs: in_time, hand_out
 -- Claim a nonce and publish.
 -- KEYS: the app's claims of one second; the app's number of claims; its token bucket; the log; the place key.
--- ARGV: deadline, channel, data, nonce, signature, timestamp, now, seconds that a claim is kept, claims that the app may
+-- ARGV: deadline, channel or "" to claim only, data, nonce, signature, timestamp, now, seconds that a claim is kept, claims that the app may
 --       have, publishes a second or "" for no limit.
 -- Returns the outcome, the seconds after which to try again, and how many nodes listen to the channel.
 local nonce, signature, timestamp, now = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -52,6 +52,9 @@ redis.call('EXPIRE', KEYS[2], 2 * kept_s + 1)
 if per_s then
   redis.call('HSET', KEYS[3], 'tokens', tokens - 1, 'filled_at', string.format('%.6f', clock))
   redis.call('EXPIRE', KEYS[3], math.ceil(math.max(1, per_s) / per_s) + 1)
+end
+if ARGV[2] == '' then
+  return {'delivered', '0', 0}
 end
 local step = entry_bytes(ARGV[2], ARGV[3])  -- places count bytes, which bounds the log
 local nodes = hand_out('recent', KEYS[4], KEYS[5], ARGV[2], ARGV[3], step, MAX_RECENT_BYTES)
