@@ -26,6 +26,7 @@ from .errors import (
     TimedOutError,
     UnauthorizedError,
     UnavailableError,
+    WebhookVerificationError,
 )
 from .publisher.queries import History, KeptMessage, StreamInfo
 from .tambur import Tambur
@@ -52,5 +53,6 @@ __all__ = [
     "TimedOutError",
     "UnauthorizedError",
     "UnavailableError",
+    "WebhookVerificationError",
     "__version__",
 ]

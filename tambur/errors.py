@@ -13,6 +13,7 @@
      |       +- MessageTooLargeError                413
      |       +- RateLimitedError                    429
      |       +- UnavailableError                    502, 503, 504
+     +- WebhookVerificationError
      +- SubscriberError
          +- CommandRefusedError                     .command .result
          +- SubscriberClosedError (ConnectionError) .code .reason
@@ -132,6 +133,10 @@ class RateLimitedError(RejectedError):
 
 class UnavailableError(RejectedError):
     """502, 503 or 504: the server, its broker or a proxy in front of it is temporarily unavailable."""
+
+
+class WebhookVerificationError(TamburError):
+    """A request is not a webhook of your server: its signature or its form is wrong, or it is too old."""
 
 
 class SubscriberError(TamburError):

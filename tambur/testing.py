@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -31,7 +32,9 @@ from requests.adapters import HTTPAdapter
 from .credentials import Credentials
 from .loopback import no_proxy
 from .protocol.paths import split_publish_path
+from .protocol.webhooks import decode_secret, make_headers
 from .publisher.client import Tambur
+from .webhooks import encode, make_event
 
 if TYPE_CHECKING:
     from .subscriber import Subscriber
@@ -147,6 +150,45 @@ class TamburServer:
         for stream in streams:
             made.subscribe(stream)
         return made
+
+
+class WebhookRequest(NamedTuple):
+    """A signed request, for the tests of a view that receives webhooks.
+
+    Attributes:
+        body: its body.
+        headers: its headers.
+    """
+
+    body: bytes
+    headers: dict[str, str]
+
+
+def make_webhook(
+    secret: str,
+    type_: str,
+    stream: str,
+    user_id: str,
+    *,
+    app_id: str = "app",
+    version: int | None = None,
+) -> WebhookRequest:
+    """Make the request that a server would send to your app.
+
+    Parameters:
+        secret: that of the webhook, ``whsec_…``.
+        type_: ``"user.joined"`` or ``"user.left"``.
+        stream: the stream.
+        user_id: the user who joined or left.
+        app_id: the app.
+        version: that of the event; ``None`` for the microseconds since 1970.
+    """
+    now = time.time()
+    if version is None:
+        version = int(now * 1_000_000)
+    event = make_event(type_, app_id, stream, user_id, version)
+    body = encode(event)
+    return WebhookRequest(body, make_headers(decode_secret(secret), event.id, int(now), body))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "tambur": ("publisher",),
     "": ("errors", "publisher", "tambur"),
     "subscriber": ("credentials", "errors", "printable", "protocol", "subscriber"),
-    "server": ("", "credentials", "errors", "loopback", "protocol", "server"),
+    "server": ("", "credentials", "errors", "loopback", "protocol", "server", "webhooks"),
     # The command line imports modules that need an extra inside its commands.
     "cli": ("", "cli", "credentials", "errors", "printable", "protocol", "publisher"),
     "cli.demo": (
@@ -40,7 +40,8 @@ MAY_IMPORT = {
         "subscriber",
     ),
     "__main__": ("cli",),
-    "testing": ("credentials", "loopback", "protocol", "publisher"),
+    "webhooks": ("errors", "protocol"),
+    "testing": ("credentials", "loopback", "protocol", "publisher", "webhooks"),
 }
 PURE = (
     "credentials", "protocol", "server.history", "server.subscriptions", "server.broker.redis.mirror", "server.broker.redis.scripts",

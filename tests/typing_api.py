@@ -24,7 +24,9 @@ from tambur import (
     TimedOutError,
     UnauthorizedError,
     UnavailableError,
+    WebhookVerificationError,
     __version__,
+    webhooks,
 )
 from tambur.server import App, Config, Limits, Server, in_background, serve
 from tambur.subscriber import Message, Subscriber
@@ -33,6 +35,14 @@ version: str = __version__
 
 
 def show(done: int, total: int) -> None: ...
+
+
+def receiver(body: bytes, headers: dict[str, str]) -> tuple[str, str, int]:
+    try:
+        event: webhooks.Event = webhooks.parse(body, headers, "whsec_")
+    except WebhookVerificationError:
+        return "", "", 0
+    return event.stream, event.user_id, event.version
 
 
 def publisher() -> None:
