@@ -5,22 +5,27 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import socket
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
 from tambur import Tambur
+from tambur.protocol.polls import as_frame
 from tambur.protocol.tokens import Mode, TokenSigner
-from tambur.server import Server
+from tambur.server import Config, Limits, Server, in_background
 from tambur.server.subscriptions import Result
-from tests.conftest import API_KEY, APP_ID, SECRET
+from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher
+from tests.support.extended_polling import ExtendedPoller, content, post
 from tests.support.polling import Poller, request
 from tests.support.strategies import json_values
 
@@ -79,6 +84,7 @@ def test_no_request_is_answered_with_500(server: Server, data: st.DataObject) ->
     templates = [
         handshake(),
         request(),
+        post({"send": [["hello", 1, {}], ["subscribe", 2, "s"]], "close": 1000}),
         f"POST /app/{APP_ID}/stream/x HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-www-form-urlencoded\r\n"
         "Content-Length: 20\r\n\r\nmessage=x&api_version".encode(),
     ]
@@ -95,9 +101,11 @@ def test_no_request_is_answered_with_500(server: Server, data: st.DataObject) ->
 
 @fuzzed
 @given(st.lists(command_like | json_values, min_size=1, max_size=9))
-def test_a_command_gets_the_same_answer_over_both_transports(server: Server, sent: list[Any]) -> None:
+def test_a_command_gets_the_same_answer_over_all_transports(server: Server, sent: list[Any]) -> None:
     """At most nine: ten malformed ones in a row end the connection."""
     poller = Poller(server)
+    extended = ExtendedPoller(server, plain=True)
+    handles_of_extended = itertools.count(1)
     with Socket(server) as one:
         for value in sent:
             text = json.dumps(value)
@@ -108,7 +116,52 @@ def test_a_command_gets_the_same_answer_over_both_transports(server: Server, sen
             assert answer == poller.send(text)
             _, handle, result = answer
             assert handle == 0 or result in {each.value for each in Result}
+            # Commands with old handles are not done again, so each gets a new one.
+            if as_frame(value).handle is not None:
+                value = [value[0], next(handles_of_extended), *value[2:]]  # noqa: PLW2901
+                answer[1] = value[1] if handle else 0
+            assert [frame for frame in extended.send(value) if frame[0] == "ack"] == [answer]
     poller.send("fin")
+    extended.send(close=1000)
+
+
+poll_like = st.fixed_dictionaries(
+    {},
+    optional={
+        "poll": st.text(max_size=5) | json_values | st.just("SECRET"),
+        "n": st.integers(-1, 5) | json_values,
+        "send": st.lists(command_like | json_values, max_size=5) | json_values,
+        "close": st.integers(998, 1002) | json_values,
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Server]:
+    """A server whose polls wait for a short time."""
+    with in_background(Config(apps=(APP,), port=0, limits=Limits(heartbeat_s=0.05))) as running:
+        yield running
+
+
+@fuzzed
+@given(st.lists(poll_like | json_values | st.binary(max_size=20), max_size=5))
+def test_no_poll_disturbs_another(impatient: Server, sent: list[Any]) -> None:
+    bystander, attacked = ExtendedPoller(impatient), ExtendedPoller(impatient)
+    assert bystander.ask("subscribe", "bystander")["complete"] is True
+    opened = {attacked.secret}
+    for body in sent:
+        if isinstance(body, dict) and body.get("poll") == "SECRET":
+            body["poll"] = attacked.secret
+        answer = ask(impatient, post(body))
+        assert answer.status in (200, 400, 404), answer.body
+        if answer.status == 200:
+            opened.add(content(answer)["poll"])
+    for secret in opened:
+        ask(impatient, post({"poll": secret, "n": 0, "close": 1000}))
+    with publisher(impatient) as tambur:
+        tambur.publish("bystander", "still there")
+    assert bystander.next()[3] == "still there"
+    bystander.send(close=1000)
 
 
 fields = st.fixed_dictionaries(

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.support.extended_polling import post
 from tests.support.node_process import NodeProcess
 from tests.support.wire import SUBSCRIBE_PATH, Answer, connect, handshake, read_all
 
@@ -106,6 +107,19 @@ REQUESTS_BY_NAME = {
     "chunks of 16 bytes": chunked(form(repeated(b"x")), 16),
     "chunks of 128 bytes": chunked(form(repeated(b"x")), 128),
     "chunks of a byte over the limit": chunked(repeated(b"x", 1_600_000), 1),
+    # Polls with the largest body, or with as many values as are allowed.
+    **{
+        f"poll of {name}": post(b'{"poll":"x","n":0,"send":[[' + repeated(pattern, size) + b"0]]}")
+        for name, pattern, size in [
+            ("numbers", b"1,", 200_000),
+            ("commands", b"],[", 200_000),
+            ("escapes", b'"\\u0001\\u0001\\u0001",', 200_000),
+            ("quotes", b'"","', 200_000),
+            ("allowed numbers", b"1e500,", 110_000),
+            ("allowed members", b'{"ab":0.1},', 100_000),
+            ("allowed commands", b"],[", 29_000),
+        ]
+    },
     # Paths, hosts, queries and headers.
     "path of %": publish(b"x", path=f"/app/{APP_ID}/stream/{'%' * 8000}"),
     "app of %41": publish(b"x", path=f"/app/{'%41' * 2600}/stream/x"),

@@ -7,13 +7,10 @@ import math
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from ..transports import reading
 from .auth import RefusedError
 
 CORS = {"Access-Control-Allow-Origin": "*"}  # the browser publisher of 2012 posts cross-origin
-
-# A client that still sends its body cannot read an answer. So a body over the limit is read to its end, up to
-# this multiple of the limit. A longer one is no mistake.
-_MAX_DISCARDED_BODIES = 8
 
 
 def is_debugging(request: Request) -> bool:
@@ -35,17 +32,10 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         RefusedError: 413 for a body of more than ``max_bytes``.
         ClientDisconnect: if the client closes the connection.
     """
-    chunks = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= max_bytes:
-            chunks.append(chunk)
-        elif size > _MAX_DISCARDED_BODIES * max_bytes:
-            break
-    if size > max_bytes:
+    body = await reading.read_body(request, max_bytes)
+    if body is None:
         raise RefusedError(413, f"the body has more than {max_bytes} bytes")
-    return b"".join(chunks)
+    return body
 
 
 def refusal_answer(refused: RefusedError) -> Response:

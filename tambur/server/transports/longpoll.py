@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import re
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 from urllib.parse import unquote
 
 from starlette.requests import Request
@@ -23,18 +23,14 @@ from ..connection import MAX_QUEUED_COMMANDS, Connection
 from ..extended_hub import ExtendedHub
 from ..memory import UNCOUNTED_BYTES, Holder
 from ..outbox import Batch
+from .extended_longpoll import QUESTION, TOO_MANY, TOO_MANY_RETRY_AFTER, ExtendedLongPolls
 from .jsonp import empty_answer, parse_caller, refuse_page
 from .refusal import NO_LONG_POLLING, UNKNOWN_APP, Refusal
+from .waiting import BROKEN_POLL_GRACE_S, NODE_DELAY_S, unless_gone
 
 _PATH = re.compile(rb"/comet(/[^/]+/[^/]+)(?:/([^/]+))?")
 
 _UNKNOWN = b"unknown"  # no event: those are JSON arrays
-
-BROKEN_POLL_GRACE_S = 5.0
-"""How long a connection may take to poll again once its waiting poll has broken, in seconds."""
-
-NODE_DELAY_S = 5.0
-"""How much longer than a poll the answer of another node may take, in seconds."""
 
 
 class LongPolls:
@@ -46,21 +42,27 @@ class LongPolls:
         self._calls = calls
         self._apps = {app.key: app for app in config.apps}
         self._subscribers: dict[tuple[AppKey, str], _Subscriber] = {}
+        self._extended = ExtendedLongPolls(config, hub, calls, may_open=self._may_open)
 
     @property
     def routes(self) -> list[Route]:
         """What answers ``/comet/...``."""
-        return [Route("/comet/{rest:path}", self._answer, methods=["GET"])]
+        return [Route("/comet/{rest:path}", self._answer, methods=["GET", "POST", "OPTIONS"])]
 
     @property
     def holders(self) -> Iterable[Holder]:
         """All subscribers, as far as memory is concerned."""
-        return self._subscribers.values()
+        return itertools.chain(self._subscribers.values(), self._extended.holders)
 
     def shutdown(self) -> None:
         """End every connection; polls that wait are answered."""
         for subscriber in list(self._subscribers.values()):
             subscriber.end()
+        self._extended.shutdown()
+
+    def _may_open(self) -> bool:
+        limit = self._config.limits.max_long_polling_subscribers
+        return len(self._subscribers) + len(self._extended) < limit
 
     async def _answer(self, request: Request) -> Response:
         path = _PATH.fullmatch(request.scope["raw_path"])
@@ -70,6 +72,8 @@ class LongPolls:
             return self._refuse(request, UNKNOWN_APP)
         if not app.long_polling:
             return self._refuse(request, NO_LONG_POLLING)
+        if path[2] is None and request.method in {"POST", "OPTIONS"}:
+            return await self._extended.answer(request, app)
         if request.method != "GET":
             return PlainTextResponse("poll with GET\n", 405, {"Allow": "GET"})  # a HEAD would lose a message
         if (refusal := refuse_page(app, request)) is not None:
@@ -78,14 +82,12 @@ class LongPolls:
         if isinstance(caller, Response):
             return caller
         if path[2] is None:
-            if len(self._subscribers) >= self._config.limits.max_long_polling_subscribers:
-                return PlainTextResponse(
-                    "too many subscribers poll at the moment\n", 503, {"Retry-After": "10"}
-                )
+            if not self._may_open():
+                return PlainTextResponse(TOO_MANY, 503, {"Retry-After": TOO_MANY_RETRY_AFTER})
             return caller.answer(f"id:{self._connect(app)}")
         serving = self._serve(app.key, unquote(path[2]), request.query_params.get("data"))
         try:
-            event = await _unless_gone(request, serving)
+            event = await unless_gone(request, serving)
         except BrokerUnavailableError as error:
             headers = {"Retry-After": str(math.ceil(error.retry_after_s))}
             return PlainTextResponse(f"{error}\n", 503, headers)
@@ -112,6 +114,8 @@ class LongPolls:
 
     async def answer(self, question: bytes) -> bytes:
         """Serve a request that reached another node."""
+        if question.startswith(QUESTION):
+            return await self._extended.answer_node(question)
         api_key, app_id, subscriber_id, data = json.loads(question)
         return await self._serve_here(AppKey(api_key, app_id), subscriber_id, data)
 
@@ -295,20 +299,3 @@ class _Subscriber:
 def _settle(future: asyncio.Future[bytes | None], event: bytes | None) -> None:
     if not future.done():
         future.set_result(event)
-
-
-async def _unless_gone(request: Request, serving: Coroutine[Any, Any, bytes]) -> bytes:
-    """Serve until there is an answer, or nobody there to take it: then it stays for the next poll."""
-    served = asyncio.ensure_future(serving)
-    gone = asyncio.ensure_future(_disconnect(request))
-    try:
-        await asyncio.wait((served, gone), return_when=asyncio.FIRST_COMPLETED)
-        return served.result() if served.done() else b""
-    finally:
-        served.cancel()
-        gone.cancel()
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

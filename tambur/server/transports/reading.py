@@ -6,9 +6,15 @@ import asyncio
 import asyncio.sslproto
 import sys
 
+from starlette.requests import Request
+
 READ_BYTES = 256 * 1024
 """The most bytes of one read from a connection; the same as asyncio's."""
 
+
+# A client that still sends its body cannot read an answer. So a body over the limit is read to its end, up to
+# this multiple of the limit. A longer one is no mistake.
+_MAX_DISCARDED_BODIES = 8
 
 TLS_READ_BYTES = 8 * 1024
 """How many encrypted bytes asyncio reads from a connection in one read; more does not help large frames."""
@@ -46,3 +52,23 @@ class SharedBufferProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self.data_received(bytes(self._read_buffer[:nbytes]))
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes | None:
+    """Read the body of a request.
+
+    Returns:
+        ``None`` for a body of more than ``max_bytes``.
+
+    Raises:
+        ClientDisconnect: if the client closes the connection.
+    """
+    chunks = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= max_bytes:
+            chunks.append(chunk)
+        elif size > _MAX_DISCARDED_BODIES * max_bytes:
+            break
+    return b"".join(chunks) if size <= max_bytes else None

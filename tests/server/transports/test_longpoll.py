@@ -14,7 +14,7 @@ import pytest
 from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tambur.server.connection import MAX_QUEUED_COMMANDS
-from tambur.server.transports import longpoll
+from tambur.server.transports import waiting
 from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
 from ...support.clock import clocked, settle
@@ -185,7 +185,7 @@ def test_a_client_whose_poll_breaks_is_gone_soon(stream: str) -> None:
         assert other.receive(10) == (stream, "presence", "up", "poller")
         assert poller.poll() == ["msg", stream, "presence", ["other", "up"]]
         poller.waiting_poll().close()
-        running.skip(longpoll.BROKEN_POLL_GRACE_S + 1)
+        running.skip(waiting.BROKEN_POLL_GRACE_S + 1)
         assert other.receive(10) == (stream, "presence", "down", "poller")
         assert ask(running.server, poller.request()).status == 404
 
@@ -197,12 +197,12 @@ def test_a_client_whose_poll_breaks_may_poll_again(stream: str) -> None:
     ):
         poller = Poller(running.server)
         poller.waiting_poll().close()
-        running.skip(longpoll.BROKEN_POLL_GRACE_S - 2)
+        running.skip(waiting.BROKEN_POLL_GRACE_S - 2)
         with poller.waiting_poll() as poll:
-            running.skip(longpoll.BROKEN_POLL_GRACE_S + 1)
+            running.skip(waiting.BROKEN_POLL_GRACE_S + 1)
             tambur.publish(f"private:{poller.subscriber_id}", "x")
             assert value(read_answer(poll)) == ["msg", "private", "private", "x"]
-        running.skip(longpoll.BROKEN_POLL_GRACE_S + 1)  # between two polls it may take longer
+        running.skip(waiting.BROKEN_POLL_GRACE_S + 1)  # between two polls it may take longer
         tambur.publish(f"private:{poller.subscriber_id}", "y")
         assert poller.poll() == ["msg", "private", "private", "y"]
 
