@@ -55,7 +55,8 @@ class Limits:
         max_direct_bytes_per_s: how much one connection may send in direct messages; further ones are refused.
         max_long_polling_subscribers: how many subscribers may poll at the same time.
         max_claims: how many publishes of each app are remembered, to deliver each only once.
-        heartbeat_s: how long an extended connection may be silent before it is sent a heartbeat.
+        heartbeat_s: how long an extended connection may be silent before it is sent a heartbeat, and how long
+            a poll with POST waits.
         session_ttl_s: how long a session key is valid after it was issued.
         session_max_s: how long after its beginning a session can be resumed.
         presence_linger_s: how long the users of a lost extended connection stay present; 0 for not at all.
@@ -67,7 +68,7 @@ class Limits:
         history_ttl_s: how long a message is kept.
         max_history_bytes: size of the kept messages of an app, in one process or one Redis.
         max_replay_bytes: size of the messages that a client receives when it asks for the newest ones.
-        ping_interval_s: how often a connection is pinged, and how long a poll waits.
+        ping_interval_s: how often a connection is pinged, and how long a poll with GET waits.
         ping_timeout_s: how long a connection may be inactive or not poll before it is dropped.
         shutdown_timeout_s: how long a shutdown waits for connections to close.
     """
@@ -183,7 +184,7 @@ class App:
             The balancer and long polling need an Origin or a Referer.
         max_publishes_per_s: ``None`` for no limit.
         long_polling: whether its subscribers may poll (section 6 of the protocol). Anyone who learns the URL
-            of a poll can read the subscriber's messages.
+            of a poll with GET can read the subscriber's messages.
     """
 
     api_key: str

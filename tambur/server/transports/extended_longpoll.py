@@ -236,7 +236,7 @@ class _PolledConnection:
             frames = list(self._frames) if is_newest else []
         finally:
             if poll.close_code is not None:
-                self._end()
+                self._end(poll.close_code)
         return _OK + encode_answer(self._secret, self._last if frames else poll.n, frames)
 
     def _take(self, poll: Poll) -> bool:
@@ -303,20 +303,24 @@ class _PolledConnection:
 
     # Ends
 
-    def _end(self) -> None:
-        """End the connection, and forget it."""
-        self._stop()
+    def _end(self, code: int | None = None) -> None:
+        """End the connection, and forget it.
+
+        Parameters:
+            code: the client's close code; ``None`` if it is gone.
+        """
+        self._stop(code)
         self._frames.clear()
         self._unsent_bytes = 0
         self._hub.memory.forget(self)
         self._forget()
 
-    def _stop(self) -> None:
+    def _stop(self, code: int | None) -> None:
         self._expiry.cancel()
         if not self._ended:
             self._ended = True
             # Not immediately: the hub may be in the middle of writing to all of a stream's outboxes.
-            self._loop.call_soon(self._connection.close)
+            self._loop.call_soon(self._connection.close, code)
         self._release()
 
     def close(self, code: int, reason: str) -> None:
@@ -326,7 +330,7 @@ class _PolledConnection:
         if code == close_codes.SLOW_SUBSCRIBER:
             self._drop_frames()
         self._append(encode_close(code, reason))
-        self._stop()
+        self._stop(code)
         self._expiry = self._loop.call_later(CLOSED_GRACE_S, self._end)
 
     def shed(self) -> None:

@@ -165,18 +165,26 @@ def test_a_get_cannot_extend(server: Server) -> None:
 # Ends
 
 
-def test_a_client_closes(stream: str) -> None:
-    with in_background(limited()) as server, publisher(server) as tambur:
-        with subscriber(server, stream) as other:
-            other.enable_presence(stream, "other", tambur.generate_presence_token)
-            for code in (1000, 4000):
-                poller = ExtendedPoller(server)
-                token = tambur.generate_presence_token(stream, "poller", poller.subscriber_id)
-                poller.send(["subscribe", 2, stream, {"presence": ["poller", token]}])
-                assert other.receive(TIMEOUT_S).text == "up"
-                assert poller.send(["subscribe", 3, "s"], close=code)[0][:3] == ["ack", 3, "ok"]
-                assert ask(server, poller.request()).status == 404
-                assert other.receive(TIMEOUT_S).text == "down"
+@pytest.mark.parametrize(("code", "lingers"), [(1000, False), (1005, False), (4000, True), (1001, True)])
+def test_a_client_closes(stream: str, code: int, lingers: bool) -> None:
+    with (
+        clocked(limited(presence_linger_s=500, ping_interval_s=1e4, ping_timeout_s=1e5)) as running,
+        publisher(running.server) as tambur,
+        subscriber(running.server, stream) as other,
+    ):
+        other.enable_presence(stream, "other", tambur.generate_presence_token)
+        poller = ExtendedPoller(running.server)
+        token = tambur.generate_presence_token(stream, "poller", poller.subscriber_id)
+        poller.send(["subscribe", 2, stream, {"presence": ["poller", token]}])
+        assert other.receive(TIMEOUT_S).text == "up"
+        # The commands beside a goodbye are done first.
+        assert poller.send(["subscribe", 3, "s"], close=code)[0][:3] == ["ack", 3, "ok"]
+        assert ask(running.server, poller.request()).status == 404
+        if lingers:
+            tambur.publish(stream, "x")
+            assert other.receive(TIMEOUT_S).text == "x"
+            running.skip(501)
+        assert other.receive(TIMEOUT_S) == (stream, "presence", "down", "poller")
 
 
 def test_a_goodbye_whose_client_is_gone_ends_the_connection(server: Server) -> None:
@@ -195,7 +203,7 @@ def test_a_shutdown_ends_with_a_frame(stream: str) -> None:
         assert content(read_answer(poll))["frames"] == [["close", 1001, "the server is shutting down"]]
 
 
-def test_a_client_that_polls_too_slowly_is_told_so(stream: str) -> None:
+def test_a_client_that_polls_too_slowly_is_closed(stream: str) -> None:
     with in_background(limited(max_unsent_bytes=1000)) as server, publisher(server) as tambur:
         slow, other = ExtendedPoller(server), ExtendedPoller(server)
         for poller in (slow, other):
