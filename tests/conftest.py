@@ -11,13 +11,13 @@ from hypothesis import settings
 from selenium.webdriver import Chrome
 
 from tambur import Tambur
+from tambur.cli.demo.page import make_routes
 from tambur.server import Config, Server, in_background
 
-from .support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber, tambur_url
+from .support.app import APP, publisher, tambur_url
 from .support.browser import chromium
+from .support.demo import CREDENTIALS
 from .support.redis_server import RedisServer
-
-__all__ = ["API_KEY", "APP", "APP_ID", "SECRET", "publisher", "subscriber"]
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("tests", deadline=None)
@@ -31,6 +31,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def server() -> Iterator[Server]:
     """A server with one app and the defaults, shared by the whole run. Each test uses its own streams."""
     with in_background(Config(apps=(APP,), port=0)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[Server]:
+    """A server with the page of the demo."""
+    with in_background(Config.from_credentials(CREDENTIALS, port=0), make_routes(CREDENTIALS)) as running:
         yield running
 
 

@@ -26,8 +26,8 @@ from tambur.server import App, Config, Limits, Server
 from tambur.server.subscriptions import Result
 from tambur.subscriber import Subscriber
 
-from .conftest import API_KEY, APP_ID, SECRET, subscriber
 from .support import documentation
+from .support.app import API_KEY, APP_ID, SECRET, subscriber
 from .support.browser import wait_for_script
 
 ROOT = documentation.ROOT

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tambur.protocol.positions import Positions
 
-from ..conftest import API_KEY, APP_ID, SECRET
+from ..support.app import API_KEY, APP_ID, SECRET
 from ..support.strategies import credential_names, secrets, streams
 
 EPOCH = b"an epoch"

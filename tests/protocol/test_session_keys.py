@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tambur.protocol.session_keys import SessionKey, SessionKeys
 
-from ..conftest import API_KEY, APP_ID, SECRET
+from ..support.app import API_KEY, APP_ID, SECRET
 from ..support.strategies import credential_names, secrets
 
 KEY = SessionKey("a0629978-28d8-4fd4-b862-f67e9b6dfd8f", 3, 1_764_115_200_000, 1_764_115_650_000)

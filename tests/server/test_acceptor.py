@@ -14,7 +14,7 @@ import pytest
 
 from tambur.server import Config, Limits, in_background
 from tambur.server.listeners import FILES_BESIDES
-from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher
+from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher
 
 from ..support.certificate import Certificate
 from ..support.wire import Answer, Listening, ask, connect, read_all

@@ -24,7 +24,7 @@ from tambur.protocol.polls import as_frame
 from tambur.protocol.tokens import Mode, TokenSigner
 from tambur.server import Config, Limits, Server, in_background
 from tambur.server.subscriptions import Result
-from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher
+from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher
 from tests.support.extended_polling import ExtendedPoller, content, post
 from tests.support.polling import Poller, request
 from tests.support.strategies import json_values

@@ -10,7 +10,7 @@ from tambur.protocol.names import Kind
 from tambur.server.broker import AppKey, Publication
 from tambur.server.history import ENTRY_BYTES, LOG_BYTES, QUIET_SHARE, History
 
-from ..conftest import API_KEY, APP_ID
+from ..support.app import API_KEY, APP_ID
 
 TTL = 1000
 POSITION_TTL = 10_000

@@ -12,7 +12,7 @@ from tambur.server import Config, Limits, Server
 from tambur.server.app import KEEP_ALIVE_S
 from tambur.server.transports.http_protocol import MAX_PIECES, PIECE_BYTES
 from tambur.server.transports.jsonp import MAX_QUERY_PARAMETERS
-from tests.conftest import APP, APP_ID, publisher, subscriber
+from tests.support.app import APP, APP_ID, publisher, subscriber
 
 from ..support.clock import Clocked, clocked
 from ..support.wire import (

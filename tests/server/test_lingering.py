@@ -12,7 +12,7 @@ from tambur.protocol.tokens import TokenSigner
 from tambur.server import Config, Limits, in_background
 from tambur.server.broker.memory import MemoryBackend
 
-from ..conftest import API_KEY, APP, APP_ID, SECRET
+from ..support.app import API_KEY, APP, APP_ID, SECRET
 from ..support.extended import Client as Extended
 from ..support.node import SIGNER, Client, Node, pass_time, run, settle
 

@@ -14,7 +14,7 @@ from websockets.frames import Frame, Opcode
 
 from tambur.server import Config, Limits, Server, in_background
 from tambur.server.memory import STREAM_BYTES, UNCOUNTED_BYTES, buffer_bytes, subscription_bytes
-from tests.conftest import APP, APP_ID, publisher
+from tests.support.app import APP, APP_ID, publisher
 
 from ..support.clock import settle
 from ..support.node_process import NodeProcess, read_metrics

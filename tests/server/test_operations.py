@@ -24,7 +24,7 @@ from tambur.server import Config, Limits, Server, in_background
 from tambur.server.listeners import FILES_BESIDES
 from tambur.server.logs import Formatter
 from tambur.server.memory import STREAM_BYTES, subscription_bytes
-from tests.conftest import API_KEY, APP, APP_ID, publisher, subscriber
+from tests.support.app import API_KEY, APP, APP_ID, publisher, subscriber
 from tests.support.node_process import read_metrics
 from tests.support.polling import Poller
 from tests.support.redis_server import RedisServer

@@ -13,7 +13,7 @@ from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tambur.server.config import KeptStreams
 
-from ..conftest import API_KEY, APP, APP_ID, SECRET
+from ..support.app import API_KEY, APP, APP_ID, SECRET
 from ..support.extended import Client
 from ..support.wire import Socket
 

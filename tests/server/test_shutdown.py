@@ -12,7 +12,7 @@ import pytest
 from tambur import ConfigurationError
 from tambur.server import Config, Server, in_background
 from tambur.server.listeners import listen
-from tests.conftest import API_KEY, APP, APP_ID, SECRET
+from tests.support.app import API_KEY, APP, APP_ID, SECRET
 
 from ..support.ports import free_port
 from ..support.wire import TIMEOUT_S, Socket, connect, handshake, read_answer, signed

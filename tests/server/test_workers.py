@@ -18,7 +18,7 @@ import requests
 from tambur import ConfigurationError, Tambur
 from tambur.server import Config, serve
 from tambur.subscriber import Subscriber
-from tests.conftest import API_KEY, APP, APP_ID, SECRET
+from tests.support.app import API_KEY, APP, APP_ID, SECRET
 from tests.support.node_process import NodeProcess, read_metrics
 from tests.support.redis_server import RedisServer
 

@@ -11,7 +11,7 @@ from tambur import PublishError, Tambur
 from tambur.errors import SubscriberError, SubscriberTimeoutError
 from tambur.subscriber import Message, Subscriber
 
-from ..conftest import API_KEY, APP_ID, SECRET
+from ..support.app import API_KEY, APP_ID, SECRET
 from .ledger import Epoch, Ledger
 
 ROOM = "room"

@@ -17,7 +17,7 @@ from tambur import RateLimitedError, Tambur
 from tambur.server import App, Config, Server, in_background
 from tambur.server.transports import longpoll
 from tambur.subscriber import Subscriber
-from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
+from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 from tests.support.node_process import NodeProcess
 from tests.support.polling import Poller, request, value
 from tests.support.redis_server import RedisServer

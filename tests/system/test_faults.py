@@ -24,7 +24,7 @@ from pathlib import Path
 
 import requests
 
-from tests.conftest import API_KEY, APP_ID
+from tests.support.app import API_KEY, APP_ID
 from tests.support.ledger import Ledger
 from tests.support.node_process import NodeProcess, read_metrics
 from tests.support.redis_server import RedisServer

@@ -14,7 +14,7 @@ from selenium.webdriver import Chrome
 from tambur import RejectedError, SubscriberClosedError, Tambur
 from tambur.server import Config, Server, in_background
 from tambur.subscriber import Subscriber
-from tests.conftest import API_KEY, APP, APP_ID, SECRET
+from tests.support.app import API_KEY, APP, APP_ID, SECRET
 from tests.support.browser import page, wait_for_script
 
 from ..support import documentation

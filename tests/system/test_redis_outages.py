@@ -16,7 +16,7 @@ from tambur.errors import CommandRefusedError
 from tambur.server import Config, Server, in_background
 from tambur.server.broker.redis import link
 from tambur.subscriber import Message, Subscriber
-from tests.conftest import API_KEY, APP, APP_ID, SECRET, subscriber
+from tests.support.app import API_KEY, APP, APP_ID, SECRET, subscriber
 from tests.support.polling import Poller
 from tests.support.redis_server import RedisServer
 

@@ -20,7 +20,7 @@ from tests.support.extended_polling import post
 from tests.support.node_process import NodeProcess
 from tests.support.wire import SUBSCRIBE_PATH, Answer, connect, handshake, read_all
 
-from ..conftest import API_KEY, APP_ID
+from ..support.app import API_KEY, APP_ID
 
 MAX_TIMES = 8
 """How many times the processor time of a plain refused publish any refused request may take."""

@@ -18,7 +18,7 @@ from tambur import Tambur, TamburError, cli
 from tambur.cli.serve import run_serve
 from tambur.server import Config
 from tambur.subscriber import Subscriber
-from tests.conftest import API_KEY, APP_ID, SECRET
+from tests.support.app import API_KEY, APP_ID, SECRET
 from tests.support.node_process import NodeProcess
 from tests.support.redis_server import RedisServer
 

@@ -14,7 +14,7 @@ from tambur import MessageTooLargeError, RateLimitedError, RejectedError, Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tambur.server.api.auth import MAX_SHOWN_CHARACTERS
 from tambur.server.transports.http_protocol import MAX_PIPELINED_REQUESTS
-from tests.conftest import API_KEY, APP, APP_ID, SECRET, subscriber
+from tests.support.app import API_KEY, APP, APP_ID, SECRET, subscriber
 
 from ...support.wire import SUBSCRIBE_PATH, Answer, ask, connect, handshake, read_all, read_answer, signed
 

@@ -12,7 +12,7 @@ from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tambur.server.connection import MAX_MALFORMED_COMMANDS
 from tambur.server.transports import extended_longpoll, waiting
-from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
+from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
 from ...support.clock import clocked, settle
 from ...support.extended import Client

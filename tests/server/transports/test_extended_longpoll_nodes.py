@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from tambur.server import Config, Limits, Server, in_background
-from tests.conftest import APP, publisher
+from tests.support.app import APP, publisher
 
 from ...support.clock import settle
 from ...support.extended_polling import ExtendedPoller, content, post

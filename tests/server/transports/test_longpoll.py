@@ -15,7 +15,7 @@ from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tambur.server.connection import MAX_QUEUED_COMMANDS
 from tambur.server.transports import waiting
-from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
+from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
 from ...support.clock import clocked, settle
 from ...support.polling import Poller, request, value

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from tambur.server import App, Config, Server, in_background
-from tests.conftest import API_KEY, APP_ID, SECRET
+from tests.support.app import API_KEY, APP_ID, SECRET
 
 from ...support.wire import SUBSCRIBE_PATH, Answer, ask
 

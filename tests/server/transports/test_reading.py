@@ -6,7 +6,7 @@ import asyncio
 
 from tambur.server import Server
 from tambur.server.transports.reading import SharedBufferProtocol, make_read_buffer
-from tests.conftest import subscriber
+from tests.support.app import subscriber
 
 from ...support.wire import ask, connect, read_answer, signed
 

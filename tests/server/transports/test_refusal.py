@@ -11,7 +11,7 @@ import pytest
 
 from tambur.server import App, Config, Server, in_background
 from tambur.server.subscriptions import Result
-from tests.conftest import API_KEY, APP_ID, SECRET
+from tests.support.app import API_KEY, APP_ID, SECRET
 
 from ...support.wire import SUBSCRIBE_PATH, Answer, Socket, ask, handshake
 

@@ -19,7 +19,7 @@ from websockets.frames import Opcode
 from tambur import ConfigurationError, ConnectionFailedError, Tambur
 from tambur.server import Config, Limits, Server, in_background
 from tambur.subscriber import Message
-from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
+from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
 from ...support.certificate import Certificate
 from ...support.clock import clocked

@@ -13,7 +13,7 @@ from websockets.frames import Frame, Opcode
 
 from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
-from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
+from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
 from ...support.clock import clocked
 from ...support.wire import MIN_BUFFER, SUBSCRIBE_PATH, TIMEOUT_S, Socket, ask, handshake, read_all

@@ -10,7 +10,7 @@ from selenium.webdriver.common.by import By
 
 from tambur.errors import CommandRefusedError
 from tambur.subscriber import Message
-from tests.conftest import API_KEY, SECRET, publisher
+from tests.support.app import API_KEY, SECRET, publisher
 from tests.support.browser import TIMEOUT_S
 
 from .site import Site, Window

@@ -23,7 +23,7 @@ from selenium.webdriver.support.ui import Select
 
 from tambur.server import Config, Server, in_background
 from tambur.subscriber import Subscriber
-from tests.conftest import API_KEY, APP, APP_ID, SECRET
+from tests.support.app import API_KEY, APP, APP_ID, SECRET
 from tests.support.browser import TIMEOUT_S, wait
 from tests.support.ports import free_port
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tests.conftest import API_KEY, APP_ID
+from tests.support.app import API_KEY, APP_ID
 from tests.support.browser import Browser, wait_for_script
 
 

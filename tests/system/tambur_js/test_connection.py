@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
-from tests.conftest import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
+from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 from tests.support.browser import Browser, page
 from tests.support.firefox import Firefox
 from tests.support.ports import free_port

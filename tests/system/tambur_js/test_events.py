@@ -8,7 +8,7 @@ import pytest
 
 from tambur import Tambur
 from tambur.server import App, Config, Server, in_background
-from tests.conftest import API_KEY, APP, APP_ID, SECRET, subscriber
+from tests.support.app import API_KEY, APP, APP_ID, SECRET, subscriber
 from tests.support.browser import Browser, page
 
 from .page import HTML, Page, opened

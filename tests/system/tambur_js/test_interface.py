@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tambur import Tambur
 from tambur.server import Config, in_background
-from tests.conftest import API_KEY, APP, APP_ID, SECRET
+from tests.support.app import API_KEY, APP, APP_ID, SECRET
 
 from .page import Page
 

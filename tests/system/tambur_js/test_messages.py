@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tambur import Tambur
 from tambur.server import Server
-from tests.conftest import subscriber
+from tests.support.app import subscriber
 
 from .page import Page
 

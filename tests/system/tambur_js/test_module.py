@@ -8,7 +8,7 @@ import pytest
 
 from tambur import Tambur
 from tambur.server import Server
-from tests.conftest import API_KEY, APP_ID
+from tests.support.app import API_KEY, APP_ID
 
 from .page import Page
 

@@ -9,7 +9,7 @@ import pytest
 
 from tambur import Tambur
 from tambur.server import App, Config, in_background
-from tests.conftest import API_KEY, APP_ID, SECRET
+from tests.support.app import API_KEY, APP_ID, SECRET
 from tests.support.browser import Browser, page, wait_for_script
 
 BLANK = "<!doctype html><title>A page</title>"

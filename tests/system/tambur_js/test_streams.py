@@ -8,7 +8,7 @@ from tambur import Tambur
 from tambur.server import Config, in_background
 from tambur.server.broker import AppKey, BrokerUnavailableError, PresentUsers, memory
 from tambur.server.broker.memory import MemoryBroker, MemoryPresence
-from tests.conftest import API_KEY, APP, APP_ID, SECRET
+from tests.support.app import API_KEY, APP, APP_ID, SECRET
 from tests.support.browser import Browser, page
 
 from .page import HTML, Page, opened

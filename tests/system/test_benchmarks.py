@@ -16,7 +16,7 @@ from benchmarks.load import loaded
 from benchmarks.peers import ROOT, MissingError
 from benchmarks.servers import STARTERS, TAMBUR
 
-from .support import documentation
+from ..support import documentation
 
 
 def test_a_part_is_measured_and_written_to_the_page(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from selenium.webdriver.common.keys import Keys
 from tambur import Tambur
 from tambur.server import Server
 
-from .conftest import API_KEY, APP_ID, SECRET, subscriber
-from .support import documentation
-from .support.browser import chromium, page, wait, wait_for_script
+from ..support import documentation
+from ..support.app import API_KEY, APP_ID, SECRET, subscriber
+from ..support.browser import chromium, page, wait, wait_for_script
 
 TIMEOUT_S = 60
 

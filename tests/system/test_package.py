@@ -19,7 +19,7 @@ from packaging.version import Version
 
 import tambur
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
