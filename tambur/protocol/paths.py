@@ -20,6 +20,10 @@ def stream_path(destination: str) -> str:
     return "/stream/" + quote(destination, safe=":")
 
 
+BATCH_PATH = "/batch"
+"""The rest of the path of a batch."""
+
+
 def subscribe_path(api_key: str, app_id: str) -> str:
     """The path that an app's subscribers connect to, ``/API_KEY/APP_ID``."""
     return f"/{quote(api_key, safe='')}/{quote(app_id, safe='')}"

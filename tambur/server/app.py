@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from .acceptor import Acceptor
 from .api import health, static
+from .api.batch import BatchHandler
 from .api.publish import PublishHandler
 from .api.queries import QueryHandler
 from .api.routes import make_app
@@ -104,8 +105,9 @@ class Server:
         counts = self._hub.counts
         publish = PublishHandler(config, self._backend.broker, counts=counts)
         queries = QueryHandler(config, self._backend.broker, Queries(self._backend, self._hub), counts=counts)
+        batch = BatchHandler(config, self._backend.broker, counts=counts)
         return make_app(
-            {"stream": publish.answer, **queries.answers},
+            {"stream": publish.answer, "batch": batch.answer, **queries.answers},
             [
                 *routes,
                 *static.make_routes(),

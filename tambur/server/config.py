@@ -43,6 +43,7 @@ class Limits:
     Attributes:
         max_connections: of one process, subscribers and publishers together.
         max_message_bytes: of a published or direct message, as UTF-8.
+        max_batch_bytes: of the body of a batch.
         max_header_bytes: of a request line and its headers together.
         request_timeout_s: time from the first byte of a request to its last. Also limits TLS
             handshakes and unread responses.
@@ -75,6 +76,7 @@ class Limits:
 
     max_connections: int = 16 * 1024
     max_message_bytes: int = 64 * 1024
+    max_batch_bytes: int = 1024 * 1024
     max_header_bytes: int = 16 * 1024
     request_timeout_s: float = 10.0
     max_held_bytes: int = 512 * 1024 * 1024

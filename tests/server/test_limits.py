@@ -10,7 +10,7 @@ import pytest
 from tambur import Tambur
 from tambur.server import Config, Limits, Server
 from tambur.server.app import KEEP_ALIVE_S
-from tambur.server.transports.http_protocol import MAX_PIECES, PIECE_BYTES
+from tambur.server.transports.http_protocol import max_pieces
 from tambur.server.transports.jsonp import MAX_QUERY_PARAMETERS
 from tests.support.app import APP, APP_ID, publisher, subscriber
 
@@ -197,7 +197,7 @@ def test_reset_connections_leave_nothing_behind(server: Server) -> None:
             connection.close()
 
 
-MAX_READS = MAX_PIECES + (Limits().max_header_bytes + Limits().max_body_bytes) // PIECE_BYTES
+MAX_READS = max_pieces(Limits(), Limits().max_body_bytes)
 IN_PIECES = (400, b"Bad Request: the request came in too many small pieces\n")
 CHUNKED = f"POST /app/{APP_ID}/stream/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
 
@@ -229,6 +229,17 @@ def test_a_large_body_may_come_in_the_smallest_segments_of_tcp(server: Server, s
     assert len(chunks) > 300
     request = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
     assert ask(server, head + b"\r\n\r\n" + request + b"0\r\n\r\n").status == 204
+
+
+def test_a_batch_may_come_in_more_pieces_than_other_requests(server: Server) -> None:
+    most = max_pieces(Limits(), Limits().max_batch_bytes)
+    assert most > MAX_READS + 1000
+    pieces = b"1\r\nx\r\n" * (most - 1000)
+    request = CHUNKED.replace(b"/stream/x", b"/batch") + pieces
+    answer = ask(server, request + b"0\r\n\r\n")
+    assert answer.body.startswith(b"the Content-Type must be")
+    answer = ask(server, request + b"1\r\nx\r\n" * 1001)
+    assert (answer.status, answer.body) == IN_PIECES
 
 
 @pytest.mark.parametrize("path", [SUBSCRIBE_PATH, f"/comet{SUBSCRIBE_PATH}"])

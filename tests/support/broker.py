@@ -63,6 +63,12 @@ class RecordingBackend:
         self.nodes = published.nodes
         return published._replace(nodes=0)
 
+    async def publish_batch(
+        self, publications: list[Publication], by: Claim, *, rate: float | None = None
+    ) -> Outcome:
+        published = await self.broker.publish_batch(publications, by, now=NOW, max_publishes_per_s=rate)
+        return published.outcome
+
     async def settle(self) -> None:
         """Wait until all that has been done so far has been delivered: the answer to a join comes after it."""
         self.joins += 1

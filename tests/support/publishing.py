@@ -11,8 +11,9 @@ import pytest
 from tambur.protocol import oauth as signing
 from tambur.server import App, Config, Limits
 from tambur.server.api.auth import RefusedError
+from tambur.server.api.batch import BatchHandler, Delivered
 from tambur.server.api.publish import PublishHandler
-from tambur.server.broker import Outcome, Publication
+from tambur.server.broker import Outcome, Publication, Published
 from tambur.server.broker.memory import MemoryBackend
 from tests.support.broker import nobody_asks
 
@@ -44,6 +45,7 @@ class Publisher:
         self.broker = self.backend.broker
         self.now = float(NOW)
         self.publishing = PublishHandler(config, self.broker, clock=lambda: self.now)
+        self.batches = BatchHandler(config, self.broker, clock=lambda: self.now)
         asyncio.run(self.backend.start(self.delivered.append, nobody_asks))
         for app in ("app", "slow"):
             for stream in ("test", "a/b", "x"):
@@ -79,8 +81,13 @@ class Publisher:
         debug: bool = True,
     ) -> bool:
         """Returns whether it is a replay."""
-        target = self.publishing.target(host, path.encode())
-        published = asyncio.run(self.publishing.publish(target, content_type, body, debug=debug))
+        published: Published | Delivered
+        if path.endswith("/batch"):
+            app = self.batches.target(host, path.encode())
+            published = asyncio.run(self.batches.publish(app, content_type, body, debug=debug))
+        else:
+            target = self.publishing.target(host, path.encode())
+            published = asyncio.run(self.publishing.publish(target, content_type, body, debug=debug))
         assert published.outcome in {Outcome.DELIVERED, Outcome.REPLAYED}
         return published.outcome is Outcome.REPLAYED
 

@@ -6,11 +6,12 @@ caller's checks of its own parameters, and :meth:`Verifier.verify`. Each step re
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from ...credentials import is_host
@@ -91,6 +92,14 @@ class SignedRequest:
         """How many times a parameter is given."""
         return self._names.count(name)
 
+    async def encode(self) -> None:
+        """Compute the base string of a large request in advance, in several turns of the event loop."""
+        encoded = []
+        for part in signing.base_string_rest(self._signed):
+            encoded.append(part)
+            await asyncio.sleep(0)
+        self._rest = encoded
+
     def is_signed_by(self, app: App) -> bool:
         """Whether the signature was made with a secret of the app."""
         # Behind a proxy that terminates TLS, the client signed https though http arrives.
@@ -102,10 +111,13 @@ class SignedRequest:
         found = [signing.verify(start, self._rest, secret, signature) for secret in app.secrets]
         return any(found)
 
+    @property
+    def _signed(self) -> Iterator[tuple[bytes, bytes]]:
+        return (parameter for parameter in self._parameters if parameter[0] != b"oauth_signature")
+
     @functools.cached_property
     def _rest(self) -> list[bytes]:
-        signed = [parameter for parameter in self._parameters if parameter[0] != b"oauth_signature"]
-        return list(signing.base_string_rest(signed))
+        return list(signing.base_string_rest(self._signed))
 
     @property
     def base_string(self) -> str:

@@ -15,7 +15,7 @@ from ...protocol.messages import encode_message
 from ...protocol.names import Destination, check_subscriber_id, parse_destination
 from ...protocol.paths import split_publish_path
 from ..broker import Broker, BrokerUnavailableError, Outcome, Publication, Published
-from ..config import Config
+from ..config import App, Config
 from ..counters import Counts
 from ..logs import line
 from .auth import RefusedError, SignedRequest, Target, Verifier, nonce_reused
@@ -24,8 +24,8 @@ from .signed import CORS, is_debugging, logged_stream, read_body, refusal_answer
 _REPLAYED = {"Tambur-Replayed": "true"}
 
 # A response can be sent any number of times. These two are made once.
-_DELIVERED_ANSWER = Response(status_code=204, headers=CORS)
-_REPLAYED_ANSWER = Response(status_code=204, headers=CORS | _REPLAYED)
+DELIVERED_ANSWER = Response(status_code=204, headers=CORS)
+REPLAYED_ANSWER = Response(status_code=204, headers=CORS | _REPLAYED)
 
 logger = logging.getLogger("tambur.server")
 
@@ -87,7 +87,7 @@ class PublishHandler:
         if debug:
             nodes = {"Tambur-Nodes": str(published.nodes)}
             return Response(status_code=204, headers=CORS | nodes | (_REPLAYED if is_replayed else {}))
-        return _REPLAYED_ANSWER if is_replayed else _DELIVERED_ANSWER
+        return REPLAYED_ANSWER if is_replayed else DELIVERED_ANSWER
 
     def target(self, host: str, raw_path: bytes) -> PublishTarget:
         """Find what a request is for, before its body is read.
@@ -147,12 +147,21 @@ class PublishHandler:
             self._counts.broker_s += time.perf_counter() - asked_at
         except BrokerUnavailableError as error:
             raise RefusedError(503, str(error), retry_after_s=error.retry_after_s) from error
-        if published.outcome is Outcome.NONCE_REUSED:
-            raise nonce_reused()
-        if published.outcome is Outcome.RATE_LIMITED:
-            reason = f"more than {app.max_publishes_per_s:g} publishes/s"
-            raise RefusedError(429, reason, retry_after_s=published.retry_after_s)
+        check_admitted(published, app)
         return published
+
+
+def check_admitted(published: Published, app: App) -> None:
+    """Check that the broker delivered a request, now or earlier.
+
+    Raises:
+        RefusedError: 401 or 429.
+    """
+    if published.outcome is Outcome.NONCE_REUSED:
+        raise nonce_reused()
+    if published.outcome is Outcome.RATE_LIMITED:
+        reason = f"more than {app.max_publishes_per_s:g} publishes/s"
+        raise RefusedError(429, reason, retry_after_s=published.retry_after_s)
 
 
 def _facts(target: PublishTarget | None) -> dict[str, object]:

@@ -239,6 +239,27 @@ class Broker(Protocol):
         The parameters are those of :meth:`publish`. DELIVERED says that the request is admitted.
         """
 
+    async def publish_batch(
+        self,
+        publications: Sequence[Publication],
+        claim: Claim,
+        *,
+        now: int,
+        max_publishes_per_s: float | None,
+    ) -> Published:
+        """Claim a nonce and deliver publications in their order, some in each step.
+
+        The claim remembers how far it came. If this fails halfway, the same call with the same claim delivers
+        the rest.
+
+        Parameters:
+            max_publishes_per_s: the app's rate limit, which counts each publication. If the app may publish
+                at least one, all are admitted.
+
+        Returns:
+            DELIVERED if any publication was delivered now. ``nodes`` is 0.
+        """
+
     async def claimed(self, claim: Claim) -> Outcome | None:
         """Look a nonce up: REPLAYED, NONCE_REUSED, or ``None`` if it is free."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -27,6 +28,9 @@ from .ids import new_node, new_subscriber_id, node_of
 from .lingering import Lingering
 from .memory_recovery import MemoryRecovery
 
+BATCH_STEP = 50
+"""How many publications of a batch are delivered in one turn of the event loop."""
+
 
 class _Rate:
     """A token bucket that holds one second's worth of publishes, and at least one."""
@@ -43,8 +47,9 @@ class _Rate:
         self._filled_at = now
         return 0.0 if self._tokens >= 1 else (1 - self._tokens) / per_s
 
-    def take(self) -> None:
-        self._tokens -= 1
+    def take(self, count: int) -> None:
+        """Take so many tokens. They may become fewer than none."""
+        self._tokens -= count
 
 
 class _Present:
@@ -83,6 +88,8 @@ class MemoryBroker:
         self._claims: dict[int, dict[AppKey, dict[bytes, bytes]]] = {}
         self._claims_count: Counter[AppKey] = Counter()
         self._rates: dict[AppKey, _Rate] = {}
+        # Of each batch that is not finished, how many publications have been delivered.
+        self._progress: dict[Claim, int] = {}
 
     async def subscribe(self, app: AppKey, stream: str) -> None:
         if (app, stream) not in self._subscribed:
@@ -100,7 +107,7 @@ class MemoryBroker:
     async def publish(
         self, publication: Publication, claim: Claim, *, now: int, max_publishes_per_s: float | None
     ) -> Published:
-        refused = self._admit(claim, now, max_publishes_per_s)
+        refused = self._admit(claim, now, max_publishes_per_s, 1)
         if refused is None:
             self.hand_on(self._recovery.keep(publication))
             return Published(Outcome.DELIVERED, nodes=self._nodes(publication))
@@ -109,12 +116,44 @@ class MemoryBroker:
         return refused
 
     async def admit(self, claim: Claim, *, now: int, max_publishes_per_s: float | None) -> Published:
-        return self._admit(claim, now, max_publishes_per_s) or Published(Outcome.DELIVERED)
+        return self._admit(claim, now, max_publishes_per_s, 1) or Published(Outcome.DELIVERED)
 
-    def _admit(self, claim: Claim, now: int, max_publishes_per_s: float | None) -> Published | None:
-        """Claim a nonce and count a publish; ``None`` if both are done."""
+    async def publish_batch(
+        self,
+        publications: Sequence[Publication],
+        claim: Claim,
+        *,
+        now: int,
+        max_publishes_per_s: float | None,
+    ) -> Published:
+        refused = self._admit(claim, now, max_publishes_per_s, len(publications))
+        if refused is None:
+            self._progress[claim] = 0
+        elif refused.outcome is not Outcome.REPLAYED:
+            return refused
+        outcome = Outcome.REPLAYED
+        # The same request may come again meanwhile: then both deliver, each the next step.
+        while (start := self._progress.get(claim)) is not None:
+            self._check_open()
+            end = start + BATCH_STEP
+            self._progress[claim] = end
+            if end >= len(publications):
+                del self._progress[claim]
+            for publication in publications[start:end]:
+                self.hand_on(self._recovery.keep(publication))
+            outcome = Outcome.DELIVERED
+            await asyncio.sleep(0)
+        return Published(outcome)
+
+    def _check_open(self) -> None:
         if self.deliver is None:
             raise BrokerUnavailableError("the server is shutting down", retry_after_s=1)
+
+    def _admit(
+        self, claim: Claim, now: int, max_publishes_per_s: float | None, count: int
+    ) -> Published | None:
+        """Claim a nonce, and count so many publishes; ``None`` if both are done."""
+        self._check_open()
         if (taken := self._taken(claim)) is not None:
             return Published(taken)
         rate = None
@@ -125,7 +164,7 @@ class MemoryBroker:
                 return Published(Outcome.RATE_LIMITED, wait_s)
         self._claim(claim, now)
         if rate is not None:
-            rate.take()
+            rate.take(count)
         return None
 
     async def claimed(self, claim: Claim) -> Outcome | None:

@@ -8,6 +8,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
+from ...protocol.paths import BATCH_PATH
 from ..config import Limits
 from ..memory import UNCOUNTED_BYTES, Memory
 from .reading import READ_BYTES, SharedBufferProtocol
@@ -22,6 +23,11 @@ PIECE_BYTES = 256
 A piece is a read, or a part of the body such as a chunk. Each takes the same time, however short it is. TCP
 segments of 536 bytes, the shortest that a network must carry, stay below.
 """
+
+
+def max_pieces(limits: Limits, max_body_bytes: int) -> int:
+    """In how many pieces a request may arrive."""
+    return MAX_PIECES + (limits.max_header_bytes + max_body_bytes) // PIECE_BYTES
 
 
 class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
@@ -49,7 +55,9 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
         self.counted_bytes = 0
         self._unanswered_bytes = 0  # of the requests that have arrived, whole or in part
         self._read_buffer = read_buffer
-        self._max_pieces = MAX_PIECES + (limits.max_header_bytes + limits.max_body_bytes) // PIECE_BYTES
+        self._max_pieces = max_pieces(limits, limits.max_body_bytes)
+        self._max_batch_pieces = max_pieces(limits, limits.max_batch_bytes)
+        self._is_batch = False
         self._pieces = 0
         self._unfinished_header_bytes = 0
         self._header_count = 0
@@ -87,7 +95,8 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
         if self.transport is None or self.transport.is_closing():
             return 0
         # Input beyond a request's limits is discarded.
-        most = self._limits.max_header_bytes + self._limits.max_body_bytes + READ_BYTES
+        limits = self._limits
+        most = limits.max_header_bytes + max(limits.max_body_bytes, limits.max_batch_bytes) + READ_BYTES
         return min(self._unanswered_bytes, most) + self.transport.get_write_buffer_size()
 
     def shed(self) -> None:
@@ -132,7 +141,7 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
         if self._unfinished_header_bytes > self._limits.max_header_bytes:
             self._refuse_headers(f"at most {self._limits.max_header_bytes} bytes are allowed")
             self.send_400_response("")
-        elif self._pieces > self._max_pieces:
+        elif self._has_too_many_pieces:
             self._refuse_pieces()
             self.send_400_response("")
         # Most requests come whole and need no timer. The parser says nothing of a line break ahead of one.
@@ -144,6 +153,7 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
         self._header_count = 0
         self._headers_are_complete = False
         self._is_arriving = True
+        self._is_batch = False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -166,6 +176,7 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
             self._refusal = (400, "Bad Request: a request with a body must have no Upgrade header")
         if self._refusal is not None:
             raise ValueError
+        self._is_batch = self.url.partition(b"?")[0].endswith(BATCH_PATH.encode())
         super().on_headers_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -180,7 +191,7 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
     def on_body(self, body: bytes) -> None:
         self._unfinished_header_bytes = 0
         self._pieces += 1
-        if self._pieces > self._max_pieces:
+        if self._has_too_many_pieces:
             self._refuse_pieces()
             raise ValueError
         super().on_body(body)
@@ -203,6 +214,10 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
             % (status, reason.partition(":")[0].encode(), len(body), body)
         )
         self.transport.close()
+
+    @property
+    def _has_too_many_pieces(self) -> bool:
+        return self._pieces > (self._max_batch_pieces if self._is_batch else self._max_pieces)
 
     def _refuse_headers(self, rule: str) -> None:
         self._refusal = (431, f"Request Header Fields Too Large: {rule}")

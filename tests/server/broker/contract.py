@@ -213,6 +213,44 @@ class BrokerContract(abc.ABC):
 
         self.run(scenario)
 
+    def test_a_batch_is_delivered_once_and_in_order(self) -> None:
+        async def scenario(node: RecordingBackend) -> None:
+            await node.broker.subscribe(APP, "s")
+            await node.broker.subscribe(APP, "t")
+            batch = [public("st"[i % 2], str(i)) for i in range(333)]
+            assert await node.publish_batch(batch, claim("n")) is Outcome.DELIVERED
+            assert await node.publish_batch(batch, claim("n")) is Outcome.REPLAYED
+            assert await node.publish_batch(batch[:1], claim("n", "two")) is Outcome.NONCE_REUSED
+            await node.settle()
+            assert node.delivered == batch
+
+        self.run(scenario, max_claims=2000)
+
+    def test_the_same_batch_several_times_at_once_is_delivered_once_and_in_order(self) -> None:
+        async def scenario(node: RecordingBackend) -> None:
+            await node.broker.subscribe(APP, "s")
+            batch = [public("s", str(i)) for i in range(333)]
+            outcomes = await asyncio.gather(*(node.publish_batch(batch, claim("n")) for _ in range(4)))
+            assert set(outcomes) <= {Outcome.DELIVERED, Outcome.REPLAYED}
+            await node.settle()
+            assert node.delivered == batch
+
+        self.run(scenario, max_claims=2000)
+
+    def test_other_work_runs_between_the_steps_of_a_batch(self) -> None:
+        async def scenario(node: RecordingBackend) -> None:
+            await node.broker.subscribe(APP, "s")
+            batch = [public("s", str(i)) for i in range(1000)]
+            delivering = asyncio.ensure_future(node.publish_batch(batch, claim("n")))
+            await asyncio.sleep(0)
+            await node.publish(public("s", "between"), claim("m"))
+            assert await delivering is Outcome.DELIVERED
+            await node.settle()
+            assert len(node.delivered) == 1001
+            assert node.delivered.index(public("s", "between")) < 1000
+
+        self.run(scenario, max_claims=2000)
+
     def test_a_user_joins_with_the_first_connection_and_leaves_with_the_last(self) -> None:
         async def scenario(node: RecordingBackend) -> None:
             broker, presence = node.broker, node.presence

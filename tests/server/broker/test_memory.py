@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from tambur import ConfigurationError
-from tambur.server.broker import CLAIM_WINDOW_S, Backend, Outcome
+from tambur.server.broker import CLAIM_WINDOW_S, Backend, BrokerUnavailableError, Outcome
 from tambur.server.broker.factory import from_url
-from tambur.server.broker.memory import MemoryBackend
+from tambur.server.broker.memory import BATCH_STEP, MemoryBackend
 from tests.support.broker import APP, NOW, OTHER_APP, RecordingBackend, claim, nobody_asks, public
 
 from .contract import BrokerContract
@@ -40,6 +40,46 @@ def test_tokens_come_back_at_the_rate() -> None:
         clock[0] = 1000.0
         assert await outcome("3") is Outcome.DELIVERED
         assert await outcome("4") is Outcome.RATE_LIMITED
+
+    asyncio.run(scenario())
+
+
+def test_each_message_of_a_batch_counts_and_one_token_admits_all() -> None:
+    clock = [0.0]
+
+    async def scenario() -> None:
+        node = RecordingBackend(MemoryBackend(max_claims=100, monotonic=lambda: clock[0]))
+        await node.backend.start(node.delivered.append, nobody_asks)
+        batch = [public("s", str(i)) for i in range(10)]
+        assert await node.publish_batch(batch, claim("1"), rate=5) is Outcome.DELIVERED
+        published = await node.publish(public("s", "x"), claim("2"), rate=5)
+        assert (published.outcome, published.retry_after_s) == (Outcome.RATE_LIMITED, 1.2)
+        assert await node.publish_batch(batch, claim("3"), rate=5) is Outcome.RATE_LIMITED
+        assert await node.broker.claimed(claim("3")) is None
+        clock[0] = 1.2
+        assert await node.publish_batch(batch, claim("3"), rate=5) is Outcome.DELIVERED
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_that_failed_halfway_is_continued_where_it_ended() -> None:
+    async def scenario() -> None:
+        backend = MemoryBackend(max_claims=100)
+        node = RecordingBackend(backend)
+        await backend.start(node.deliver, nobody_asks)
+        await backend.broker.subscribe(APP, "s")
+        batch = [public("s", str(i)) for i in range(3 * BATCH_STEP)]
+        delivering = asyncio.ensure_future(node.publish_batch(batch, claim("n")))
+        await asyncio.sleep(0)
+        await backend.close()
+        with pytest.raises(BrokerUnavailableError):
+            await delivering
+        assert node.delivered == batch[:BATCH_STEP]
+        await backend.start(node.deliver, nobody_asks)
+        assert await node.publish_batch(batch, claim("n")) is Outcome.DELIVERED
+        assert node.delivered == batch
+        assert await node.publish_batch(batch, claim("n")) is Outcome.REPLAYED
+        assert backend.broker._progress == {}
 
     asyncio.run(scenario())
 

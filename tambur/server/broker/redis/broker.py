@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from .. import (
     CLAIM_WINDOW_S,
@@ -23,6 +24,10 @@ from .shard import Shard
 
 MAX_CLOCK_SKEW_S = 30
 """How far the clocks of two nodes may be apart, in seconds: claims are kept for that much longer."""
+
+
+BATCH_STEP = 50
+"""How many publications of a batch are sent to Redis at once."""
 
 
 class RedisBroker:
@@ -103,6 +108,28 @@ class RedisBroker:
     async def admit(self, claim: Claim, *, now: int, max_publishes_per_s: float | None) -> Published:
         return await self._publish(b"", b"", claim, now, max_publishes_per_s)
 
+    async def publish_batch(
+        self,
+        publications: Sequence[Publication],
+        claim: Claim,
+        *,
+        now: int,
+        max_publishes_per_s: float | None,
+    ) -> Published:
+        first, *others = publications
+        published = await self.publish(first, claim, now=now, max_publishes_per_s=max_publishes_per_s)
+        if published.outcome not in {Outcome.DELIVERED, Outcome.REPLAYED}:
+            return published
+        outcomes: set[Outcome] = {published.outcome}
+        for start in range(0, len(others), BATCH_STEP):
+            # Each has a claim of its own. The script runs in the order in which it is called.
+            step = [
+                self.publish(other, _numbered(claim, start + i), now=now, max_publishes_per_s=None)
+                for i, other in enumerate(others[start : start + BATCH_STEP])
+            ]
+            outcomes |= {published.outcome for published in await asyncio.gather(*step)}
+        return Published(Outcome.DELIVERED if Outcome.DELIVERED in outcomes else Outcome.REPLAYED)
+
     async def claimed(self, claim: Claim) -> Outcome | None:
         key = self._keys.claims(claim.app, claim.timestamp)
         signature = await self._shard.ready_link().call("HGET", key, claim.nonce)
@@ -134,3 +161,8 @@ class RedisBroker:
             self.deliver(decode_private(data))
         elif channel in self.streams:  # and was not unsubscribed meanwhile
             self.deliver(decode(*self.streams[channel], data, place))
+
+
+def _numbered(claim: Claim, number: int) -> Claim:
+    """The claim of one message of a batch. No nonce's digest is as long."""
+    return claim._replace(nonce=b"%s %d" % (claim.nonce, number))

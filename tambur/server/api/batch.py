@@ -1,0 +1,192 @@
+"""Batches: many messages in one request. Section 8 of the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from ...errors import InvalidNameError
+from ...protocol.messages import encode_message
+from ...protocol.names import check_subscriber_id, parse_destination
+from ...protocol.paths import split_query_path
+from ..broker import Broker, BrokerUnavailableError, Claim, Outcome, Publication
+from ..config import App, Config
+from ..counters import Counts
+from ..logs import line
+from .auth import RefusedError, SignedRequest, Target, Verifier
+from .publish import DELIVERED_ANSWER, REPLAYED_ANSWER, check_admitted
+from .signed import is_debugging, read_body, refusal_answer
+
+MAX_MESSAGES = 1000
+"""How many messages a batch may have."""
+
+_MESSAGES_PER_TURN = 100
+"""How many messages are checked in one turn of the event loop: about a third of a millisecond."""
+
+_FORM = '[[STREAM, MESSAGE], ...] or [[STREAM, MESSAGE, {"exclude": SUBSCRIBER_ID}], ...]'
+
+logger = logging.getLogger("tambur.server")
+
+
+class Delivered(NamedTuple):
+    """The result of a batch.
+
+    Attributes:
+        outcome: DELIVERED if any message was delivered now, otherwise REPLAYED.
+        messages: how many it has.
+    """
+
+    outcome: Outcome
+    messages: int
+
+
+class BatchHandler:
+    """Verifies batches and hands them to the broker.
+
+    Parameters:
+        config: the apps and the limits.
+        broker: carries publications, and claims nonces.
+        clock: returns seconds since 1970.
+        counts: where answers are counted; ``None`` does not count them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        broker: Broker,
+        clock: Callable[[], float] = time.time,
+        counts: Counts | None = None,
+    ) -> None:
+        self._verifier = Verifier(config.apps, clock)
+        self._counts = counts or Counts()
+        self._limits = config.limits
+        self._broker = broker
+        self._verifying = asyncio.Lock()
+
+    async def answer(self, request: Request) -> Response:
+        """Answer ``POST /app/APP_ID/batch``."""
+        facts: dict[str, object] = {}
+        debug = is_debugging(request)
+        try:
+            target = self.target(request.headers.get("host", ""), request.scope["raw_path"])
+            facts["app"] = target.app_id
+            body = await read_body(request, self._limits.max_batch_bytes)
+            content_type = request.headers.get("content-type", "")
+            delivered = await self.publish(target, content_type, body, debug=debug)
+        except RefusedError as refused:
+            logger.info(line("batch refused", status=refused.status, **facts, reason=refused.reason))
+            self._counts.publishes[refused.status] += 1
+            return refusal_answer(refused)
+        except ClientDisconnect:
+            logger.info(line("batch broken off by the publisher", **facts))
+            return Response(status_code=400)  # the client has gone
+        facts |= {"outcome": delivered.outcome.name.lower(), "messages": delivered.messages}
+        logger.debug(line("batch accepted", **facts))
+        self._counts.publishes[204] += delivered.messages
+        return DELIVERED_ANSWER if delivered.outcome is Outcome.DELIVERED else REPLAYED_ANSWER
+
+    def target(self, host: str, raw_path: bytes) -> Target:
+        """Find what a request is for, before its body is read.
+
+        Raises:
+            RefusedError: 400 or 404.
+        """
+        if not raw_path.isascii():
+            raise RefusedError(400, "the path must be percent-encoded")
+        split = split_query_path(raw_path)
+        if split is None or split[1:] != ("batch", None):
+            raise RefusedError(404, "the path of a batch is /app/APP_ID/batch")
+        return self._verifier.find(host, raw_path, split[0])
+
+    async def publish(
+        self, target: Target, content_type: str, body: bytes, *, debug: bool = False
+    ) -> Delivered:
+        """Verify one request and deliver its messages.
+
+        Parameters:
+            debug: whether a refusal carries the base string that the server computed.
+
+        Raises:
+            RefusedError: with any status but 204, and 413 for a body over the limit. With 400, 401, 413 and
+                429 nothing was delivered. After 503 the same request delivers the rest.
+        """
+        # One at a time, since an encoded batch takes several times its size.
+        async with self._verifying:
+            request = self._verifier.parse(target, content_type, body)
+            try:
+                app, claim, now, publications = await self._verified(request)
+            except RefusedError as refused:
+                if debug:
+                    refused.base_string = request.base_string
+                raise
+        try:
+            published = await self._broker.publish_batch(
+                publications, claim, now=now, max_publishes_per_s=app.max_publishes_per_s
+            )
+        except BrokerUnavailableError as error:
+            raise RefusedError(503, str(error), retry_after_s=error.retry_after_s) from error
+        check_admitted(published, app)
+        return Delivered(published.outcome, len(publications))
+
+    async def _verified(self, request: SignedRequest) -> tuple[App, Claim, int, list[Publication]]:
+        self._verifier.check_form(request, [b"messages"])
+        await request.encode()
+        app, claim, now = self._verifier.verify(request)
+        # Only now, so that a stranger cannot make the server parse anything large.
+        return app, claim, now, await self._parse(app, request.parameters[b"messages"])
+
+    async def _parse(self, app: App, data: bytes) -> list[Publication]:
+        """Check all messages before any is delivered."""
+        messages = _parse_array(data)
+        publications = []
+        for index, item in enumerate(messages):
+            if index and index % _MESSAGES_PER_TURN == 0:
+                await asyncio.sleep(0)
+            try:
+                publications.append(self._publication(app, item))
+            except RefusedError as refused:
+                raise RefusedError(refused.status, f"messages[{index}]: {refused.reason}") from None
+        return publications
+
+    def _publication(self, app: App, item: Any) -> Publication:
+        if not isinstance(item, list) or not 2 <= len(item) <= 3:
+            raise RefusedError(400, "must be an array of STREAM and MESSAGE, and possibly an object")
+        stream, message, *rest = item
+        for name, value in (("the stream", stream), ("the message", message)):
+            if not isinstance(value, str):
+                raise RefusedError(400, f"{name} must be a string")
+        options = rest[0] if rest else {}
+        if not isinstance(options, dict):
+            raise RefusedError(400, "the third element must be an object")
+        try:
+            kind, name = parse_destination(stream)
+            excluded = check_subscriber_id(options["exclude"]) if "exclude" in options else None
+            size = len(message.encode())
+        except InvalidNameError as error:
+            raise RefusedError(400, str(error)) from None
+        except UnicodeEncodeError:
+            raise RefusedError(400, "the message must not contain a lone surrogate") from None
+        if size > self._limits.max_message_bytes:
+            limit = self._limits.max_message_bytes
+            raise RefusedError(413, f"the message has {size} bytes, at most {limit} are allowed")
+        return Publication(app.key, kind, name, encode_message(kind, name, message), excluded=excluded)
+
+
+def _parse_array(data: bytes) -> list[Any]:
+    try:
+        array = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        # A ValueError is also raised for what is not UTF-8, and for integers beyond the interpreter's limit.
+        raise RefusedError(400, f"messages is not JSON: {str(error) or 'nested too deeply'}") from None
+    if not isinstance(array, list):
+        raise RefusedError(400, f"messages must be {_FORM}")
+    if not 1 <= len(array) <= MAX_MESSAGES:
+        raise RefusedError(400, f"messages must be 1 to {MAX_MESSAGES}, not {len(array)}")
+    return array
