@@ -1,4 +1,4 @@
-"""The layout of the tests: code that several modules share is in tests/support."""
+"""The layout of the tests: code that several modules share is in tests/support, and no module is long."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
+MAX_LINES = 400
 
 
 def imported_test_modules(source: str) -> list[str]:
@@ -22,6 +23,12 @@ def imported_test_modules(source: str) -> list[str]:
             continue
         found += [name for name in names if name.rpartition(".")[2].startswith("test_")]
     return found
+
+
+def test_no_module_is_long() -> None:
+    lines = {str(path): path.read_text("utf-8").count("\n") for path in TESTS.rglob("*.py")}
+    assert len(lines) > 100
+    assert {path: count for path, count in lines.items() if count > MAX_LINES} == {}
 
 
 def test_no_test_module_imports_another() -> None:

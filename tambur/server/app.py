@@ -21,6 +21,7 @@ from .api.batch import BatchHandler
 from .api.publish import PublishHandler
 from .api.queries import QueryHandler
 from .api.routes import make_app
+from .apps import Apps
 from .broker import Backend
 from .broker.factory import from_url
 from .config import Config, Limits
@@ -29,6 +30,7 @@ from .hub import Hub
 from .listeners import allow_open_files, listen, listener_url, load_tls, reserve_port
 from .queries import Queries
 from .transports import balancer
+from .transports.handshake import Handshakes
 from .transports.http_protocol import BoundedHttpProtocol
 from .transports.longpoll import LongPolls
 from .transports.reading import limit_tls_buffers, make_read_buffer
@@ -65,7 +67,8 @@ class Server:
         self._hub = ExtendedHub(self._backend, coalesce_window_s=config.coalesce_window_ms / 1000)
         self._long_polls = LongPolls(config, self._hub, self._backend.calls)
         read_buffer = make_read_buffer()
-        context = Context(config, {app.key: app for app in config.apps}, self._hub, read_buffer)
+        handshakes = Handshakes(Apps(config.apps), config.public_hosts, self._hub.counts)
+        context = Context(config, handshakes, self._hub, read_buffer)
         uvicorn_config = uvicorn.Config(
             self._make_app(config, routes),
             http=_protocol(

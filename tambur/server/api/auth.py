@@ -11,11 +11,12 @@ import functools
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ...credentials import is_host
 from ...protocol import oauth as signing
+from ..apps import Apps
 from ..broker import CLAIM_WINDOW_S, Claim
 from ..config import App
 
@@ -71,7 +72,7 @@ class Target(NamedTuple):
     host: str
     raw_path: bytes
     app_id: str
-    apps: dict[str, App]
+    apps: Mapping[str, App]
 
 
 class SignedRequest:
@@ -144,9 +145,7 @@ class Verifier:
 
     def __init__(self, apps: Iterable[App], clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._apps: dict[str, dict[str, App]] = {}
-        for app in apps:
-            self._apps.setdefault(app.app_id, {})[app.api_key] = app
+        self._apps = Apps(apps)
 
     def find(self, host: str, raw_path: bytes, app_id: str) -> Target:
         """Find the apps with an ID, before the body is read.
@@ -162,7 +161,7 @@ class Verifier:
         # The signature covers the host together with the path, so it must not contain a part of a path.
         if not is_host(host):
             raise RefusedError(400, f"invalid Host header: {host!a:.100}")
-        apps = self._apps.get(app_id)
+        apps = self._apps.with_id(app_id)
         if apps is None:
             raise RefusedError(404, f"there is no app {app_id!r} here")
         return Target(host, raw_path, app_id, apps)

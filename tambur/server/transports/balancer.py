@@ -7,8 +7,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from ...credentials import is_host
-from ...protocol.paths import split_subscribe_path, subscribe_path
-from ..broker import AppKey
+from ...protocol.paths import subscribe_path
+from ..apps import Apps
 from ..config import Config
 from ..counters import Counts
 from .jsonp import parse_caller, refuse_page
@@ -21,12 +21,11 @@ def make_route(config: Config, counts: Counts) -> Route:
     Parameters:
         counts: where refusals are counted.
     """
-    apps = {app.key: app for app in config.apps}
+    apps = Apps(config.apps)
 
     async def answer(request: Request) -> Response:
-        names = split_subscribe_path(request.scope["raw_path"])
-        app = apps.get(AppKey(*names)) if names is not None else None
-        if names is None or app is None:
+        app = apps.at(request.scope["raw_path"])
+        if app is None:
             return refuse(request, UNKNOWN_APP)
         if (refusal := refuse_page(app, request)) is not None:
             return refuse(request, refusal)
@@ -36,7 +35,7 @@ def make_route(config: Config, counts: Counts) -> Route:
         host = request.headers.get("host", "")
         if not is_host(host):
             return PlainTextResponse(f"invalid Host header: {host!a:.100}\n", 400)
-        return caller.answer(host + subscribe_path(*names))
+        return caller.answer(host + subscribe_path(*app.key))
 
     def refuse(request: Request, refusal: Refusal) -> Response:
         refusal.record(counts, request.scope["raw_path"], "balancer")

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from ...protocol.paths import split_subscribe_path
+from ..apps import Apps
 from ..broker import AppKey, BrokerUnavailableError, NodeCalls
 from ..config import App, Config
 from ..connection import MAX_QUEUED_COMMANDS, Connection
@@ -40,7 +40,7 @@ class LongPolls:
         self._config = config
         self._hub = hub
         self._calls = calls
-        self._apps = {app.key: app for app in config.apps}
+        self._apps = Apps(config.apps)
         self._subscribers: dict[tuple[AppKey, str], _Subscriber] = {}
         self._extended = ExtendedLongPolls(config, hub, calls, may_open=self._may_open)
 
@@ -66,8 +66,7 @@ class LongPolls:
 
     async def _answer(self, request: Request) -> Response:
         path = _PATH.fullmatch(request.scope["raw_path"])
-        names = split_subscribe_path(path[1]) if path is not None else None
-        app = self._apps.get(AppKey(*names)) if names is not None else None
+        app = self._apps.at(path[1]) if path is not None else None
         if path is None or app is None:
             return self._refuse(request, UNKNOWN_APP)
         if not app.long_polling:

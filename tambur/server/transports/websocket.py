@@ -9,23 +9,20 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from uvicorn.server import ServerState
-from websockets.datastructures import Headers, MultipleValuesError
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from ...protocol import close_codes
-from ...protocol.paths import split_subscribe_path
-from ..broker import AppKey
-from ..config import App, Config
+from ..config import Config
 from ..connection import Connection
 from ..extended_hub import ExtendedHub
 from ..memory import UNCOUNTED_BYTES
 from ..outbox import Batch
+from .handshake import Handshakes
 from .reading import SharedBufferProtocol
-from .refusal import UNKNOWN_APP, Refusal, host_not_allowed, origin_not_allowed
 
 CLOSE_TIMEOUT_S = 1.0
 """How long a closed connection may take to send the rest and the closing handshake, in seconds."""
@@ -45,7 +42,7 @@ class Context:
     """The shared state of all connections of a server."""
 
     config: Config
-    apps: dict[AppKey, App]
+    handshakes: Handshakes
     hub: ExtendedHub
     read_buffer: memoryview
 
@@ -185,47 +182,20 @@ class WebSocket(SharedBufferProtocol):
         else:
             self._transport.resume_reading()
 
-    # The handshake.
-
     def _shake_hands(self, request: Request) -> None:
-        response = self._refusal(request) or self._protocol.accept(request)
+        response, app = self._context.handshakes.answer(request, self._protocol)
         self._protocol.send_response(response)
         self._flush()
         if self._protocol.state is not State.OPEN:
             self._end()
             return
-        path = split_subscribe_path(_raw_path(request))
-        assert path is not None  # _refusal has looked
-        subscriber_id = self._context.hub.new_subscriber_id()
+        assert app is not None  # else it was refused
+        hub, limits = self._context.hub, self._context.config.limits
+        subscriber_id = hub.new_subscriber_id()
         self._transport.write(_encode(b"id:" + subscriber_id.encode()))
-        context = self._context
-        self._connection = Connection(
-            subscriber_id, context.apps[AppKey(*path)], context.hub, self, context.config.limits
-        )
+        self._connection = Connection(subscriber_id, app, hub, self, limits)
         request.headers.clear()  # 1.5 KB, which the parser would keep while the connection is open
         self._schedule_ping()
-
-    def _refusal(self, request: Request) -> Response | None:
-        public_hosts = self._context.config.public_hosts
-        host, origin = _header(request.headers, "Host"), _header(request.headers, "Origin")
-        if public_hosts and (host or "").lower() not in public_hosts:
-            return self._reject(request, host_not_allowed(host or ""))
-        if not (_header(request.headers, "Sec-WebSocket-Key") or "").isascii():
-            # Some releases of websockets take this for their own failure.
-            return self._protocol.reject(400, "Sec-WebSocket-Key must be base64\n")
-        path = split_subscribe_path(_raw_path(request))
-        app = self._context.apps.get(AppKey(*path)) if path is not None else None
-        if app is None:
-            return self._reject(request, UNKNOWN_APP)
-        if not app.allows_origin(origin):
-            return self._reject(request, origin_not_allowed(origin))
-        return None
-
-    def _reject(self, request: Request, refusal: Refusal) -> Response:
-        refusal.record(self._context.hub.counts, _raw_path(request), "websocket")
-        response = self._protocol.reject(refusal.status, f"{refusal.reason}\n")
-        response.headers.update(refusal.headers)
-        return response
 
     # Frames.
 
@@ -379,14 +349,3 @@ class WebSocket(SharedBufferProtocol):
 
 def _encode(event: bytes) -> bytes:
     return Frame(Opcode.TEXT, event).serialize(mask=False)
-
-
-def _raw_path(request: Request) -> bytes:
-    return request.path.partition("?")[0].encode("ascii", "surrogateescape")
-
-
-def _header(headers: Headers, name: str) -> str | None:
-    try:
-        return headers.get(name)
-    except MultipleValuesError:
-        return ", ".join(headers.get_all(name))
