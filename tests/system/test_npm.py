@@ -83,7 +83,7 @@ def module_uses() -> str:
         '/// <reference path="./node_modules/tambur/tambur/server/static/tambur.d.ts" />\n'
     )
     assert reference
-    imports = 'import { Connection, TamburError } from "tambur";\nimport type { Mode, State, Stream } from "tambur";\n'
+    imports = 'import { Connection, TamburError } from "tambur";\nimport type { Mode, State, Stream, StreamOptions } from "tambur";\n'
     no_global = "// @ts-expect-error - the module defines no global\ntambur.Connection;\n"
     return imports + no_global + re.sub(r"\btambur\.(?=[A-Z])", "", body)
 

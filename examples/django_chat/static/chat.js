@@ -40,7 +40,10 @@ connection.onerror = (error) => {
   (isConnected() ? notice : state).textContent = error.message;
 };
 
-// Also called after a reconnect, when no mode is enabled.
+// While a connection is lost, its modes stay enabled. It continues with all that was missed.
+connection.onstate = connection.onresume = showState;
+
+// Called again only if the connection could not continue. Then no mode is enabled.
 room.ready = () => {
   present.clear();
   room.enable_auth();
@@ -64,7 +67,8 @@ if (adminNotes) {
 }
 
 function isConnected() {
-  return room.enabled_modes.length === 3 && (!adminNotes || adminNotes.enabled_modes.length === 1);
+  const isReady = (stream, modes) => stream.active && stream.enabled_modes.length === modes;
+  return isReady(room, 3) && (!adminNotes || isReady(adminNotes, 1));
 }
 
 function showState() {

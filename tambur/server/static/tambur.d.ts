@@ -9,7 +9,8 @@ declare namespace tambur {
    * - `"waiting"`: the connection is lost or an attempt failed, and the next attempt follows. Also while the user
    *   has left the page, and the browser keeps it.
    * - `"closed"`: the page closed the connection, or `max_retries` attempts in a row failed. `reopen()` connects again.
-   * - `"refused"`: the server refuses this connection, and would refuse it again. `reopen()` connects again.
+   * - `"refused"`: the server refuses this connection, and would refuse it again; or the application disconnected
+   *   it; or its session continues elsewhere. `reopen()` connects again.
    */
   type State = "connecting" | "connected" | "waiting" | "closed" | "refused";
 
@@ -25,11 +26,22 @@ declare namespace tambur {
     host?: string;
     /** How many attempts in a row may fail before the connection is closed. Default: any number. */
     max_retries?: number;
+    /** Whether the session continues after a lost connection, and missed messages are replayed. Default: true. */
+    resume?: boolean;
     ready?: Connection["ready"];
     onstate?: Connection["onstate"];
     onclose?: Connection["onclose"];
     onerror?: Connection["onerror"];
     ontoken?: Connection["ontoken"];
+    onresume?: Connection["onresume"];
+  }
+
+  interface StreamOptions {
+    /**
+     * How many of the newest kept messages to start with: 0 to 1000. The stream must have an `[[apps.history]]` entry
+     * on the server. It takes a connection without `resume: false`.
+     */
+    last?: number;
   }
 
   /** The events of an object, by name: the type of each event's `detail`. */
@@ -55,6 +67,7 @@ declare namespace tambur {
     ready: Connection;
     state: State;
     close: Connection;
+    resume: Connection;
     /** `preventDefault()` keeps the error out of the console. */
     error: TamburError;
   }
@@ -68,6 +81,7 @@ declare namespace tambur {
     direct: Direct;
     enabled: Mode;
     disabled: Mode;
+    missed: Stream;
   }
 
   type Presence = [user: string, what: "up" | "down"];
@@ -75,31 +89,41 @@ declare namespace tambur {
 
   /**
    * A connection to one app. It connects by itself: by WebSocket or, where that fails, by long polling. After
-   * a connection is lost it connects again, with growing pauses, and subscribes to its streams again. After a
-   * refusal that would not change, such as a wrong key, it closes. It disconnects when the user leaves the page,
-   * and connects again when the user goes back to it.
+   * a connection is lost it connects again, with growing pauses, and continues its session: streams, modes and
+   * `subscriber_id` stay, and the page receives the messages that it missed. Where the session has ended, it
+   * subscribes to its streams again. After a refusal that would not change, such as a wrong key, it closes. It
+   * disconnects when the user leaves the page, and connects again when the user goes back to it.
    */
   interface Connection extends Events<ConnectionEvents> {
     readonly api_key: string;
     readonly app_id: string;
     readonly state: State;
-    /** The server's ID for this connection; null while it is not connected. It changes with each reconnect. */
+    /**
+     * The server's ID for this session; null before the first connect and while the connection is closed. It stays
+     * while the connection is lost, and changes when the session cannot be continued.
+     */
     readonly subscriber_id: string | null;
-    /** Called on each connect; immediately if already connected. */
+    /** Called on each connect but one that continues a session; immediately if already connected. */
     ready: ((this: Connection, connection: Connection) => void) | null;
     /** Called when `state` has changed. */
     onstate: ((this: Connection, state: State) => void) | null;
-    /** Called when the page closes the connection, when the server refuses it, and after `max_retries`. */
+    /** Called when the page closes the connection, when it enters the state "refused", and after `max_retries`. */
     onclose: ((this: Connection, connection: Connection) => void) | null;
     /** Called with each error that is not thrown; its `code` says which. Default: console.error. */
     onerror: ((this: Connection, error: TamburError) => void) | null;
     /**
-     * Returns a token. Called when a mode is enabled without one, and after a reconnect for each mode that was
-     * enabled. A token for presence or direct must be for the user that the mode was enabled for.
+     * Returns a token. Called when a mode is enabled without one, and for each mode that was enabled when the page
+     * begins anew: where the session has ended, or messages were missed and the stream has no `onmissed`. A token for
+     * presence or direct must be for the user that the mode was enabled for.
      */
     ontoken: ((mode: Mode, stream: string, subscriber_id: string) => string | Promise<string>) | null;
-    /** The stream of that name, subscribed; always the same object. `"private"` receives private messages. */
-    get_stream(name: string): Stream;
+    /** The session continues on a new connection, and all its streams are subscribed again. */
+    onresume: ((this: Connection, connection: Connection) => void) | null;
+    /**
+     * The stream of that name, subscribed; always the same object. `"private"` receives private messages. The options
+     * count when the stream is made.
+     */
+    get_stream(name: string, options?: StreamOptions): Stream;
     /** Closes the connection, if it is open. */
     close(): void;
     /** Connects again. Throws if the connection is not closed. */
@@ -109,20 +133,20 @@ declare namespace tambur {
   /** One stream of a connection. */
   interface Stream extends Events<StreamEvents> {
     readonly name: string;
-    /** Whether the stream is subscribed. */
+    /** Whether the stream is subscribed. False while the connection is lost. */
     readonly active: boolean;
-    /** The modes that are enabled. */
+    /** The modes that are enabled. They stay while the connection is lost. */
     readonly enabled_modes: Mode[];
     /**
-     * Called on each subscribe, also after a reconnect; immediately if already subscribed. The place to enable
-     * modes.
+     * Called on each subscribe but one that continues after a lost connection; immediately if already subscribed. The
+     * place to enable modes.
      */
     ready: ((this: Stream, stream: Stream) => void) | null;
     /** A public message; on the stream `"private"`, a private message. */
     onmessage: ((this: Stream, text: string) => void) | null;
     /** A message published to `auth:` and this stream. */
     onauth: ((this: Stream, text: string) => void) | null;
-    /** A user joined or left. */
+    /** A user joined or left. After a lost connection, called for the changes since. */
     onpresence: ((this: Stream, event: Presence) => void) | null;
     /** A message from another user. */
     ondirect: ((this: Stream, event: Direct) => void) | null;
@@ -130,6 +154,12 @@ declare namespace tambur {
     onenabled: ((this: Stream, mode: Mode) => void) | null;
     /** A mode is no longer enabled. */
     ondisabled: ((this: Stream, mode: Mode) => void) | null;
+    /**
+     * Messages were missed and cannot be replayed: load again what they changed. Called once, before the first message
+     * that follows. Without it, and without a listener for `missed`, the page begins anew: its modes are disabled, and
+     * `ready` is called.
+     */
+    onmissed: ((this: Stream, stream: Stream) => void) | null;
     /** Unsubscribes. Throws if the stream is not active. */
     close(): void;
     /** Subscribes again. Throws if the stream was not closed. */
@@ -142,18 +172,25 @@ declare namespace tambur {
     disable_auth(): void;
     disable_presence(): void;
     disable_direct(): void;
-    /** Sends a message to a user. Throws if direct mode is not enabled. An absent user is not an error. */
+    /**
+     * Sends a message to a user. Throws if direct mode is not enabled or the stream is not active. An absent user is
+     * not an error.
+     */
     direct_msg(user: string, text: string): void;
   }
 
-  /** Why the server refuses a connection. Each of these ends in the state `"refused"`. */
+  /** Why the server refuses or closes a connection for good. Each of these ends in the state `"refused"`. */
   type Refusal =
     /** The server has no app with this `api_key` and `app_id`. */
     | "unknown_app"
     /** The app has `allowed_origins`, and the page's origin is not one of them. */
     | "origin_not_allowed"
     /** The server has `public_hosts`, and the connection's host is not one of them. */
-    | "host_not_allowed";
+    | "host_not_allowed"
+    /** The application disconnected this connection. */
+    | "disconnected"
+    /** Another connection continues the session. */
+    | "session_taken";
 
   /** Why the server refuses a command. Only `"unavailable"` is tried again. */
   type Result =

@@ -25,6 +25,16 @@ var tambur = ((url) => {
   const MAX_POLLED_COMMAND = 6_000;
   // The server holds a poll for longer; a proxy that answers in its place would be asked again at once, for ever.
   const MIN_EMPTY_POLL_MS = 250;
+  // The connection may be silent for so many heartbeats before it counts as lost.
+  const MAX_HEARTBEATS = 1.5;
+  // The close code of a connection that the client means to continue.
+  const LOST = 4000;
+  const MAX_LAST = 1_000;
+  // Close codes after which the client stays away.
+  const ENDINGS = {
+    4003: { code: "disconnected", reason: "the application disconnected it" },
+    4009: { code: "session_taken", reason: "its session continues on another connection" },
+  };
 
   // The server that this was loaded from; null if that is not known.
   const home = url ? new URL(url) : null;
@@ -62,23 +72,23 @@ var tambur = ((url) => {
     return code && { code, reason: (await answer.text()).trim() };
   }
 
-  // Transports. Each has send(text) and close(), and calls back: onframe(text or array) for what the server
-  // sends, and onlost() once, when there is no connection or no longer one.
+  // Transports. Each has send(text) and close(code), and calls back: onframe(text or array) for what the server
+  // sends, and onlost(code) once, when there is no connection or no longer one.
 
   class WebSocketTransport {
     constructor(base, path, ssl, { onframe, onlost }) {
       this.socket = new WebSocket(`${ssl ? "wss" : "ws"}://${base}${path}`);
       this.socket.onmessage = (event) => onframe(event.data);
-      this.socket.onclose = () => onlost();
+      this.socket.onclose = ({ code }) => onlost(code);
     }
 
     send(text) {
       this.socket.send(text);
     }
 
-    close() {
+    close(code) {
       this.socket.onmessage = this.socket.onclose = null;
-      this.socket.close();
+      this.socket.close(code);
     }
   }
 
@@ -194,21 +204,42 @@ var tambur = ((url) => {
     ondirect = null;
     onenabled = null;
     ondisabled = null;
+    onmissed = null;
 
     #connection;
     #ready = null;
     #active = false;
     #wanted = true;
-    // Mode -> its user (undefined for auth): of what is enabled; and of what was enabled, or on its way
-    // there, when the connection was lost. Between them, mode -> { user } of each attempt to enable.
+    // How many kept messages to start with, if any.
+    #last;
+    // Where to go on from; null where the stream begins anew.
+    #position = null;
+    // Whether the next subscribe continues a lost one: `ready` has been called, and is not called again.
+    #continues = false;
+    // Whether `ready` has been assigned while the stream was not active.
+    #isReadyNew = false;
+    #listensForMissed = false;
+    // Mode -> { user, token } of what is enabled, and of each attempt to enable.
     #enabled = new Map();
-    #lost = new Map();
     #enabling = new Map();
+    // Mode -> user of what was enabled, or on its way there, when the session ended.
+    #lost = new Map();
+    // The options of the last subscribe, which may be on its way.
+    #options = {};
+    // The users that the page knows to be present, and those that a new list has named so far.
+    #present = new Set();
+    #listed = null;
 
-    constructor(connection, name) {
+    constructor(connection, name, last) {
       super();
       this.#connection = connection;
+      this.#last = last;
       this.name = name;
+    }
+
+    addEventListener(type, ...rest) {
+      this.#listensForMissed ||= type === "missed";
+      super.addEventListener(type, ...rest);
     }
 
     get ready() {
@@ -217,6 +248,7 @@ var tambur = ((url) => {
 
     set ready(handler) {
       this.#ready = handler;
+      this.#isReadyNew = !this.#active;
       if (this.#active) this.#connection._call(handler, this, this);
     }
 
@@ -234,6 +266,7 @@ var tambur = ((url) => {
       this.#wanted = false;
       this.#connection._send(["unsubscribe", this.name], this);
       const tell = this._deactivate();
+      this.#position = null;
       this.#lost.clear();
       tell();
     }
@@ -271,6 +304,7 @@ var tambur = ((url) => {
 
     direct_msg(user, text) {
       check(this.#enabled.has("direct"), `direct mode is not enabled on stream '${this.name}'`);
+      check(this.#active, `stream '${this.name}' is not active, so it takes no direct message`);
       this.#connection._send(["direct", this.name, String(user), String(text)], this);
     }
 
@@ -290,12 +324,12 @@ var tambur = ((url) => {
         `${mode} takes a token, or the connection an ontoken that gets one`,
         "invalid_argument",
       );
-      const attempt = { user };
+      const attempt = { user: mode === "auth" ? undefined : String(user) };
       this.#enabling.set(mode, attempt);
-      if (token !== undefined) return this.#sendToken(mode, attempt, token);
+      if (token !== undefined) return this.#useToken(mode, attempt, token);
       const subscriber_id = this.#connection.subscriber_id;
       new Promise((resolve) => resolve(this.#connection.ontoken(mode, this.name, subscriber_id))).then(
-        (fresh) => this.#sendToken(mode, attempt, fresh),
+        (fresh) => this.#useToken(mode, attempt, fresh),
         (cause) => {
           if (this.#enabling.get(mode) === attempt) this.#enabling.delete(mode);
           const message = `no token for ${mode} on stream '${this.name}': ${cause}`;
@@ -304,61 +338,137 @@ var tambur = ((url) => {
       );
     }
 
-    #sendToken(mode, attempt, token) {
+    #useToken(mode, attempt, token) {
+      attempt.token = String(token);
+      if (this.#active) this.#sendToken(mode, attempt);
+    }
+
+    #sendToken(mode, attempt) {
       // Closed or lost while the token was fetched: it was for the subscriber id of then.
-      if (this.#enabling.get(mode) !== attempt) return;
-      const users = mode === "auth" ? [] : [String(attempt.user)];
+      const isWanted = () => this.#enabling.get(mode) === attempt;
+      if (!isWanted() || attempt.token === undefined) return;
+      const { user, token } = attempt;
+      if (mode === "presence") this.#listed = new Set();
       this.#connection._send(
-        ["set_mode", mode, this.name, ...users, String(token)],
+        ["set_mode", mode, this.name, ...(mode === "auth" ? [] : [user]), token],
         this,
         () => {
-          if (this.#enabling.get(mode) !== attempt) return;
+          if (!isWanted()) return;
           this.#enabling.delete(mode);
-          this.#enabled.set(mode, attempt.user);
+          this.#enabled.set(mode, attempt);
+          if (mode === "presence") this.#compareList();
           this.#connection._emit(this, "enabled", mode);
         },
-        () => this.#enabling.get(mode) === attempt && this.#enabling.delete(mode),
+        () => isWanted() && this.#enabling.delete(mode),
       );
     }
 
     #disable(mode) {
       check(this.#enabled.has(mode), `${mode} is not enabled on stream '${this.name}'`);
       this.#enabled.delete(mode);
-      this.#connection._send(["unset_mode", mode, this.name], this, () =>
-        this.#connection._emit(this, "disabled", mode),
-      );
+      const tell = () => {
+        if (mode === "presence") this.#present.clear();
+        this.#connection._emit(this, "disabled", mode);
+      };
+      if (!this.#connection._isOpen) return tell(); // the mode is lost with the connection
+      delete this.#options[mode]; // in case that this subscribe is sent again
+      this.#connection._send(["unset_mode", mode, this.name], this, tell);
+    }
+
+    /** A list of present users is complete: tell the page who has left since the list before. */
+    #compareList() {
+      const listed = this.#listed;
+      this.#listed = null;
+      if (!listed) return;
+      for (const user of [...this.#present]) {
+        if (!listed.has(user) && this.#present.delete(user)) this.#connection._emit(this, "presence", [user, "down"]);
+      }
+    }
+
+    /** Note who is present. Returns whether the page does not know it yet. */
+    #notePresence([user, what]) {
+      if (what !== "up") {
+        this.#listed?.delete(user);
+        return this.#present.delete(user);
+      }
+      this.#listed?.add(user);
+      return !this.#present.has(user) && Boolean(this.#present.add(user));
     }
 
     // Callbacks of the connection
 
-    /** The connection is open. */
-    _subscribe() {
-      if (!this.#wanted) return;
-      if (this.name === PRIVATE) return this.#activate();
-      const refused = () => (this.#wanted = false); // so that the page can reopen it
-      this.#connection._send(["subscribe", this.name], this, () => this.#activate(), refused);
+    /** The connection is open. `complete`: whether no private message was missed. */
+    _subscribe(complete = true) {
+      if (!this.#wanted) return this.#connection._settle(this);
+      if (this.name === PRIVATE) return this.#activate({ complete });
+      const options = (this.#options = {});
+      if (this.#connection._isExtended) {
+        if (this.#position) options.since = this.#position;
+        else if (this.#last !== undefined) options.last = this.#last;
+      }
+      for (const [mode, { user, token }] of this.#enabled) options[mode] = mode === "auth" ? token : [user, token];
+      if (options.presence) this.#listed = new Set();
+      this.#connection._send(
+        ["subscribe", this.name, ...(Object.keys(options).length ? [options] : [])],
+        this,
+        (info) => this.#activate(info),
+        (result) => {
+          const tell = this._deactivate();
+          // A token is void: begin anew. Otherwise, the page can reopen the stream.
+          this.#wanted &&= result === "invalid_token";
+          tell();
+          if (!this.#wanted) this.#connection._settle(this);
+          else if (this.#connection._isOpen) this._subscribe();
+        },
+      );
     }
 
-    #activate() {
-      if (!this.#wanted) return;
+    #activate({ position, complete = true } = {}) {
+      const connection = this.#connection;
+      if (!this.#wanted) return connection._settle(this);
+      const hearsOfMissed = this.#listensForMissed || typeof this.onmissed === "function";
+      if (this.#continues && !complete && !hearsOfMissed) {
+        // The page begins anew, as after a reconnect without a session.
+        for (const mode of this.#enabled.keys()) connection._send(["unset_mode", mode, this.name], this);
+        this._deactivate()();
+        if (!connection._isOpen) return; // the page closed it in a handler
+      }
+      if (position) this.#position = position;
       this.#active = true;
-      this.#connection._emit(this, "ready", this);
+      const continues = this.#continues;
+      if (!complete && hearsOfMissed) connection._emit(this, "missed", this);
+      if (this.#active && !continues) connection._emit(this, "ready", this);
+      else if (this.#active && this.#isReadyNew) connection._call(this.#ready, this, this);
+      this.#isReadyNew = false;
+      if (this.#active) this.#compareList();
+      for (const [mode, attempt] of [...this.#enabling]) if (continues && this.#active) this.#sendToken(mode, attempt);
       const lost = this.#lost;
       this.#lost = new Map();
-      if (!this.#connection.ontoken) return;
-      for (const [mode, user] of lost) {
-        if (this.#active && !this.#enabled.has(mode) && !this.#enabling.has(mode)) this.#enable(mode, user);
+      if (connection.ontoken) {
+        for (const [mode, user] of lost) {
+          if (this.#active && !this.#enabled.has(mode) && !this.#enabling.has(mode)) this.#enable(mode, user);
+        }
       }
+      connection._settle(this);
     }
 
-    /** Closed, or the connection is lost. Returns what tells the page so, once everything is as it will be. */
+    /** The connection is lost, and its session may continue. */
+    _suspend() {
+      this.#continues ||= this.#active;
+      this.#active = false;
+    }
+
+    /** Closed, or the session is over. Returns what tells the page so, once everything is as it will be. */
     _deactivate() {
       const enabled = this.#enabled;
-      this.#active = false;
-      this.#lost = new Map(enabled);
-      for (const [mode, { user }] of this.#enabling) this.#lost.set(mode, user);
+      this.#active = this.#continues = false;
+      // A stream that starts with history has no other way to fill a gap.
+      if (this.#last === undefined) this.#position = null;
+      for (const [mode, { user }] of [...enabled, ...this.#enabling]) this.#lost.set(mode, user);
       this.#enabling.clear();
       this.#enabled = new Map();
+      this.#present.clear();
+      this.#listed = null;
       return () => {
         for (const mode of enabled.keys()) this.#connection._emit(this, "disabled", mode);
       };
@@ -369,8 +479,10 @@ var tambur = ((url) => {
       return command === "subscribe" ? this.#wanted : this.#enabling.has(mode);
     }
 
-    _receive(kind, body) {
+    _receive(kind, body, position) {
       if (!this.#wanted) return; // it was on its way when the stream was closed
+      if (position) this.#position = position;
+      if (kind === "presence" && !this.#notePresence(body)) return;
       this.#connection._emit(this, MODES.includes(kind) ? kind : "message", body);
     }
   }
@@ -380,6 +492,7 @@ var tambur = ((url) => {
     onclose = null;
     onerror = null;
     ontoken = null;
+    onresume = null;
     subscriber_id = null;
 
     #path;
@@ -387,8 +500,18 @@ var tambur = ((url) => {
     #ssl;
     #maxRetries;
     #ready = null;
+    #isReadyNew = false;
     #streams = new Map();
     #transport = null;
+    // Whether to continue a session after the connection was lost; its key, and the position of private messages.
+    #resumes;
+    #session = null;
+    #position = null;
+    // The parts of a resume whose answers are missing.
+    #unsettled = new Set();
+    // When the last frame came, and how long none may come; 0 where the server sends no heartbeat.
+    #heardAt = 0;
+    #maxSilence = 0;
     #handle = 0;
     #pending = new Map();
     #failures = 0;
@@ -414,23 +537,44 @@ var tambur = ((url) => {
       this.#host = options.host || home.host;
       this.#ssl = options.ssl ?? (home || location).protocol === "https:";
       this.#maxRetries = options.max_retries ?? Infinity;
-      for (const name of ["onstate", "onclose", "onerror", "ontoken"]) this[name] = options[name] ?? null;
+      this.#resumes = options.resume ?? true;
+      for (const name of ["onstate", "onclose", "onerror", "ontoken", "onresume"]) this[name] = options[name] ?? null;
       this.#ready = options.ready ?? null;
       // Not at once, so that handlers can still be assigned.
       this.#timer = setTimeout(() => this.#connect());
       this.#followPage(window.addEventListener);
     }
 
-    // The browser may keep a page that the user leaves, with its socket open, and show it again later.
-    // Meanwhile the user is not there.
-    #onpagehide = () => this.#leave("waiting");
-    #onpageshow = ({ persisted }) => {
-      if (persisted && this.#state === "waiting") this.#connect();
+    #onpage = ({ type }) => {
+      // The browser may keep a page that the user leaves, with its socket open, and show it again later.
+      // Meanwhile the user is not there.
+      if (type === "pagehide") this.#leave("waiting");
+      else if (type === "offline") this.#transport && this.#retry();
+      else if (type === "online" || document.visibilityState === "visible") this.#wake(type === "online");
     };
 
     #followPage(change) {
-      change("pagehide", this.#onpagehide);
-      change("pageshow", this.#onpageshow);
+      // As they are captured, those of the document come by here, too.
+      for (const type of ["pagehide", "pageshow", "visibilitychange", "resume", "offline", "online"]) {
+        change(type, this.#onpage, true);
+      }
+    }
+
+    /** The page was asleep, or the network has changed. */
+    #wake(isAnotherNetwork) {
+      if (this.#state === "waiting" || (this.#state === "connecting" && isAnotherNetwork)) {
+        this.#leave("waiting");
+        if (this.#state === "waiting") this.#connect(); // unless the page closed it in a handler
+      } else this.#checkSilence();
+    }
+
+    #checkSilence() {
+      if (!this._isOpen || !this.#maxSilence) return;
+      clearTimeout(this.#timer);
+      const silence = Date.now() - this.#heardAt;
+      // Where it is negative, the clock was set back.
+      if (silence < 0 || silence >= this.#maxSilence) return this.#retry();
+      this.#timer = setTimeout(() => this.#checkSilence(), this.#maxSilence - silence);
     }
 
     get state() {
@@ -443,14 +587,21 @@ var tambur = ((url) => {
 
     set ready(handler) {
       this.#ready = handler;
+      this.#isReadyNew = !this._isOpen;
       if (this._isOpen) this._call(handler, this, this);
     }
 
-    get_stream(name) {
+    get_stream(name, { last } = {}) {
       check(typeof name === "string" && name, "a stream's name is a string that is not empty", "invalid_argument");
+      check(
+        last === undefined || (Number.isInteger(last) && last >= 0 && last <= MAX_LAST),
+        `last is an integer from 0 to ${MAX_LAST}`,
+        "invalid_argument",
+      );
+      check(last === undefined || this.#resumes, "last takes a connection without resume: false", "invalid_argument");
       let stream = this.#streams.get(name);
       if (!stream) {
-        stream = new Stream(this, name);
+        stream = new Stream(this, name, last);
         this.#streams.set(name, stream);
         if (this._isOpen) stream._subscribe();
       }
@@ -477,7 +628,7 @@ var tambur = ((url) => {
     #connect() {
       this.#enter("connecting");
       if (this.#state !== "connecting" || this.#transport) return; // the page closed or reopened it in a handler
-      const handlers = { onframe: (frame) => this.#receive(frame), onlost: () => this.#lose() };
+      const handlers = { onframe: (frame) => this.#receive(frame), onlost: (code) => this.#lose(code) };
       // Every third attempt polls. Once a WebSocket has passed, an attempt fails because the server is down or
       // the network has changed, so only every tenth polls.
       const round = this.#webSocketsPass ? 10 : 3;
@@ -487,7 +638,7 @@ var tambur = ((url) => {
       try {
         this.#transport = new Transport(this.#host, this.#path, this.#ssl, handlers);
       } catch (cause) {
-        this.#lose(cause);
+        this.#askWhy(cause);
       }
     }
 
@@ -501,20 +652,37 @@ var tambur = ((url) => {
     /** End the connection or the attempt, if there is one, and enter a state. */
     #leave(state) {
       clearTimeout(this.#timer);
-      if (this.#transport) this.#transport.close();
-      this.#transport = this.#question = this.subscriber_id = null;
-      this.#pending.clear();
-      const active = [...this.#streams.values()].filter((stream) => stream.active);
-      const tell = active.map((stream) => stream._deactivate());
       const isNew = this.#state !== state;
       this.#state = state;
+      if (this.#transport) this.#transport.close(this.#isClosed ? undefined : LOST);
+      this.#transport = this.#question = null;
+      const unanswered = [...this.#pending.values()];
+      this.#pending.clear();
+      this.#unsettled.clear();
+      let tell = [];
+      if (this.#isClosed || !this.#session) tell = this.#endSession();
+      else for (const stream of this.#streams.values()) stream._suspend();
       if (this.#isClosed) this.#followPage(window.removeEventListener);
+      // A mode that was on its way to be disabled is disabled now.
+      for (const { array, onok } of unanswered) if (array[0] === "unset_mode") onok?.();
       for (const each of tell) each();
       if (isNew && this.#state === state) this._emit(this, "state", state);
     }
 
-    #lose(cause) {
+    /** Returns what tells the page so, once everything is as it will be. */
+    #endSession() {
+      this.#session = this.#position = this.subscriber_id = null;
+      return [...this.#streams.values()].map((stream) => stream._deactivate());
+    }
+
+    /** The transport is closed. */
+    #lose(code) {
+      if (ENDINGS[code]) return this.#giveUp(ENDINGS[code], "closed");
       if (this._isOpen) return this.#retry();
+      this.#askWhy();
+    }
+
+    #askWhy(cause) {
       this.#leave("connecting");
       const question = (this.#question = {});
       // The page may close the connection before the answer arrives.
@@ -525,9 +693,9 @@ var tambur = ((url) => {
       );
     }
 
-    /** The server refused the connection, and will again: asking once more would not change that. */
-    #giveUp({ code, reason }) {
-      this.#fail("refused", new TamburError(`${this.#host} refused the connection: ${reason}`, { code }));
+    /** The server refused or closed the connection, and would again: asking once more would not change that. */
+    #giveUp({ code, reason }, what = "refused") {
+      this.#fail("refused", new TamburError(`${this.#host} ${what} the connection: ${reason}`, { code }));
     }
 
     #retry(cause) {
@@ -549,7 +717,8 @@ var tambur = ((url) => {
     }
 
     #receive(frame) {
-      if (typeof frame === "string" && frame.startsWith("id:")) return this.#open(frame.slice("id:".length));
+      this.#heardAt = Date.now();
+      if (typeof frame === "string" && frame.startsWith("id:")) return this.#greet(frame.slice("id:".length));
       let array = frame;
       try {
         if (typeof frame === "string") array = JSON.parse(frame);
@@ -558,44 +727,82 @@ var tambur = ((url) => {
       }
       const [word, ...rest] = Array.isArray(array) ? array : [];
       if (word === "ack") this.#acknowledge(...rest);
-      else if (word === "msg") this.#streams.get(rest[0])?._receive(rest[1], rest[2]);
+      else if (word === "session") this.#session = rest[0];
+      else if (word === "msg") {
+        const [name, ...message] = rest;
+        if (name === PRIVATE && message[2]) this.#position = message[2];
+        this.#streams.get(name)?._receive(...message);
+      }
     }
 
-    #open(subscriber_id) {
+    #greet(id) {
+      if (!this.#resumes || !(this.#transport instanceof WebSocketTransport)) return this.#open({ id });
+      const options = {};
+      if (this.#session) {
+        options.session = this.#session;
+        if (this.#position) options.since = this.#position;
+      }
+      const refused = () => {
+        if (!this.#session) return this.#open({ id });
+        this.#session = null;
+        this.#greet(id);
+      };
+      this._send(["hello", options], null, (info) => this.#open(info), refused);
+    }
+
+    /** The server takes commands. Without an extended connection, it has told the id alone. */
+    #open({ id, session = null, position = null, resumed = false, complete = true, heartbeat_s = 0 }) {
       clearTimeout(this.#timer);
       this.#failures = 0;
-      this.#webSocketsPass ||= this.#transport instanceof WebSocketTransport;
-      this.subscriber_id = subscriber_id;
+      this.#pending.clear();
+      const transport = this.#transport;
+      this.#webSocketsPass ||= transport instanceof WebSocketTransport;
+      const tell = resumed ? [] : this.#endSession();
+      this.subscriber_id = id;
+      this.#session = session;
+      this.#position = position;
+      this.#maxSilence = heartbeat_s * 1000 * MAX_HEARTBEATS;
+      for (const each of tell) each();
+      if (this.#transport !== transport) return; // the page closed the connection in a handler
       // Streams that the page makes in a handler subscribe by themselves.
       const streams = [...this.#streams.values()];
+      if (resumed) this.#unsettled = new Set([this, ...streams]);
       this.#enter("connected");
-      for (const stream of streams) if (this._isOpen) stream._subscribe();
-      if (this._isOpen) this._emit(this, "ready", this);
+      this.#checkSilence();
+      for (const stream of streams) if (this._isOpen) stream._subscribe(complete || !resumed);
+      if (this._isOpen && !resumed) this._emit(this, "ready", this);
+      else if (this._isOpen && this.#isReadyNew) this._call(this.#ready, this, this);
+      this.#isReadyNew = false;
+      this._settle(this);
     }
 
-    #acknowledge(handle, result) {
-      if (handle === 0) {
+    #acknowledge(handle, result, info) {
+      if (handle === 0 && this._isOpen) {
         const message = `the server did not understand: ${result}`;
         return this._report(new TamburError(message, { code: "malformed_command", result }));
       }
-      const pending = this.#pending.get(handle);
-      this.#pending.delete(handle);
+      // Until the connection is open, only a hello can be meant.
+      const [answered] = handle ? [handle] : this.#pending.keys();
+      const pending = this.#pending.get(answered);
+      this.#pending.delete(answered);
       if (!pending) return;
-      if (result === "ok") return pending.onok?.();
+      if (result === "ok") return pending.onok?.(info);
       const [command] = pending.array;
+      if (command === "hello" && !(result === "unavailable" && this.#session)) return pending.onrefused();
       if (result === "unavailable" && command !== "direct") this.#sendLater(pending);
-      else pending.onrefused?.();
-      const stream = pending.stream.name;
-      const message = `the server refused ${command} on stream '${stream}': ${result}`;
+      else pending.onrefused?.(result);
+      const stream = pending.stream?.name ?? null;
+      const message = `the server refused ${command}${stream ? ` on stream '${stream}'` : ""}: ${result}`;
       this._report(new TamburError(message, { code: result, command, result, stream }));
     }
 
     /** The server cannot do it at the moment: ask again after a growing wait, if the connection is still the same. */
     #sendLater({ array, stream, onok, onrefused, attempts }) {
-      const { subscriber_id } = this;
+      const transport = this.#transport;
       const again = () => {
-        if (this.subscriber_id !== subscriber_id) return;
-        if (stream._wants(array)) this._send(array, stream, onok, onrefused, attempts + 1);
+        if (this.#transport !== transport) return;
+        if (!stream || stream._wants(array)) this._send(array, stream, onok, onrefused, attempts + 1);
+        else onrefused?.();
       };
       setTimeout(again, wait(attempts));
     }
@@ -604,6 +811,15 @@ var tambur = ((url) => {
 
     get _isOpen() {
       return this.#state === "connected";
+    }
+
+    get _isExtended() {
+      return this.#session !== null;
+    }
+
+    /** A part of a resume is done, if one is under way. */
+    _settle(part) {
+      if (this.#unsettled.delete(part) && !this.#unsettled.size) this._emit(this, "resume", this);
     }
 
     _send(array, stream, onok, onrefused, attempts = 1) {

@@ -7,11 +7,13 @@ const connection = new tambur.Connection({
   host: "tambur.example.com:8080",
   ssl: true,
   max_retries: 3,
+  resume: true,
   ready: (it) => it.get_stream("news"),
   onstate: (state) => console.log(state),
   onclose: null,
   onerror: (error) => console.log(error.code),
   ontoken: async (mode, stream, subscriber_id) => `${mode}${stream}${subscriber_id}`,
+  onresume: ({ state }) => console.log(state),
 });
 const called: tambur.Connection = tambur.Connection("key", "app", false, function () { this.close(); }, null, 3);
 called.reopen();
@@ -24,6 +26,8 @@ connection.onerror = (error) => {
     case "unknown_app":
     case "origin_not_allowed":
     case "host_not_allowed":
+    case "disconnected":
+    case "session_taken":
       console.log("refused", message);
       break;
     default:
@@ -33,11 +37,15 @@ connection.onerror = (error) => {
 connection.addEventListener("state", (event) => { const now: tambur.State = event.detail; console.log(now); });
 connection.addEventListener("error", (event) => { event.preventDefault(); console.log(event.detail.code); });
 connection.addEventListener("ready", ({ detail }) => detail.get_stream("news"), { once: true });
+connection.addEventListener("resume", ({ detail }) => console.log(detail.subscriber_id));
 connection.addEventListener("close", { handleEvent: ({ detail }) => detail.reopen() });
 // @ts-expect-error - not an event of a connection
 connection.addEventListener("message", () => {});
 
 const stream: tambur.Stream = connection.get_stream("news");
+const options: tambur.StreamOptions = { last: 50 };
+connection.get_stream("room", options).onmissed = function (it) { console.log(this === it, it.active); };
+stream.addEventListener("missed", ({ detail }) => console.log(detail.name));
 stream.ready = function (it) { this.enable_auth(); it.enable_presence("alice"); it.enable_direct("alice", "token"); };
 stream.onmessage = (text) => console.log(text.length);
 stream.onauth = (text) => console.log(text.length);

@@ -54,9 +54,19 @@ class Page:
 HTML = """<!doctype html><title>A page</title>
 <script>
   const websockets = [];
+  const sessions = []; // the keys that the server gave
+  let change = (frame) => frame; // what the page sends
   if (location.hash === "#poll") delete window.WebSocket;
   else window.WebSocket = class extends WebSocket {
-    constructor(...args) { super(...args); websockets.push(this); }
+    constructor(...args) {
+      super(...args);
+      websockets.push(this);
+      this.addEventListener("message", ({ data }) => {
+        const found = /"session":"([^"]+)"/.exec(data);
+        if (found) sessions.push(found[1]);
+      });
+    }
+    send(frame) { super.send(change(frame)); }
   };
 </script>
 <script src="%s/tambur.js"></script>

@@ -13,6 +13,9 @@ MISUSE = [
     ("new tambur.Connection('key')", "app_id must be a string"),
     ("me.get_stream('')", "a stream's name is a string that is not empty"),
     ("me.get_stream(7)", "a stream's name is a string that is not empty"),
+    ("me.get_stream('t', { last: -1 })", "last is an integer from 0 to 1000"),
+    ("me.get_stream('t', { last: '5' })", "last is an integer from 0 to 1000"),
+    ("me.get_stream('t', { last: 1001 })", "last is an integer from 0 to 1000"),
     ("me.reopen()", "the connection is open already"),
     ("me.get_stream('s').reopen()", "stream 's' is open already"),
     ("me.get_stream('closed').close()", "stream 'closed' is not active, so it cannot be closed"),
@@ -91,7 +94,8 @@ def test_handlers_are_called_once_everything_is_as_it_will_be(websocket: Page) -
     """A handler may use any stream: none is left half closed."""
     config = Config(apps=(APP,), port=0)
     with in_background(config) as server:
-        websocket.connect("me", "a", "b", host=server.url.removeprefix("http://"), ssl=False)
+        host = server.url.removeprefix("http://")
+        websocket.connect("me", "a", "b", host=host, ssl=False, resume=False)
         for stream in ("a", "b"):
             token = Tambur(API_KEY, APP_ID, SECRET, "h").generate_direct_token(
                 stream, "u", websocket.run("return me.subscriber_id")
