@@ -23,6 +23,9 @@ SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
 """The server holds too much for its clients, and this one has the most."""
 
+DISCONNECTED = 4003
+"""The application disconnected the subscriber. Clients do not reconnect."""
+
 SLOW_SUBSCRIBER = 4008
 """The subscriber reads too slowly."""
 

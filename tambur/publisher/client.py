@@ -272,6 +272,7 @@ class Tambur:
     users = queries.users
     history = queries.history
     streams = queries.streams
+    disconnect = queries.disconnect
 
     def publish_many(
         self,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..errors import ConfigurationError
 from ..protocol import oauth as signing
-from ..protocol.names import Name, check_prefix, check_stream
+from ..protocol.names import Name, check_prefix, check_stream, check_subscriber_id, check_user_id
 from ..protocol.paths import query_path
 from .retries import Failure, with_retries
 
@@ -146,6 +146,35 @@ def streams(self: Tambur, prefix: Name = "") -> Iterator[StreamInfo]:
     return pages()
 
 
+def disconnect(self: Tambur, *, subscriber_id: Name | None = None, user_id: Name | None = None) -> int:
+    """End the sessions of a subscriber, or of all subscribers that are a user. They cannot be resumed.
+
+    A connection is closed with the code 4003. Tokens for it are void. A disconnected user needs a new
+    connection and new tokens, so refuse them in your view.
+
+    Parameters:
+        subscriber_id: the ID of the subscriber.
+        user_id: a user. This ends the sessions with presence or direct mode as that user.
+
+    Returns:
+        How many connections and lost sessions were ended; 0 if there are none. Those that a failed attempt
+        ended do not count.
+
+    Raises:
+        ConfigurationError: if not exactly one of both is given.
+        InvalidNameError: if the ID is invalid.
+        PublishError: as :meth:`publish` raises it. The sessions may have ended.
+    """
+    if (subscriber_id is None) is (user_id is None):
+        raise ConfigurationError("exactly one of subscriber_id and user_id must be given")
+    if user_id is not None:
+        fields = {"user_id": check_user_id(user_id)}
+    else:
+        fields = {"subscriber_id": check_subscriber_id(subscriber_id)}
+    what = f"disconnecting {next(iter(fields.values()))!r}"
+    return _ask(self, "disconnect", None, fields, what=what, parse=_parse_disconnected)
+
+
 def _ask(
     self: Tambur,
     word: str,
@@ -215,6 +244,10 @@ def _parse_history(answer: Any, _: str) -> History:
     ]
     complete, more = _typed(bool, answer["complete"]), _typed(bool, answer["more"])
     return History(messages, _typed(str, answer["position"]), complete, more)
+
+
+def _parse_disconnected(answer: Any, _: str) -> int:
+    return _typed(int, answer["disconnected"])
 
 
 def _next(answer: Any, after: str) -> str | None:

@@ -64,7 +64,9 @@ class Server:
     ) -> None:
         tls = load_tls(config)
         self._backend = _make_backend(config)
-        self._hub = ExtendedHub(self._backend, coalesce_window_s=config.coalesce_window_ms / 1000)
+        self._hub = ExtendedHub(
+            self._backend, coalesce_window_s=config.coalesce_window_ms / 1000, limits=config.limits
+        )
         self._long_polls = LongPolls(config, self._hub, self._backend.calls)
         read_buffer = make_read_buffer()
         handshakes = Handshakes(Apps(config.apps), config.public_hosts, self._hub.counts)

@@ -63,6 +63,9 @@ class Limits:
         presence_linger_s: how long the users of a lost extended connection stay present; 0 for not at all.
         max_lingering_users: how many of them one process keeps present at once, counted for each stream and
             connection; the next one leaves immediately.
+        max_lost_sessions: how many lost sessions one process remembers for :meth:`tambur.Tambur.disconnect`.
+        max_revocations: how many disconnected users and subscriber IDs of an app are remembered, to refuse
+            their sessions and tokens; another disconnect is refused.
         position_ttl_s: how long the position of a quiet stream is remembered after its last message
             and after its last subscriber left.
         history_messages: how many messages of a stream are kept; 0 keeps none.
@@ -91,6 +94,8 @@ class Limits:
     session_max_s: float = 86_400.0
     presence_linger_s: float = 5.0
     max_lingering_users: int = 100_000
+    max_lost_sessions: int = 100_000
+    max_revocations: int = 100_000
     position_ttl_s: float = 3600.0
     history_messages: int = 1000
     history_ttl_s: float = 120.0

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping
-from typing import Protocol
 
 from ..protocol import close_codes
 from ..protocol.messages import (
@@ -21,15 +20,17 @@ from ..protocol.messages import (
     encode_ack,
     parse,
 )
+from ..protocol.session_keys import SessionKey
 from ..protocol.tokens import Mode
 from .broker import BrokerUnavailableError
 from .config import App, Limits
 from .extended_hub import ExtendedHub, Resumed
-from .extension import Extension, check_key
+from .extension import Extension, check_key, now_ms
 from .logs import line
 from .memory import subscription_bytes
-from .outbox import Outbox
-from .subscriptions import Result, Subscriptions
+from .outbox import Transport
+from .revocations import DISCONNECTED, LostSession
+from .subscriptions import Result, Subscriptions, enabled_users
 
 MAX_MALFORMED_COMMANDS = 10
 """Malformed commands in a row that end a connection (section 4 of the protocol)."""
@@ -43,32 +44,10 @@ COMMANDS_PER_TURN = 4
 EVENTS_PER_COMMAND = 32
 """A command costs its sender one more command for each so many events that the hub writes for it."""
 
-FAREWELLS = frozenset({1000, 1005, 4003})
+FAREWELLS = frozenset({1000, 1005, close_codes.DISCONNECTED})
 """Close codes after which users do not linger: the client or the application meant to end the connection."""
 
 logger = logging.getLogger("tambur.server")
-
-
-class Transport(Outbox, Protocol):
-    """How a connection is carried."""
-
-    @property
-    def name(self) -> str:
-        """For the log."""
-        ...
-
-    def write_ack(self, event: bytes) -> None:
-        """Send the ack of the oldest command that has none yet."""
-        ...
-
-    @property
-    def can_extend(self) -> bool:
-        """Whether this transport accepts ``hello``."""
-        ...
-
-    def drained(self) -> None:
-        """Read on: all queued commands have been answered."""
-        ...
 
 
 class Connection:
@@ -84,6 +63,7 @@ class Connection:
 
     __slots__ = (
         "_app",
+        "_begun_ms",
         "_closed",
         "_connection_id",
         "_direct_spent_until",
@@ -116,6 +96,7 @@ class Connection:
         self._queue: list[str] = []  # no deque: an empty one takes 600 bytes of every idle connection
         # Presence counts connections, and two of a session can exist for a moment.
         self._connection_id = subscriber_id
+        self._begun_ms = now_ms()  # of the session: tokens may exist since then
         self._extension: Extension | None = None
         self._is_resumed = False
         self._malformed = 0
@@ -185,9 +166,14 @@ class Connection:
             if self._subscriptions.is_extended and code not in FAREWELLS:
                 self._linger_s = self._limits.presence_linger_s
             self._queue.clear()
-            self._hub.disconnect(self._app.key, self.subscriber_id, self._transport)
             if self._extension is not None:
                 self._extension.stop()
+                if code not in FAREWELLS:
+                    lost = LostSession(
+                        self._connection_id, self._subscriptions.users(), self._extension.resumable_until_ms
+                    )
+                    self._hub.lose(self._app.key, self.subscriber_id, self._transport, lost)
+            self._hub.disconnect(self._app.key, self.subscriber_id, self._transport)
             if self._worker is not None and self._is_resting:
                 self._worker.cancel()  # otherwise the user would seem present until the worker continues
                 self._worker = None
@@ -250,6 +236,9 @@ class Connection:
             logger.warning(line("command refused", command=type(command).__name__, **facts))
             self._ack(command.handle, Result.UNAVAILABLE)
             return
+        if self._is_revoked(command):  # the disconnect came meanwhile, and could not see this connection
+            self._hub.revocations.revoke_subscriber(self._app.key, self.subscriber_id, now_ms())
+            self._transport.close(close_codes.DISCONNECTED, DISCONNECTED)
         if events:
             self._take_share(asyncio.get_running_loop().time(), events / EVENTS_PER_COMMAND)
 
@@ -266,7 +255,14 @@ class Connection:
                 return Result.INVALID_HELLO
             if isinstance(command, Direct) and not self._may_send(command.message):
                 return Result.RATE_LIMITED
+            if self._is_revoked(command):
+                return Result.INVALID_TOKEN
         return result
+
+    def _is_revoked(self, command: Command) -> bool:
+        """Whether a command enables a mode as a user who was disconnected since this session began."""
+        allows, app = self._hub.revocations.allows, self._app.key
+        return not all(allows(app, user_id, self._begun_ms) for user_id in enabled_users(command))
 
     def _may_send(self, message: str) -> bool:
         """Whether a direct message is within the limit of bytes. The last one may exceed it."""
@@ -309,9 +305,11 @@ class Connection:
             resumed = Resumed(hub.begin(app, self.subscriber_id, transport), complete=options.since is None)
         else:
             subscriptions.subscriber_id = key.subscriber_id
+            self._begun_ms = key.begun_ms
             self._is_resumed = True
         subscriptions.commit(command)
-        extension = Extension(app, realm, self._limits, transport, subscriber_id=self.subscriber_id, used=key)
+        session = key or SessionKey(self.subscriber_id, 0, self._begun_ms, 0)
+        extension = Extension(app, realm, self._limits, transport, session)
         facts = {
             "id": self.subscriber_id,
             "session": extension.issue_key(),

@@ -12,10 +12,12 @@ from ..protocol.names import Kind
 from ..protocol.options import SubscribeOptions
 from ..protocol.session_keys import SessionKey
 from .broker import AppKey, Backend, BrokerUnavailableError, PresentUsers, Publication, Recovery, private_log
-from .config import App
+from .config import App, Limits
+from .extension import now_ms
 from .hub import Hub
 from .outbox import Outbox
 from .replay import Replay, ReplayLostError
+from .revocations import LostSession, LostSessions, Revocations
 
 
 class Resumed(NamedTuple):
@@ -56,10 +58,22 @@ class _Extended(NamedTuple):
 
 
 class ExtendedHub(Hub):
-    """A hub for plain and extended connections; the parameters are those of a hub."""
+    """A hub for plain and extended connections.
 
-    def __init__(self, backend: Backend, *, coalesce_window_s: float) -> None:
+    Parameters:
+        backend, coalesce_window_s: those of a hub.
+        limits: those of the server; ``None`` for the defaults.
+
+    Attributes:
+        revocations: of the app's subscribers and users.
+        lost_sessions: those that had their last connection here.
+    """
+
+    def __init__(self, backend: Backend, *, coalesce_window_s: float, limits: Limits | None = None) -> None:
         super().__init__(backend, coalesce_window_s=coalesce_window_s)
+        limits = limits or Limits()
+        self.revocations = Revocations(limits)
+        self.lost_sessions = LostSessions(limits.max_lost_sessions)
         # An outbox that catches up reads its private messages from the log.
         self._extended: dict[Outbox, _Extended] = {}
         self._catching_up: set[Outbox] = set()
@@ -71,6 +85,12 @@ class ExtendedHub(Hub):
         if outbox in self._catching_up:
             return None
         return self._extender(*extended)(publication)
+
+    def lose(self, app: AppKey, subscriber_id: str, outbox: Outbox, session: LostSession) -> None:
+        """Remember a session whose connection was lost, unless it continues on another one or was ended."""
+        is_owner = self._private.get((app, subscriber_id)) is outbox
+        if is_owner and not self.revocations.is_ended(app, subscriber_id):
+            self.lost_sessions.add(app, subscriber_id, session, now_ms())
 
     def disconnect(self, app: AppKey, subscriber_id: str, outbox: Outbox) -> None:
         super().disconnect(app, subscriber_id, outbox)
@@ -143,6 +163,9 @@ class ExtendedHub(Hub):
         if not await recovery.resume(app.key, session.subscriber_id, session.number):
             return None
         key = app.key, session.subscriber_id
+        if self.revocations.is_ended(*key):
+            return None
+        self.lost_sessions.remove(*key, now_ms())
         if (lost := self._private.get(key)) is not None and lost is not outbox:
             lost.close(close_codes.SESSION_MOVED, "the session continues on another connection")
         self._private[key] = outbox

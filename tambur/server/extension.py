@@ -49,13 +49,13 @@ class Extension:
         realm: the realm in which its keys are valid.
         limits: give the lifetimes of keys and sessions.
         outbox: the subscriber's outbox.
-        subscriber_id: the identity that the session keeps.
-        used: the key that it was resumed with; ``None`` for a new session.
+        session: the content of the key that it was resumed with; number 0 for a new session.
     """
 
     __slots__ = (
         "_app",
         "_begun_ms",
+        "_issued_ms",
         "_limits",
         "_number",
         "_outbox",
@@ -65,32 +65,33 @@ class Extension:
         "_timer",
     )
 
-    def __init__(
-        self,
-        app: App,
-        realm: bytes,
-        limits: Limits,
-        outbox: Outbox,
-        *,
-        subscriber_id: str,
-        used: SessionKey | None,
-    ) -> None:
+    def __init__(self, app: App, realm: bytes, limits: Limits, outbox: Outbox, session: SessionKey) -> None:
         self._app = app
         self._realm = realm
         self._limits = limits
         self._outbox = outbox
-        self._subscriber_id = subscriber_id
-        self._number = used.number if used is not None else 0
-        self._begun_ms = used.begun_ms if used is not None else now_ms()
+        self._subscriber_id = session.subscriber_id
+        self._number = session.number
+        self._begun_ms = session.begun_ms
+        self._issued_ms = 0
         self._renew_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def issue_key(self) -> str:
         """Make the next key of the session."""
         self._number += 1
+        self._issued_ms = now_ms()
         self._renew_at = asyncio.get_running_loop().time() + RENEWAL * self._limits.session_ttl_s
-        key = SessionKey(self._subscriber_id, self._number, self._begun_ms, now_ms())
+        key = SessionKey(self._subscriber_id, self._number, self._begun_ms, self._issued_ms)
         return _keys(self._app, self._realm).sign(key)
+
+    @property
+    def resumable_until_ms(self) -> int:
+        """Until when the session can be resumed, in milliseconds since 1970."""
+        limits = self._limits
+        return round(
+            min(self._issued_ms + limits.session_ttl_s * 1000, self._begun_ms + limits.session_max_s * 1000)
+        )
 
     def start(self) -> None:
         """Send heartbeats and fresh keys from now on."""

@@ -142,6 +142,15 @@ class Hub:
             if of == app and name > after and name.startswith(prefix) and len(stream)
         }
 
+    def outbox(self, app: AppKey, subscriber_id: str) -> Outbox | None:
+        """The outbox of a connected subscriber; ``None`` if it is not connected to this node."""
+        return self._private.get((app, subscriber_id))
+
+    def subscribers_as(self, app: AppKey, user_id: str) -> set[str]:
+        """The IDs of the subscribers that have presence or direct mode as a user."""
+        streams = [stream for (of, _), stream in self._streams.items() if of == app]
+        return {subscriber_id for stream in streams for subscriber_id in stream.subscribers_as(user_id)}
+
     def gauges(self) -> Gauges:
         """The current size of the hub's state."""
         return Gauges(

@@ -49,3 +49,25 @@ class Outbox(Protocol):
     def close(self, code: int, reason: str) -> None:
         """End the connection, with a WebSocket close code where there is one. It neither waits nor raises."""
         ...
+
+
+class Transport(Outbox, Protocol):
+    """How a connection is carried."""
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        ...
+
+    def write_ack(self, event: bytes) -> None:
+        """Send the ack of the oldest command that has none yet."""
+        ...
+
+    @property
+    def can_extend(self) -> bool:
+        """Whether this transport accepts ``hello``."""
+        ...
+
+    def drained(self) -> None:
+        """Read on: all queued commands have been answered."""
+        ...

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from ..protocol import close_codes
 from ..protocol.messages import message_json
-from .broker import Backend, Publication
+from .broker import AppKey, Backend, Publication
 from .config import App
 from .extended_hub import ExtendedHub
+from .extension import now_ms
+from .revocations import DISCONNECTED
 
 MAX_HISTORY_BYTES = 4 * 1024 * 1024
 """The most bytes of an answer with kept messages. One message is in it in any case."""
+
+CLOSED_PER_TURN = 32
+"""How many connections are closed in one turn of the event loop."""
 
 MESSAGE_BYTES = 128
 """The most bytes that an answer has for a message, beside its text."""
@@ -113,6 +120,47 @@ class Queries:
         users = await self._backend.presence.count_users(app.key, names)
         streams = [StreamInfo(name, subscribers[name], users[i]) for i, name in enumerate(names)]
         return Streams(streams, names[-1] if more else None)
+
+    async def disconnect(self, app: App, *, subscriber_id: str | None, user_id: str | None) -> int:
+        """End the sessions of a subscriber or of a user, and hold that against a return.
+
+        Parameters:
+            subscriber_id: the subscriber; ``None`` for a user.
+            user_id: the user; ``None`` for a subscriber.
+
+        Returns:
+            How many connections and lost sessions were ended.
+        """
+        self._hub.revocations.require_room(app.key, now_ms())
+        return len(await self._end(app.key, subscriber_id, user_id))
+
+    async def _end(self, app: AppKey, subscriber_id: str | None, user_id: str | None) -> set[str]:
+        """End sessions on this node; return their subscriber IDs."""
+        hub, at_ms = self._hub, now_ms()
+        revocations, lost_sessions = hub.revocations, hub.lost_sessions
+        if user_id is not None:
+            revocations.revoke_user(app, user_id, at_ms)
+            wanted = {*hub.subscribers_as(app, user_id), *lost_sessions.of_user(app, user_id)}
+        else:
+            assert subscriber_id is not None
+            wanted = {subscriber_id}
+        for each in wanted:
+            revocations.revoke_subscriber(app, each, at_ms)
+        ended, lingering = set(), set()
+        for number, each in enumerate(wanted, 1):
+            if (outbox := hub.outbox(app, each)) is not None:
+                outbox.close(close_codes.DISCONNECTED, DISCONNECTED)
+                ended.add(each)
+            if (lost := lost_sessions.remove(app, each, at_ms)) is not None:
+                lingering.add(lost.connection_id)
+                ended.add(each)
+            if number % CLOSED_PER_TURN == 0:
+                await asyncio.sleep(0)
+        if lingering:
+            self._backend.presence.end_lingering(app, lingering)
+        # Sessions that begin after the answer begin in a later millisecond.
+        await asyncio.sleep(0.002)
+        return ended
 
     async def history(self, app: App, stream: str, *, limit: int, since: str | None) -> History:
         """The kept messages of a stream without direct ones: the newest, or those after a position.

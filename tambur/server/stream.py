@@ -184,6 +184,12 @@ class Stream:
             for subscription in subscriptions:
                 yield subscription.outbox
 
+    def subscribers_as(self, user_id: str) -> Iterator[str]:
+        """The IDs of the subscribers that have presence or direct mode as a user."""
+        for subscription in (*self._direct.get(user_id, ()), *self._presence):
+            if user_id in (subscription.direct_as, subscription.present_as):
+                yield subscription.subscriber_id
+
     def enable_presence(self, outbox: Outbox, user_id: str) -> None:
         subscription = self._caught_up(outbox)
         subscription.present_as = user_id

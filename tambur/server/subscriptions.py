@@ -18,6 +18,7 @@ from types import MappingProxyType
 from ..errors import InvalidNameError
 from ..protocol.messages import Command, Direct, Hello, SetMode, Subscribe, UnsetMode, Unsubscribe
 from ..protocol.names import check_stream, check_user_id
+from ..protocol.options import SubscribeOptions
 from ..protocol.tokens import Mode, TokenSigner
 
 
@@ -44,6 +45,16 @@ Modes = Mapping[Mode, str | None]
 """The enabled modes, each with the user that it was enabled for; ``None`` for auth mode."""
 
 _NO_MODES: Modes = MappingProxyType({})  # shared, since a dict takes 64 bytes of every subscription
+
+
+def enabled_users(command: Command) -> list[str]:
+    """The users as whom a command enables a mode."""
+    match command:
+        case SetMode(user_id=str(user_id)):
+            return [user_id]
+        case Subscribe(options=SubscribeOptions() as options):
+            return [as_user.user_id for as_user in (options.presence, options.direct) if as_user is not None]
+    return []
 
 
 class Subscriptions:
@@ -85,6 +96,11 @@ class Subscriptions:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._modes)
+
+    def users(self) -> frozenset[str]:
+        """The users of the enabled modes."""
+        users = (user_id for modes in self._modes.values() for user_id in modes.values())
+        return frozenset(user_id for user_id in users if user_id is not None)
 
     def modes(self, stream: str) -> Modes:
         """The enabled modes of a subscribed stream."""

@@ -1,7 +1,6 @@
 """A blocking WebSocket subscriber for bots, tests and the command line.
 
-It needs ``pip install 'tambur[subscriber]>=1'``.
-A bot that answers direct messages and reconnects when the server restarts::
+It needs ``pip install 'tambur[subscriber]>=1'``. A bot that answers direct messages, and reconnects::
 
     from tambur import Tambur
     from tambur.subscriber import Subscriber
@@ -32,6 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from ..credentials import Credentials, base_url, host_and_port
 from ..errors import CommandRefusedError, SubscriberClosedError, SubscriberTimeoutError
 from ..printable import one_line
+from ..protocol import close_codes
 from ..protocol.names import SUBSCRIBER_ID, check_credential_name, check_stream, check_user_id
 from ..protocol.paths import subscribe_path
 from ..protocol.tokens import Mode
@@ -40,8 +40,8 @@ from .websocket import WebSocket
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-LASTING_REFUSALS = (403, 404, 421)
-"""Statuses that would not change at the next attempt: wrong origin, app or host."""
+LASTING_REFUSALS = (403, 404, 421, close_codes.DISCONNECTED)
+"""Statuses and codes that end reconnecting: wrong origin, app or host, or a disconnect by the application."""
 
 MAX_RECONNECT_WAIT_S = 30.0
 """The longest wait between two attempts to reconnect, in seconds; the first is about half a second."""
@@ -284,7 +284,7 @@ class Subscriber:
         Raises:
             SubscriberTimeoutError: if no message arrives in time.
             SubscriberClosedError: if the connection is lost and ``reconnect`` is false, if the subscriber
-                was closed, or if the server no longer has the app.
+                was closed, if the application disconnected it, or if the server no longer has the app.
             CommandRefusedError: if the server, after a reconnect, refuses a stream or a mode that this
                 subscriber had.
         """
@@ -294,7 +294,7 @@ class Subscriber:
             try:
                 self._read(deadline, late)
             except SubscriberClosedError as lost:
-                if not self._reconnect or self._closed.is_set():
+                if not self._reconnect or self._closed.is_set() or lost.code in LASTING_REFUSALS:
                     raise
                 logger.warning("%s; reconnecting", lost)
                 self._drop()

@@ -184,3 +184,30 @@ def test_an_invalid_name_is_not_sent(name: Any) -> None:
             with pytest.raises(InvalidNameError):
                 tambur.streams(name)
         assert server.received == []
+
+
+@pytest.mark.parametrize("target", [{}, {"subscriber_id": "a", "user_id": "b"}])
+def test_a_disconnect_has_exactly_one_target(target: dict[str, str]) -> None:
+    with FaultyServer() as server, publisher(server) as tambur:
+        with pytest.raises(ConfigurationError, match="exactly one of subscriber_id and user_id"):
+            tambur.disconnect(**target)
+        with pytest.raises(InvalidNameError):
+            tambur.disconnect(user_id="a:b")
+        assert server.received == []
+
+
+def test_a_disconnect_is_one_signed_post() -> None:
+    with FaultyServer(faults.drop, answered({"disconnected": 2})) as server, publisher(server) as tambur:
+        assert tambur.disconnect(user_id=7) == 2
+        first, second = (dict(parse_form(body)) for body in server.bodies)
+        assert server.received[0].head.startswith(b"POST /app/app/disconnect HTTP/1.1\r\n")
+    assert first[b"user_id"] == second[b"user_id"] == b"7"
+    assert first[b"oauth_nonce"] != second[b"oauth_nonce"]
+
+
+def test_a_failed_disconnect_may_have_taken_effect() -> None:
+    failure = faults.response("503 Service Unavailable", body=b"a node does not answer")
+    with FaultyServer(failure) as server, publisher(server, max_retries=0) as tambur:
+        with pytest.raises(UnavailableError, match="disconnecting 'alice' failed: .* 503") as caught:
+            tambur.disconnect(user_id="alice")
+        assert caught.value.may_have_been_delivered is True

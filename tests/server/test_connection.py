@@ -10,8 +10,9 @@ from tambur.server import Limits
 from tambur.server.broker import PresentUsers
 from tambur.server.broker.memory import MemoryBackend, MemoryPresence
 from tambur.server.connection import COMMANDS_PER_TURN, EVENTS_PER_COMMAND, MAX_QUEUED_COMMANDS
+from tambur.server.extension import now_ms
 
-from ..support.node import Node, SlowBackend, make_room, pass_time, run, run_slow, settle, until
+from ..support.node import APP, Node, SlowBackend, make_room, pass_time, run, run_slow, settle, until
 
 
 def test_commands_are_answered_in_their_order_however_long_the_broker_takes() -> None:
@@ -270,3 +271,19 @@ def test_direct_messages_over_the_limit_of_bytes_are_refused() -> None:
         assert [len(text.encode()) for _, text in other.seen.bodies] == [500, 400, 600, 2, 200, 1000]
 
     run(scenario)
+
+
+def test_a_user_who_is_disconnected_while_a_mode_is_being_enabled_is_closed() -> None:
+    async def scenario(node: Node, backend: SlowBackend) -> None:
+        client = node.client("1", "s")
+        await settle()
+        backend.open()
+        client.enable("presence", "s", "alice")
+        await settle()
+        node.hub.revocations.revoke_user(APP.key, "alice", now_ms())
+        backend.open()
+        await settle()
+        assert client.seen.closed == (4003, "disconnected by the application")
+        assert node.hub.revocations.is_ended(APP.key, "1")
+
+    run_slow(scenario)

@@ -95,3 +95,15 @@ def test_closing_ends_the_attempts_to_reconnect(stream: str) -> None:
     timer.start()
     assert list(one) == []
     timer.join()
+
+
+def test_a_subscriber_that_the_application_disconnected_stays_away(stream: str) -> None:
+    with in_background(Config(apps=(APP,), port=0)) as server, publisher(server) as tambur:
+        with subscriber(server, stream, reconnect=True) as one:
+            before = one.subscriber_id
+            assert tambur.disconnect(subscriber_id=before) == 1
+            for _ in range(2):
+                with pytest.raises(SubscriberClosedError, match="disconnected by the application") as caught:
+                    one.receive(TIMEOUT_S)
+                assert caught.value.code == 4003
+            assert one.subscriber_id == before

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ...errors import InvalidNameError
-from ...protocol.names import check_prefix, check_stream, check_user_id
+from ...protocol.names import check_prefix, check_stream, check_subscriber_id, check_user_id
 from ...protocol.paths import split_query_path
 from ..broker import Broker, BrokerUnavailableError, Claim, Outcome
 from ..config import App, Config
@@ -71,7 +71,12 @@ class QueryHandler:
     @property
     def answers(self) -> dict[str, Answer]:
         """What answers ``POST /app/APP_ID/WORD``, by ``WORD``."""
-        prepare = {"users": self._users, "history": self._history, "streams": self._streams}
+        prepare = {
+            "users": self._users,
+            "history": self._history,
+            "streams": self._streams,
+            "disconnect": self._disconnect,
+        }
         return {word: partial(self._answer, word, prepared) for word, prepared in prepare.items()}
 
     async def _answer(
@@ -143,14 +148,27 @@ class QueryHandler:
         return perform
 
     def _streams(self, parameters: _Parameters, stream: bytes | None) -> _Perform:
-        if stream is not None:
-            raise RefusedError(404, "the path of this query is /app/APP_ID/streams")
+        _require_no_stream(stream, "streams")
         limit, after = parameters.limit(MAX_LIMIT), parameters.name("after", check_stream)
         prefix = parameters.name("prefix", check_prefix) or ""
 
         async def perform(app: App) -> bytes:
             found = await self._queries.streams(app, prefix=prefix, limit=limit, after=after or "")
             return _to_json({"streams": [i._asdict() for i in found.streams], "after": found.after}).encode()
+
+        return perform
+
+    def _disconnect(self, parameters: _Parameters, stream: bytes | None) -> _Perform:
+        _require_no_stream(stream, "disconnect")
+        subscriber_id = parameters.name("subscriber_id", check_subscriber_id)
+        user_id = parameters.name("user_id", check_user_id)
+        if (subscriber_id is None) is (user_id is None):
+            raise RefusedError(400, "exactly one of subscriber_id and user_id must be given")
+
+        async def perform(app: App) -> bytes:
+            count = await self._queries.disconnect(app, subscriber_id=subscriber_id, user_id=user_id)
+            logger.info(line("sessions ended by the application", app=app.app_id, sessions=count))
+            return _to_json({"disconnected": count}).encode()
 
         return perform
 
@@ -217,6 +235,11 @@ class _Parameters:
         if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= MAX_LIMIT:
             raise RefusedError(400, f"limit must be an integer from 1 to {MAX_LIMIT}, not {text[:40]!a}")
         return int(text)
+
+
+def _require_no_stream(data: bytes | None, word: str) -> None:
+    if data is not None:
+        raise RefusedError(404, f"the path of this query is /app/APP_ID/{word}")
 
 
 def _stream(data: bytes | None, word: str) -> str:

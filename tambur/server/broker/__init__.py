@@ -289,6 +289,9 @@ class Presence(Protocol):
         This cannot fail: without a broker, it takes effect when the broker is back.
         """
 
+    def end_lingering(self, app: AppKey, connection_ids: Collection[str]) -> None:
+        """Have the leaves of some connections take effect now, if they do later."""
+
     async def users(self, app: AppKey, stream: str) -> Collection[str]:
         """The users present on a stream, on all nodes.
 

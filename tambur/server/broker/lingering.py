@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from . import AppKey, Entry
 
@@ -45,6 +45,12 @@ class Lingering:
         """End one entry of a user, whose new connection is present by now."""
         if entries := self._entries.get((app, stream, user_id)):
             self._finish(entries[0])
+
+    def end(self, app: AppKey, connection_ids: Collection[str]) -> None:
+        """End the entries of some connections of an app."""
+        of_them = [e for e in self._timers if e.app == app and e.subscriber_id in connection_ids]
+        for entry in of_them:
+            self._finish(entry)
 
     def _finish(self, entry: Entry) -> None:
         self._timers.pop(entry).cancel()

@@ -254,6 +254,9 @@ class MemoryPresence:
         if not present.users:
             del self._present[app, stream]
 
+    def end_lingering(self, app: AppKey, connection_ids: Collection[str]) -> None:
+        self._lingering.end(app, connection_ids)
+
     async def users(self, app: AppKey, stream: str) -> Collection[str]:
         present = self._present.get((app, stream))
         return () if present is None else present.users

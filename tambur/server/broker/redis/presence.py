@@ -64,6 +64,9 @@ class RedisPresence:
         if self._shard.link is not None:
             self._send_leave(self._shard.link, encode_entry(entry))
 
+    def end_lingering(self, app: AppKey, connection_ids: Collection[str]) -> None:
+        self._lingering.end(app, connection_ids)
+
     async def users(self, app: AppKey, stream: str) -> Collection[str]:
         users = await self._shard.ready_link().call("HKEYS", self._shard.keys.present(app, stream))
         return [user_id.decode() for user_id in users]
