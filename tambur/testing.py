@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,7 +32,7 @@ from requests.adapters import HTTPAdapter
 
 from .credentials import Credentials
 from .loopback import no_proxy
-from .protocol.paths import split_publish_path
+from .protocol.paths import BATCH_PATH, split_publish_path
 from .protocol.webhooks import decode_secret, make_headers
 from .publisher.client import Tambur
 from .webhooks import encode, make_event
@@ -67,7 +68,7 @@ class Published(_Pair):
 class RecordingTambur(Tambur):
     """A publisher that records messages instead of sending them.
 
-    It checks names and messages as :class:`tambur.Tambur` and a server do.
+    It checks names and messages as :class:`tambur.Tambur` and a server do, one by one and in batches.
 
     Parameters:
         max_message_bytes: the server's limit; a longer message raises :class:`tambur.MessageTooLargeError`.
@@ -102,17 +103,22 @@ class _Recorder(HTTPAdapter):
         self._max_message_bytes = max_message_bytes
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
-        split = split_publish_path(urlsplit(request.url or "").path.encode())
-        assert split is not None
+        path = urlsplit(request.url or "").path.encode()
         assert isinstance(request.body, str)
         fields = dict(parse_qsl(request.body, keep_blank_values=True))
-        message = fields["message"]
-        size = len(message.encode())
-        if size > self._max_message_bytes:
-            return _response(
-                request, 413, f"the message has {size} bytes, at most {self._max_message_bytes} are allowed"
-            )
-        self._published.append(Published(split[1].decode(), message, fields.get("exclude")))
+        split = split_publish_path(path)
+        if split is not None:
+            messages = {"": Published(split[1].decode(), fields["message"], fields.get("exclude"))}
+        else:
+            assert path.endswith(BATCH_PATH.encode())
+            pairs = enumerate(json.loads(fields["messages"]))
+            messages = {f"messages[{i}]: ": Published(*pair) for i, pair in pairs}
+        for place, published in messages.items():
+            size, limit = len(published.message.encode()), self._max_message_bytes
+            if size > limit:
+                reason = f"{place}the message has {size} bytes, at most {limit} are allowed"
+                return _response(request, 413, reason)
+        self._published += messages.values()
         return _response(request, 204, "")
 
 

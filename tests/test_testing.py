@@ -58,6 +58,22 @@ def test_the_recorder_refuses_what_a_publisher_and_a_server_refuse(
     assert "publish to 'news': 10 bytes, 204" in caplog.text
 
 
+def test_the_recorder_records_many_messages_in_order_and_refuses_those_that_a_server_refuses() -> None:
+    with RecordingTambur(max_message_bytes=10) as recorder:
+        pairs = [("news", "a"), (".", "b"), ("auth:news", "é" * 6), ("news", {"a": 1}), ("private:id", "c")]
+        outcomes = recorder.publish_many(pairs)
+        assert [o if o is True else type(o) for o in outcomes] == [
+            True, InvalidNameError, MessageTooLargeError, True, True
+        ]  # fmt: skip
+        assert recorder.published == [("news", "a"), ("news", '{"a":1}'), ("private:id", "c")]
+
+
+def test_the_fixtures_server_takes_many_messages(tambur_server: TamburServer) -> None:
+    news = tambur_server.subscriber("news")
+    assert tambur_server.publisher.publish_many([("news", str(i)) for i in range(3)]) == [True] * 3
+    assert [news.receive(10).text for _ in range(3)] == ["0", "1", "2"]
+
+
 def test_the_recorder_encodes_like_the_applications_publisher() -> None:
     with RecordingTambur(encode=repr) as recorder:
         recorder.publish("news", {"a": 1})

@@ -212,9 +212,34 @@ def sign_publish(
         exclude: the subscriber ID that does not receive the message; ``None`` for none.
     """
     excluded = "" if exclude is None else f"exclude={percent_encode(exclude)}&"
+    return _sign_form(
+        url,
+        f"{excluded}message={percent_encode(message)}",
+        api_key=api_key,
+        secret=secret,
+        timestamp=timestamp,
+        nonce=nonce,
+    )
+
+
+def sign_batch(url: str, messages: str, *, api_key: str, secret: str, timestamp: int, nonce: str) -> str:
+    """The body of a batch: its parameters in the order in which they are signed, and their signature.
+
+    Parameters:
+        url: a :func:`base_string_url`.
+        messages: the JSON text of the messages, percent-encoded.
+        timestamp: seconds since 1970.
+        nonce: text that no other request of the same second has.
+    """
+    return _sign_form(
+        url, f"messages={messages}", api_key=api_key, secret=secret, timestamp=timestamp, nonce=nonce
+    )
+
+
+def _sign_form(url: str, content: str, *, api_key: str, secret: str, timestamp: int, nonce: str) -> str:
     canonical = (
-        f"api_version=1.0&{excluded}message={percent_encode(message)}"
-        f"&oauth_consumer_key={percent_encode(api_key)}&oauth_nonce={percent_encode(nonce)}&oauth_signature_method=HMAC-SHA1&oauth_timestamp={timestamp}"
+        f"api_version=1.0&{content}&oauth_consumer_key={percent_encode(api_key)}"
+        f"&oauth_nonce={percent_encode(nonce)}&oauth_signature_method=HMAC-SHA1&oauth_timestamp={timestamp}"
         "&oauth_version=1.0"
     )
     return _signed(url, canonical, secret)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -193,6 +194,22 @@ class Sender:
                 adapter.close()  # closes this process's copies; the parent's stay open
         self._session = self._open()
         self._pid = os.getpid()
+
+
+def check_timeout(timeout: object) -> tuple[float, float]:
+    """Return seconds to wait for a connection and for an answer, of one number or a pair.
+
+    Raises:
+        ConfigurationError: if it is neither.
+    """
+    pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    if len(pair) == 2 and all(
+        isinstance(s, (int, float)) and not isinstance(s, bool) and 0 < s < math.inf for s in pair
+    ):
+        return pair
+    raise ConfigurationError(
+        f"timeout must be a positive number of seconds, or a pair for connection and answer, not {timeout!r}"
+    )
 
 
 def _route(url: str, proxies: Any) -> Route:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,15 +16,14 @@ import requests
 
 from .. import __version__
 from ..credentials import Credentials, base_url, check_host
-from ..errors import ConfigurationError, TamburError
+from ..errors import ConfigurationError
 from ..protocol import oauth as signing
 from ..protocol.names import Name, check_destination, check_subscriber_id
 from ..protocol.paths import app_path, stream_path
 from ..protocol.tokens import TokenSigner
-from . import queries
-from .attempt import Sender
+from . import many, queries
+from .attempt import Sender, check_timeout
 from .encoding import message_text
-from .many import publish_many
 from .retries import Failure, with_retries
 
 if TYPE_CHECKING:
@@ -88,7 +86,7 @@ class Tambur:
         self.app_id = credentials.app_id
         self.secret = credentials.secret
         self.api_host = check_host(api_host)
-        self._timeouts = _check_timeout(timeout)
+        self._timeouts = check_timeout(timeout)
         self._max_retries = _check_count("max_retries", max_retries, at_least=0)
         self._pool_maxsize = _check_count("pool_maxsize", pool_maxsize, at_least=1)
         self._session = session
@@ -239,16 +237,10 @@ class Tambur:
             TimedOutError: if it does not answer in time.
             RejectedError: if it answers with another status, or with an HTML page.
         """
-        if self._warn_of_default_host:
-            self._warn_of_default_host = False
-            warnings.warn(
-                f"publishing to {DEFAULT_HOST}, the default of 2012, whose operator we don't know; "
-                "set api_host to your own server",
-                stacklevel=2,
-            )
+        self._warn_once()
         stream = check_destination(stream)
         text = message_text(message, self._encode)
-        timeouts = self._timeouts if timeout is None else _check_timeout(timeout)
+        timeouts = self._timeouts if timeout is None else check_timeout(timeout)
         sender = self._sender  # the same for the request and all attempts, despite assignments meanwhile
         excluded = None if exclude is None else check_subscriber_id(exclude)
         timestamp, nonce = int(time.time()), secrets.token_hex(16)
@@ -267,39 +259,25 @@ class Tambur:
             raise outcome.to_error(stream, attempts)
         return True
 
+    def _warn_once(self) -> None:
+        """Warn of the default host in the caller of a method that publishes."""
+        if self._warn_of_default_host:
+            self._warn_of_default_host = False
+            warnings.warn(
+                f"publishing to {DEFAULT_HOST}, the default of 2012, whose operator we don't know; "
+                "set api_host to your own server",
+                stacklevel=3,
+            )
+
+    _publish = publish  # not that of a subclass
+    publish_many = many.publish_many
+
     # Queries: section 9 of the protocol.
 
     users = queries.users
     history = queries.history
     streams = queries.streams
     disconnect = queries.disconnect
-
-    def publish_many(
-        self,
-        pairs: Iterable[tuple[Name, Any]],
-        *,
-        timeout: float | tuple[float, float] | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> list[bool | TamburError]:
-        """Publish many messages: to several streams at once, and to each stream in the given order.
-
-        Each stream has a thread, but at most ``pool_maxsize`` threads run. A message that fails does not stop
-        the others, not even those to the same stream.
-
-        Parameters:
-            pairs: pairs of a stream and a message, as in :meth:`publish`. All are read before the first
-                is sent.
-            timeout: the timeout of each publish, as in :meth:`publish`.
-            progress: called in this thread after each message, with the number of finished messages and the
-                number of all; ``None`` for no calls. If it raises, or on Ctrl-C, no other message is sent,
-                and those under way are finished.
-
-        Returns:
-            For each pair, in the same order, ``True`` or the error of its :meth:`publish`.
-        """
-        # A subclass written for the 2012 package may have a publish() without a timeout.
-        publish = self.publish if timeout is None else functools.partial(self.publish, timeout=timeout)
-        return publish_many(publish, pairs, max_workers=self._pool_maxsize, progress=progress)
 
     def build_request(
         self, stream: Name, message: str, timestamp: int, nonce: str
@@ -358,17 +336,6 @@ class Tambur:
 
 # To key an HMAC takes longer than to make a token.
 _token_signer = functools.lru_cache(maxsize=16)(TokenSigner)
-
-
-def _check_timeout(timeout: object) -> tuple[float, float]:
-    pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
-    if len(pair) == 2 and all(
-        isinstance(s, (int, float)) and not isinstance(s, bool) and 0 < s < math.inf for s in pair
-    ):
-        return pair
-    raise ConfigurationError(
-        f"timeout must be a positive number of seconds, or a pair for connection and answer, not {timeout!r}"
-    )
 
 
 def _check_count(name: str, count: object, *, at_least: int) -> int:

@@ -4,63 +4,179 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import InvalidNameError, TamburError
 from ..protocol.names import Name, check_destination
+from . import batches
+from .attempt import check_timeout
+from .batches import MAX_BYTES, MAX_MESSAGES, Message, NoBatchesError
+
+if TYPE_CHECKING:
+    from .client import Tambur
+
+MAX_LANES = 4
+"""How many batches are under way at the same time."""
+
+Pair: TypeAlias = tuple[int, Name, Any]
 
 
 def publish_many(
-    publish: Callable[[Name, Any], bool],
+    self: Tambur,
     pairs: Iterable[tuple[Name, Any]],
     *,
-    max_workers: int,
-    progress: Callable[[int, int], None] | None,
+    timeout: float | tuple[float, float] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[bool | TamburError]:
-    """See :meth:`tambur.Tambur.publish_many`.
+    """Publish many messages: to several streams at once, and to each stream in the given order.
+
+    Each request holds up to 1,000 messages (section 8 of the protocol), and a few are under way at once.
+    A server without batches gets a request for each message, over up to ``pool_maxsize`` connections; so
+    does the ``publish`` of a subclass that has its own. A message that fails does not stop the others,
+    not even those to the same stream.
 
     Parameters:
-        publish: publishes one message; several threads call it.
-        max_workers: the maximum number of threads.
+        pairs: pairs of a stream and a message, as in :meth:`publish`. All are read before the first
+            is sent.
+        timeout: the timeout of each request, as in :meth:`publish`.
+        progress: called in this thread after each message, with the number of finished messages and the
+            number of all; ``None`` for no calls. If it raises, or on Ctrl-C, no other request is sent,
+            and those under way are finished.
+
+    Returns:
+        For each pair, in the same order, ``True`` or the error of its :meth:`publish`.
     """
-    streams: dict[str, list[tuple[int, Name, Any]]] = {}
-    total = 0
-    for index, (stream, message) in enumerate(pairs):
-        streams.setdefault(_key(stream), []).append((index, stream, message))
-        total += 1
+    self._warn_once()
+    timeouts = None if timeout is None else check_timeout(timeout)
+    numbered = [(number, stream, message) for number, (stream, message) in enumerate(pairs)]
+    total = len(numbered)
     if not total:
         return []
     outcomes: list[bool | TamburError] = [False] * total
-    finished: queue.SimpleQueue[tuple[int, bool | BaseException]] = queue.SimpleQueue()
-    stopped = threading.Event()
-
-    def work(key: str) -> None:
-        for index, stream, message in streams[key]:
-            if stopped.is_set():
-                return
-            try:
-                finished.put((index, publish(stream, message)))
-            except BaseException as error:  # noqa: BLE001 - the calling thread handles it
-                finished.put((index, error))
-
-    with ThreadPoolExecutor(min(max_workers, len(streams)), "tambur-publish") as executor:
+    with ThreadPoolExecutor(self._pool_maxsize, "tambur-publish") as executor:
+        run = _Run(self, timeouts, executor)
         try:
-            for key in streams:
-                executor.submit(work, key)
+            run.start(numbered)
             for done in range(1, total + 1):
-                index, outcome = finished.get()
+                number, outcome = run.finished.get()
                 if not isinstance(outcome, (bool, TamburError)):
                     raise outcome  # noqa: TRY301 - it ends everything, as an error in progress does
-                outcomes[index] = outcome
+                outcomes[number] = outcome
                 if progress is not None:
                     progress(done, total)
         except BaseException:
-            stopped.set()  # messages under way are finished, no other is begun
+            run.stopped.set()  # requests under way are finished, no other is begun
             executor.shutdown(cancel_futures=True)
             raise
     return outcomes
+
+
+class _Run:
+    """The work of the threads.
+
+    Attributes:
+        finished: the number and the outcome of each message.
+        stopped: set when no other request may begin.
+    """
+
+    def __init__(
+        self, tambur: Tambur, timeouts: tuple[float, float] | None, executor: ThreadPoolExecutor
+    ) -> None:
+        self.finished: queue.SimpleQueue[tuple[int, bool | BaseException]] = queue.SimpleQueue()
+        self.stopped = threading.Event()
+        self._tambur = tambur
+        self._timeouts = timeouts
+        self._executor = executor
+
+    def start(self, pairs: list[Pair]) -> None:
+        if len(pairs) == 1 or not batches.are_usable(self._tambur):
+            self._start_single(pairs)
+            return
+        counts = Counter(_key(stream) for _, stream, _ in pairs)
+        lanes: list[list[Pair]] = [[] for _ in range(min(MAX_LANES, -(-len(pairs) // MAX_MESSAGES)))]
+        sizes = [0] * len(lanes)
+        lane_of: dict[str, int] = {}
+        for pair in pairs:
+            key = _key(pair[1])
+            if key not in lane_of:
+                lane = lane_of[key] = sizes.index(min(sizes))
+                sizes[lane] += counts[key]
+            lanes[lane_of[key]].append(pair)
+        for some in filter(None, lanes):
+            self._submit(self._send_batches, some)
+
+    def _start_single(self, pairs: list[Pair]) -> None:
+        """Publish each message by itself, in a thread for each stream."""
+        streams: dict[str, list[Pair]] = {}
+        for pair in pairs:
+            streams.setdefault(_key(pair[1]), []).append(pair)
+        for of_stream in streams.values():
+            self._submit(self._publish_all, of_stream)
+
+    def _submit(self, work: Callable[[list[Pair]], None], pairs: list[Pair]) -> None:
+        def run() -> None:
+            try:
+                work(pairs)
+            except BaseException as error:  # noqa: BLE001 - the calling thread handles it
+                self.finished.put((pairs[0][0], error))
+
+        self._executor.submit(run)
+
+    def _publish_all(self, pairs: list[Pair]) -> None:
+        for number, stream, message in pairs:
+            if self.stopped.is_set():
+                return
+            self._publish(number, stream, message)
+
+    def _publish(self, number: int, stream: Name, message: Any) -> None:
+        # A subclass written for the 2012 package may have a publish() without a timeout.
+        options: Any = {} if self._timeouts is None else {"timeout": self._timeouts}
+        try:
+            self.finished.put((number, self._tambur.publish(stream, message, **options)))
+        except BaseException as error:  # noqa: BLE001 - the calling thread handles it
+            self.finished.put((number, error))
+
+    def _send_batches(self, pairs: list[Pair]) -> None:
+        """Publish in batches; without them, each message by itself."""
+        batch: list[Message] = []
+        size = 0
+        for position, pair in enumerate(pairs):
+            try:
+                message = batches.encode(self._tambur, *pair)
+            except TamburError as error:
+                self.finished.put((pair[0], error))
+                continue
+            if batch and (len(batch) == MAX_MESSAGES or size + message.encoded_bytes > MAX_BYTES):
+                left = self._send(batch)
+                if self.stopped.is_set():
+                    return
+                if left:
+                    self._start_single(left + pairs[position:])
+                    return
+                batch, size = [], 0
+            batch.append(message)
+            size += message.encoded_bytes
+        if batch and (left := self._send(batch)):
+            self._start_single(left)
+
+    def _send(self, batch: list[Message]) -> list[Pair]:
+        """Publish one batch. Returns the messages that are left if the server has no batches."""
+        left = {message.number: (message.number, message.stream, message.message) for message in batch}
+        try:
+            for message, outcome in batches.send(self._tambur, batch, self._timeouts):
+                if self.stopped.is_set():
+                    break
+                if outcome is None:
+                    self._publish(message.number, message.stream, message.message)
+                else:
+                    self.finished.put((message.number, outcome))
+                del left[message.number]
+        except NoBatchesError:
+            return list(left.values())
+        return []
 
 
 def _key(stream: object) -> str:

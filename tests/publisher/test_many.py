@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any
 
 import pytest
 
-from tambur import InvalidMessageError, InvalidNameError, MessageTooLargeError, Tambur
-from tambur.server import Server
+from tambur import (
+    AppNotFoundError,
+    InvalidMessageError,
+    InvalidNameError,
+    MessageTooLargeError,
+    Tambur,
+    UnauthorizedError,
+)
+from tambur.protocol import oauth as signing
+from tambur.protocol.oauth import parse_form
+from tambur.server import Config, Limits, Server, in_background
 from tambur.testing import RecordingTambur
 
-from ..support.app import subscriber
+from ..support.app import API_KEY, APP, APP_ID, SECRET, subscriber
+from ..support.faults import FaultyServer, ok, publisher, response
 
 
 def test_each_stream_gets_its_messages_in_order(server: Server, tambur: Tambur, stream: str) -> None:
@@ -32,6 +43,99 @@ def test_each_outcome_is_at_the_place_of_its_pair(tambur: Tambur, stream: str) -
     )
     kinds = [True, InvalidNameError, InvalidMessageError, MessageTooLargeError, True]
     assert [o if o is True else type(o) for o in outcomes] == kinds
+
+
+def requests_of(server: FaultyServer) -> list[str]:
+    """The path of each request, and for a batch its messages."""
+    found = []
+    for request in server.received:
+        path = request.head.split()[1].decode()
+        messages = dict(parse_form(request.body)).get(b"messages")
+        found.append(path if messages is None else f"{path} {messages.decode()}")
+    return found
+
+
+def test_many_messages_are_one_signed_request() -> None:
+    with FaultyServer() as server, publisher(server) as tambur:
+        assert tambur.publish_many([("a", "é & %"), (b"auth:b", {"x": 1}), (7, b"")]) == [True] * 3
+        assert requests_of(server) == ['/app/app/batch [["a","é & %"],["auth:b","{\\"x\\":1}"],["7",""]]']
+        assert tambur.publish_many([("a", "alone")]) == [True]
+        assert requests_of(server)[1:] == ["/app/app/stream/a"]
+        values = dict(parse_form(server.bodies[0]))
+        signature = values.pop(b"oauth_signature").decode()
+        base = signing.signature_base_string(
+            f"http://{server.host}/app/app/batch", signing.canonical_query_string(values.items())
+        )
+        assert signature == signing.sign(base, "secret")
+
+
+def test_a_batch_has_at_most_a_thousand_messages_and_a_megabyte() -> None:
+    with FaultyServer() as server, publisher(server) as tambur:
+        assert tambur.publish_many([("s", str(i)) for i in range(2001)]) == [True] * 2001
+        assert tambur.publish_many([("s", "%" * 60_000)] * 12) == [True] * 12
+        counts = [len(json.loads(dict(parse_form(body))[b"messages"])) for body in server.bodies]
+        assert counts == [1000, 1000, 1, 5, 5, 2]
+        assert max(map(len, server.bodies)) <= Limits().max_batch_bytes
+
+
+def test_a_failed_batch_is_sent_again_as_it_was_and_its_failure_is_that_of_each_message() -> None:
+    lost = response("503 Service Unavailable")
+    with FaultyServer(lost, ok) as server, publisher(server) as tambur:
+        assert tambur.publish_many([("a", "1"), ("b", "2")]) == [True, True]
+        assert len(server.bodies) == 2
+        assert len(set(server.bodies)) == 1
+    with (
+        FaultyServer(lost, response("401 Unauthorized", body=b"late")) as server,
+        publisher(server) as tambur,
+    ):
+        one, other = tambur.publish_many([("a", "1"), ("b", "2")])
+        assert isinstance(one, UnauthorizedError)
+        assert isinstance(other, UnauthorizedError)
+        assert (one.stream, other.stream, one.attempts) == ("a", "b", 2)
+        assert one.may_have_been_delivered, "the first attempt may have delivered some"
+        assert str(other) == f"publishing to 'b' failed: {server.host} answered 401: late (2 attempts)"
+
+
+def test_an_invalid_message_has_its_own_error_and_the_others_are_delivered(
+    server: Server, tambur: Tambur, stream: str
+) -> None:
+    sizes = [1, 70_000, 1, 80_000, 66_000, 1, 65_536, 65_537, 1]
+    with subscriber(server, stream) as receiver:
+        outcomes = tambur.publish_many((stream, f"{i}".ljust(size, ".")) for i, size in enumerate(sizes))
+        delivered = [i for i, size in enumerate(sizes) if size <= 65_536]
+        assert [i for i, outcome in enumerate(outcomes) if outcome is True] == delivered
+        assert [int(receiver.receive(10).text[0]) for _ in delivered] == delivered
+    error = outcomes[1]
+    assert isinstance(error, MessageTooLargeError)
+    assert error.reason == "the message has 70000 bytes, at most 65536 are allowed"
+    assert "messages[" not in str(error)
+    assert (error.stream, error.may_have_been_delivered) == (stream, False)
+
+
+def test_a_server_without_batches_gets_each_message_by_itself(tambur: Tambur) -> None:
+    pairs = [(f"s{i % 3}", str(i)) for i in range(30)]
+    with FaultyServer(response("404 Not Found")) as server, publisher(server) as other:
+        assert other.publish_many(pairs) == [True] * 30
+        paths = [path.partition(" ")[0] for path in requests_of(server)]
+        assert sorted(paths[1:]) == sorted(f"/app/app/stream/{stream}" for stream, _ in pairs)
+        for number in range(3):
+            texts = [
+                int(dict(parse_form(request.body))[b"message"])
+                for request in server.received[1:]
+                if request.head.startswith(f"POST /app/app/stream/s{number} ".encode())
+            ]
+            assert texts == sorted(texts)
+    with Tambur(tambur.api_key, "none", tambur.secret, tambur.api_host) as unknown:
+        assert [type(o) for o in unknown.publish_many(pairs)] == [AppNotFoundError] * 30
+
+
+def test_a_server_with_a_smaller_limit_gets_smaller_batches() -> None:
+    limits = Limits(max_batch_bytes=2000)
+    with in_background(Config(apps=(APP,), port=0, limits=limits)) as small:
+        with Tambur(API_KEY, APP_ID, SECRET, small.url) as tambur, subscriber(small, "s") as receiver:
+            texts = [*(str(i) for i in range(200)), "x" * 10_000, "last"]
+            assert tambur.publish_many(("s", text) for text in texts) == [True] * 202
+            assert [receiver.receive(10).text for _ in texts] == texts
 
 
 def test_no_pairs_have_no_outcomes(tambur: Tambur) -> None:

@@ -84,7 +84,7 @@ INVALID_MESSAGES = [
 
 
 @pytest.mark.parametrize(("messages", "status", "reason"), INVALID)
-def test_what_is_no_list_of_messages_is_refused(
+def test_messages_of_another_form_are_refused(
     publisher: Publisher, messages: Any, status: int, reason: str
 ) -> None:
     refused = refusal(publisher, messages)
