@@ -125,7 +125,8 @@ class Server:
         )
 
     async def _start(self) -> None:
-        await self._backend.start(self._hub.deliver, self._long_polls.answer, self._hub.miss)
+        hub = self._hub
+        await self._backend.start(hub.deliver, self._long_polls.answer, hub.miss, hub.move, hub.read_logs)
         if self._metrics is not None:
             self._metrics.start()
 

@@ -129,11 +129,11 @@ class ExtendedHub(Hub):
 
         return extend
 
-    async def _place(self, app: App, log: str, position: str) -> int | None:
+    async def _place(self, app: App, log: str, position: str, user_id: str | None = None) -> int | None:
         """The place of a position; ``None`` if it is not one of the log."""
         place = app.positions.decode(log, self.recovery.epoch, position)
         if place is not None:
-            await self.recovery.load(app.key, log, place)
+            await self.recovery.load(app.key, log, place, user_id)
         return place
 
     def begin(self, app: App, subscriber_id: str, outbox: Outbox) -> str:
@@ -225,16 +225,17 @@ class ExtendedHub(Hub):
             is_for_it = publication.kind is not Kind.AUTH or options.auth is not None
             return is_for_it and publication.excluded != subscriber_id
 
-        async with self._used(app.key, name) as stream:
+        async with self.used(app.key, name) as stream:
             stream.extend = extend
             replay = Replay(outbox, extend, receives)
             place: int | None = recovery.place
             try:
                 if options.since is not None:
-                    place = await self._place(app, name, options.since)
+                    place = await self._place(app, name, options.since, user_id)
                     if place is not None and since(place) is None:
                         place = None
                 elif options.last:
+                    await recovery.load(app.key, name, None)
                     await replay.write(self._newest(app, name, options.last, max_replay_bytes, receives))
                 complete = place is not None
                 place = recovery.place if place is None else await replay.catch_up(since, place)
@@ -242,7 +243,7 @@ class ExtendedHub(Hub):
                 outbox.close(close_codes.SERVICE_RESTART, "messages were missed")
                 raise
             # In the same turn as the end of the replay, so that no message is lost or sent twice.
-            stream.add(outbox, recovery.place, subscriber_id, is_extended=True)
+            stream.add(outbox, subscriber_id, is_extended=True)
             if options.auth is not None:
                 stream.enable_auth(outbox)
             if options.direct is not None:

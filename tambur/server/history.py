@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from .broker import AppKey, Publication
+from .broker import AppKey, Publication, is_direct_log, is_private_log
 from .config import App, Limits
 
 ENTRY_BYTES = 192
@@ -81,6 +81,12 @@ class Budgets:
             )
         return history
 
+    def holding(self, app: AppKey, log: str) -> History:
+        """The history of a log, by the log's name."""
+        if is_direct_log(log):
+            return self.direct(app)
+        return self.default(app) if is_private_log(log) else self.of(app, log)
+
     def _history(self, messages: int, ttl_s: float, max_bytes: int) -> History:
         return History(
             max_messages=messages,
@@ -98,14 +104,16 @@ class _Log:
         entries: oldest first.
         floor: the highest place that the log may have lost.
         needs: how many times :meth:`History.need` was called, and :meth:`History.release` was not.
+        is_whole: whether it lost nothing but what its limits of messages and of age forbid.
     """
 
-    __slots__ = ("entries", "floor", "needs")
+    __slots__ = ("entries", "floor", "is_whole", "needs")
 
     def __init__(self, floor: int) -> None:
         self.entries: list[Publication] = []
         self.floor = floor
         self.needs = 0
+        self.is_whole = False
 
 
 class History:
@@ -131,7 +139,8 @@ class History:
         self._position_ttl = position_ttl
         self._floor = floor
         self._logs: dict[str, _Log] = {}
-        # Each log with messages once, with the place of its first message or of an earlier one.
+        # Each log with messages, with the place of its first message or of an earlier one. Some are out of
+        # date: those of logs without messages, and second ones of a log.
         self._oldest: list[tuple[int, str]] = []
         self._kept_bytes = 0
         # Each quiet log, with the time of its last change: the first one is forgotten first.
@@ -198,6 +207,49 @@ class History:
         self._rest(name, log, now)
         self._evict(now)
 
+    # Copies of logs that are kept elsewhere
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._logs
+
+    def begin(self, name: str, floor: int) -> None:
+        """Know a log, in which everything above a place is appended from now on, until :meth:`drop`."""
+        log = self._known(name)
+        log.floor = floor
+        log.needs = 1
+
+    def drop(self, name: str) -> None:
+        """Forget a log. Its copy elsewhere remains."""
+        log = self._logs.pop(name, None)
+        if log is not None and log.entries:
+            self._kept_bytes -= _log_size(name) + sum(map(_size, log.entries))
+
+    def floor(self, name: str) -> int:
+        """The floor of a log."""
+        log = self._logs.get(name)
+        return self._floor if log is None else log.floor
+
+    def is_whole(self, name: str) -> bool:
+        """Whether no older messages of a log are kept elsewhere."""
+        log = self._logs.get(name)
+        return log is not None and log.is_whole
+
+    def extend(self, name: str, publications: Sequence[Publication], floor: int, *, is_whole: bool) -> None:
+        """Put older messages before those of a log, down to a floor.
+
+        Parameters:
+            publications: oldest first, up to the present floor of the log.
+            is_whole: whether no older messages are kept elsewhere.
+        """
+        log = self._logs[name]
+        log.floor, log.is_whole = floor, is_whole
+        if publications:
+            if not log.entries:
+                self._kept_bytes += _log_size(name)
+            log.entries[:0] = publications
+            self._kept_bytes += sum(map(_size, publications))
+            heapq.heappush(self._oldest, (publications[0].place, name))
+
     def tidy(self, now: int) -> None:
         """Drop expired messages, and forget logs that have been quiet for ``position_ttl``."""
         expired = now - self._ttl
@@ -242,10 +294,13 @@ class History:
         """The log with the oldest message of all."""
         while self._oldest:
             place, name = self._oldest[0]
-            log = self._logs[name]
-            if log.entries[0].place == place:
+            log = self._logs.get(name)
+            if log is None or not log.entries:
+                heapq.heappop(self._oldest)
+            elif log.entries[0].place == place:
                 return log
-            heapq.heapreplace(self._oldest, (log.entries[0].place, name))
+            else:
+                heapq.heapreplace(self._oldest, (log.entries[0].place, name))
         return None
 
     def _lose_oldest(self, log: _Log, count: int, now: int) -> None:
@@ -268,6 +323,7 @@ class History:
             if self._quiet_bytes * QUIET_SHARE > self._max_bytes:
                 self._forget()
             elif self.bytes > self._max_bytes and (oldest := self._oldest_log()) is not None:
+                oldest.is_whole = False
                 self._lose_oldest(oldest, 1, now)
             else:
                 break

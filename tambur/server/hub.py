@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
 from ..protocol import close_codes
 from ..protocol.messages import encode_direct, encode_presence
 from ..protocol.names import Kind
-from .broker import AppKey, Backend, PresentUsers, Publication
+from .broker import (
+    AppKey,
+    Backend,
+    Logs,
+    PresentUsers,
+    Publication,
+    direct_log,
+    is_private_log,
+    private_log,
+)
 from .counters import Counts
 from .logs import line
 from .memory import STREAM_BYTES, Memory
@@ -117,17 +126,42 @@ class Hub:
         else:
             stream.is_scheduled = False
 
-    def miss(self, only_direct: bool) -> None:  # noqa: FBT001 - as the broker calls it
+    def miss(self, logs: Logs | None) -> None:
         """Publications were lost: close the connections that may miss some, so that clients reconnect.
 
         Parameters:
-            only_direct: whether only direct messages may be among them.
+            logs: those that may have lost some; ``None`` for all.
         """
-        outboxes = set(self._private.values())
-        if only_direct:
-            outboxes = {outbox for stream in self._streams.values() for outbox in stream.direct_outboxes()}
+        outboxes = list(self._private.values()) if logs is None else self._readers(logs)
         for outbox in outboxes:
             outbox.close(close_codes.SERVICE_RESTART, "messages were missed")
+
+    def _readers(self, logs: Logs) -> list[Outbox]:
+        """The outboxes that receive the messages of some logs."""
+        found: list[Outbox] = []
+        for app, log in logs:
+            name, _, user_id = log.partition("\n")
+            stream = self._streams.get((app, name))
+            if is_private_log(log):
+                outbox = self._private.get((app, log.removeprefix(private_log(""))))
+                found += [outbox] if outbox is not None else []
+            elif stream is not None:
+                found += stream.direct_outboxes(user_id) if user_id else stream.outboxes()
+        return found
+
+    def move(self, app: AppKey, subscriber_id: str) -> None:
+        """Another node continues a session: close its connection here."""
+        outbox = self._private.pop((app, subscriber_id), None)
+        if outbox is not None:
+            outbox.close(close_codes.SESSION_MOVED, "the session continues on another connection")
+
+    def read_logs(self) -> Iterator[tuple[AppKey, str]]:
+        """The logs of private and of direct messages that connections read."""
+        for app, subscriber_id in self._private:
+            yield app, private_log(subscriber_id)
+        for (app, name), stream in self._streams.items():
+            for user_id in stream.direct_users():
+                yield app, direct_log(name, user_id)
 
     def subscribers(self, app: AppKey, prefix: str, after: str) -> dict[str, int]:
         """The streams of an app with subscribers, and how many each has.
@@ -183,12 +217,12 @@ class Hub:
         Raises:
             BrokerUnavailableError: nothing has changed.
         """
-        async with self._used(app, name) as stream:
-            stream.add(outbox, await self._broker.place(), subscriber_id)
+        async with self.used(app, name) as stream:
+            stream.add(outbox, subscriber_id)
 
     @contextlib.asynccontextmanager
-    async def _used(self, app: AppKey, name: str) -> AsyncIterator[_Stream]:
-        """A stream whose publications are delivered, and that is not forgotten meanwhile."""
+    async def used(self, app: AppKey, name: str) -> AsyncIterator[_Stream]:
+        """A stream that is not forgotten meanwhile. Everything published before has been delivered."""
         stream = self._streams.get((app, name))
         if stream is None:
             confirmed = asyncio.ensure_future(self._broker.subscribe(app, name))
@@ -200,6 +234,8 @@ class Hub:
                 # Shielded: if this subscriber is cancelled, the others that wait for the stream are not.
                 await asyncio.shield(stream.confirmed)
                 stream.confirmed = None
+            else:
+                await self._broker.sync()
             yield stream
         finally:
             stream.waiting -= 1

@@ -168,8 +168,13 @@ class Queries:
         Parameters:
             since: the position; ``None`` for the newest messages.
         """
+        async with self._hub.used(app.key, stream):
+            return await self._history(app, stream, limit, since)
+
+    async def _history(self, app: App, stream: str, limit: int, since: str | None) -> History:
         recovery = self._hub.recovery
         if since is None:
+            await recovery.load(app.key, stream, None)
             newest = recovery.newest_first(app.key, stream)
             found, more = self._some(app, stream, newest, limit)
             found.reverse()

@@ -5,7 +5,6 @@ All subscriptions that receive the same of the entries share one batch, which is
 
 from __future__ import annotations
 
-from bisect import bisect
 from collections.abc import Iterable, Sequence
 
 from ..protocol.names import Kind
@@ -21,7 +20,6 @@ class Subscription:
 
     Attributes:
         outbox: where its events go.
-        place: place of the last publication before the subscription; later ones are for it, even if late.
         next: number of the first entry that it may lack, unless a finished round has written that one.
         auth: whether it receives ``auth`` messages.
         present_as: its user in presence mode; ``None`` without presence mode.
@@ -31,14 +29,11 @@ class Subscription:
     """
 
     __slots__ = (
-        "auth", "direct_as", "is_extended", "next", "outbox", "place", "present_as", "subscriber_id",
+        "auth", "direct_as", "is_extended", "next", "outbox", "present_as", "subscriber_id",
     )  # fmt: skip
 
-    def __init__(
-        self, outbox: Outbox, place: int, number: int, subscriber_id: str, *, is_extended: bool
-    ) -> None:
+    def __init__(self, outbox: Outbox, number: int, subscriber_id: str, *, is_extended: bool) -> None:
         self.outbox = outbox
-        self.place = place
         self.subscriber_id = subscriber_id
         self.is_extended = is_extended
         self.next = number
@@ -49,8 +44,6 @@ class Subscription:
     def receives(self, publication: Publication) -> bool:
         """Whether an entry is for this subscription."""
         kind = publication.kind
-        if publication.is_late and publication.place <= self.place:
-            return False  # the subscriber may have received it over an earlier connection
         if publication.excluded == self.subscriber_id:
             return False
         if kind is Kind.AUTH:
@@ -72,20 +65,19 @@ class Subscription:
 class _Selection:
     """The batches of consecutive entries: one for all subscriptions that receive the same."""
 
-    __slots__ = ("_addressed", "_batches", "_excluded", "_places", "_publications", "_seen")
+    __slots__ = ("_addressed", "_batches", "_excluded", "_publications", "_seen")
 
     def __init__(self, publications: Sequence[Publication]) -> None:
         self._publications = publications
         self._seen = {p.user_id for p in publications if p.kind is Kind.PRESENCE}
         self._addressed = {p.user_id for p in publications if p.kind is Kind.DIRECT}
-        self._places = [p.place for p in publications if p.is_late]
         self._excluded = {p.excluded for p in publications if p.excluded is not None}
         self._batches: dict[object, Batch | None] = {}
 
     def batch(self, subscription: Subscription) -> Batch | None:
         """Get the batch of one subscription; ``None`` if it receives nothing."""
         user, addressee = subscription.present_as, subscription.direct_as
-        if user is None and addressee is None and not self._places and not self._excluded:
+        if user is None and addressee is None and not self._excluded:
             key: object = subscription.auth, subscription.is_extended
         else:
             excluded = subscription.subscriber_id
@@ -96,7 +88,6 @@ class _Selection:
                 user is not None,
                 user if user in self._seen else None,
                 addressee if addressee in self._addressed else None,
-                bisect(self._places, subscription.place),
             )
         try:
             return self._batches[key]
@@ -136,7 +127,7 @@ class Round:
         self.end = start + len(publications)
         # The most common case needs no selection.
         self._everything: tuple[Batch, Batch] | None = None  # for plain and for extended connections
-        if all(p.kind is Kind.PUBLIC and not p.is_late and p.excluded is None for p in publications):
+        if all(p.kind is Kind.PUBLIC and p.excluded is None for p in publications):
             plain = Batch(tuple(p.event for p in publications))
             self._everything = plain, Batch(tuple(p.extended_event for p in publications))
 

@@ -139,9 +139,9 @@ class Stream:
 
     # Subscriptions.
 
-    def add(self, outbox: Outbox, place: int, subscriber_id: str = "", *, is_extended: bool = False) -> None:
+    def add(self, outbox: Outbox, subscriber_id: str = "", *, is_extended: bool = False) -> None:
         """Subscribe an outbox to all later events; the parameters are :class:`Subscription`'s."""
-        added = Subscription(outbox, place, self._end, subscriber_id, is_extended=is_extended)
+        added = Subscription(outbox, self._end, subscriber_id, is_extended=is_extended)
         self._subscriptions[outbox] = added
 
     def remove(self, outbox: Outbox) -> None:
@@ -178,11 +178,17 @@ class Stream:
         """How many connections receive a direct message to a user."""
         return len(self._direct.get(user_id, ()))
 
-    def direct_outboxes(self) -> Iterator[Outbox]:
-        """Those with direct mode."""
-        for subscriptions in self._direct.values():
-            for subscription in subscriptions:
-                yield subscription.outbox
+    def outboxes(self) -> Iterable[Outbox]:
+        return self._subscriptions
+
+    def direct_users(self) -> Iterable[str]:
+        """The users with direct mode."""
+        return self._direct
+
+    def direct_outboxes(self, user_id: str) -> Iterator[Outbox]:
+        """Those that receive direct messages to a user."""
+        for subscription in self._direct.get(user_id, ()):
+            yield subscription.outbox
 
     def subscribers_as(self, user_id: str) -> Iterator[str]:
         """The IDs of the subscribers that have presence or direct mode as a user."""

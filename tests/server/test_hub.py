@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tambur.protocol.names import Kind
-from tambur.server.broker import BrokerUnavailableError, Publication
+from tambur.server.broker import BrokerUnavailableError
 from tambur.server.broker.memory import MemoryBackend, MemoryBroker
 from tambur.server.rounds import WRITES_PER_TURN
 
@@ -220,64 +220,64 @@ def test_a_round_over_many_subscribers_completes() -> None:
     run(scenario, coalescing)
 
 
-class PlacingBroker(MemoryBroker):
-    """A broker that counts publications as a test says."""
-
-    come_to = 0
-
-    async def place(self) -> int:
-        return self.come_to
-
-
-def test_a_late_publication_reaches_those_that_were_subscribed_when_it_was_published() -> None:
-    backend = MemoryBackend(max_claims=10)
-    backend.broker = broker = PlacingBroker(max_claims=10)
+def test_lost_messages_close_the_connections_that_read_their_logs() -> None:
+    closed = (1012, "messages were missed")
 
     async def scenario(node: Node) -> None:
-        clients = []
-        for broker.come_to in (3, 5, 7):
-            client = node.client(str(broker.come_to), "s")
-            await settle()
-            client.enable_auth("s")
-            client.enable("direct", "s", "alice")
-            clients.append(client)
-            await settle()
-        await node.publish("s", "in time")
-        await node.publish("s", "waits")
-        for kind, user_id in ((Kind.PUBLIC, None), (Kind.AUTH, None), (Kind.DIRECT, "alice")):
-            event = b'["%s"]' % kind.value.encode()
-            node.hub.deliver(Publication(APP.key, kind, "s", event, user_id, place=6, is_late=True))
-        await pass_time(WINDOW_S)
-        in_time = [["msg", "s", "public", text] for text in ("in time", "waits")]
-        late = [["public"], ["auth"], ["direct"]]
-        assert [c.seen.events for c in clients] == [in_time + late, in_time + late, in_time]
-        assert node.hub.counts.deliveries == 3 * 2 + 2 * 3
-        closed = (1012, "messages were missed")
-        clients[0].command("unset_mode", "direct", "s")
+        clients = [node.client(str(i), "s") for i in range(4)]
+        clients[0].enable("direct", "s", "alice")
+        other = node.client("other", "t")
         await settle()
-        node.hub.miss(True)
-        assert [c.seen.closed for c in clients] == [None, closed, closed]
-        node.hub.miss(False)
-        assert [c.seen.closed for c in clients] == [closed] * 3
+        assert set(node.hub.read_logs()) == {
+            *((APP.key, f"private:{i}") for i in range(4)),
+            (APP.key, "private:other"),
+            (APP.key, "s\nalice"),
+        }
+        for logs, expected in (
+            ([(APP.key, "unknown"), (APP.key, "s\nbob"), (APP.key, "private:gone")], []),
+            ([(APP.key, "s\nalice"), (APP.key, "private:2")], [0, 2]),
+            ([(APP.key, "s")], [0, 1, 2, 3]),
+        ):
+            node.hub.miss(logs)
+            assert [i for i, client in enumerate(clients) if client.seen.closed == closed] == expected
+        assert other.seen.closed is None
+        node.hub.miss(None)
+        assert other.seen.closed == closed
 
-    run(scenario, lambda: Node(backend, coalesce_window_s=WINDOW_S))
+    run(scenario)
 
 
-class PlacelessBroker(MemoryBroker):
-    """A broker that fails right after a subscription."""
+def test_a_session_that_moved_is_closed() -> None:
+    async def scenario(node: Node) -> None:
+        client, other = node.client("moved"), node.client("other")
+        node.hub.move(APP.key, "moved")
+        node.hub.move(APP.key, "unknown")
+        assert client.seen.closed == (4009, "the session continues on another connection")
+        assert other.seen.closed is None
 
-    async def place(self) -> int:
+    run(scenario)
+
+
+class LaggingBroker(MemoryBroker):
+    """A broker that cannot say whether everything has been delivered."""
+
+    async def sync(self) -> None:
         raise BrokerUnavailableError("the broker cannot be reached", 1)
 
 
-def test_a_subscriber_is_refused_while_the_broker_cannot_tell_its_place() -> None:
+def test_a_subscriber_is_refused_while_the_broker_may_deliver_earlier_messages() -> None:
     backend = MemoryBackend(max_claims=10)
-    backend.broker = PlacelessBroker(max_claims=10)
+    backend.broker = LaggingBroker(max_claims=10)
 
     async def scenario(node: Node) -> None:
-        client = node.client("1", "s")
+        first, second = node.client("1", "s"), node.client("2")
         await settle()
-        assert client.seen.acks == [["ack", 1, "unavailable"]]
+        second.command("subscribe", "s")
+        await settle()
+        assert first.seen.acks == [["ack", 1, "ok"]]
+        assert second.seen.acks == [["ack", 1, "unavailable"]]
+        first.connection.close()
+        await settle()
         assert not node.hub._streams
         assert not backend.broker._subscribed
 

@@ -24,10 +24,14 @@ KEPT_APP = App(
 )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    limits = Limits(heartbeat_s=0.3, session_ttl_s=2.0, max_replay_bytes=1000)
-    with in_background(Config(apps=(APP, OTHER_APP, KEPT_APP), port=0, limits=limits)) as running:
+@pytest.fixture(scope="module", params=["memory", "redis"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    limits = Limits(heartbeat_s=0.3, session_ttl_s=2.0, max_replay_bytes=1000, presence_linger_s=0.5)
+    broker = "memory://"
+    if request.param == "redis":
+        broker = request.getfixturevalue("redis_server").url(database=3)
+    config = Config(apps=(APP, OTHER_APP, KEPT_APP), port=0, limits=limits, broker=broker)
+    with in_background(config) as running:
         yield running
 
 

@@ -54,7 +54,7 @@ def stream() -> Stream:
 def add(stream: Stream, count: int) -> list[Box]:
     boxes = [Box() for _ in range(count)]
     for box in boxes:
-        stream.add(box, 0)
+        stream.add(box)
     return boxes
 
 
@@ -194,17 +194,6 @@ def test_presence_events_up_to_a_version_are_left_out_on_release(stream: Stream)
     assert box.texts == ["5"]
 
 
-def test_a_late_publication_is_for_those_that_subscribed_before_its_place(stream: Stream) -> None:
-    boxes = [Box() for _ in range(3)]
-    for place, box in zip((3, 5, 7), boxes, strict=True):
-        stream.add(box, place)
-    for place in (4, 6, 8):
-        stream.append(publication(str(place), place=place, is_late=True))
-    stream.append(publication("live"))
-    stream.write_all()
-    assert [box.texts for box in boxes] == [["4", "6", "8", "live"], ["6", "8", "live"], ["8", "live"]]
-
-
 USERS = ["alice", "bob"]
 
 
@@ -280,7 +269,7 @@ class StreamMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.all) < 7)
     def add(self) -> None:
         self.all.append(Expected())
-        self.stream.add(self.all[-1].box, 0)
+        self.stream.add(self.all[-1].box)
 
     @rule(number=picks)
     def remove(self, number: int) -> None:

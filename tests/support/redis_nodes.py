@@ -33,7 +33,7 @@ def run(redis: RedisServer, count: int, scenario: Callable[..., Awaitable[None]]
     async def whole() -> None:
         nodes = [RecordingBackend(backend(redis, **options)) for _ in range(count)]
         for node in nodes:
-            await node.backend.start(node.delivered.append, nobody_asks)
+            await node.backend.start(node.deliver, nobody_asks)
         try:
             await scenario(*nodes)
         finally:

@@ -100,9 +100,9 @@ class Cluster:
             },
         )
         cli = self.redis.cli
-        # One of them is redis-cli itself; each node has two, and a channel of its own.
+        # One of them is redis-cli itself; each node has two, and a channel of its own; all nodes share one.
         until_equal(lambda: len(cli("CLIENT", "LIST").splitlines()), 2 * NODES + 1)
-        until_equal(lambda: len(cli("PUBSUB", "CHANNELS").splitlines()), NODES + len(streams))
+        until_equal(lambda: len(cli("PUBSUB", "CHANNELS").splitlines()), NODES + 1 + len(streams))
         until_equal(lambda: cli("ZCARD", "tambur:0:leases"), str(NODES))
         until_equal(lambda: cli("HLEN", "tambur:0:links"), str(NODES))
         entries = [cli("SCARD", key) for key in cli("KEYS", "tambur:0:node:*").split()]

@@ -7,7 +7,7 @@ that subscribed to its stream. It also keeps what must hold for the whole server
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from ...protocol.names import Kind
@@ -37,10 +37,8 @@ class Publication(NamedTuple):
         user_id: of a direct message, the only receiver; of a presence event, the user that it is
             about and who does not receive it; otherwise ``None``.
         version: of a presence event, its number among the presence events of the stream.
-        place: its number among all publications, which grows. 0 for a presence event, and where
-            publications are not numbered.
-        is_late: whether this node had missed it, and delivers it late. Connections that subscribed at a later
-            place (see :meth:`Broker.place`) do not receive it.
+        place: its number among all publications, which grows. 0 for a presence event, and before the broker
+            has given it one.
         excluded: the subscriber ID that does not receive it; ``None`` for none.
         extended_event: the event for extended connections instead of ``event``, once the hub has made it.
     """
@@ -52,7 +50,6 @@ class Publication(NamedTuple):
     user_id: str | None = None
     version: int = 0
     place: int = 0
-    is_late: bool = False
     excluded: str | None = None
     extended_event: bytes = b""
 
@@ -133,6 +130,16 @@ def private_log(subscriber_id: str) -> str:
     return f"private:{subscriber_id}"
 
 
+def direct_log(stream: str, user_id: str) -> str:
+    """The name of the log of direct messages to a user of a stream. No name holds a line break."""
+    return f"{stream}\n{user_id}"
+
+
+def is_direct_log(log: str) -> bool:
+    """Whether a log is that of a user."""
+    return "\n" in log
+
+
 def is_private_log(log: str) -> bool:
     """Whether a log is that of a subscriber; no stream's name begins so."""
     return log.startswith("private:")
@@ -157,8 +164,12 @@ class Recovery(Protocol):
     def place(self) -> int:
         """The place of the last publication that was delivered to this node."""
 
-    async def load(self, app: AppKey, log: str, place: int) -> None:
-        """Load the kept publications of a log after a place.
+    async def load(self, app: AppKey, log: str, place: int | None, user_id: str | None = None) -> None:
+        """Load the kept publications of a log after a place. The stream of the log must be subscribed.
+
+        Parameters:
+            place: ``None`` for all kept publications.
+            user_id: whose direct messages on the stream are wanted, too; ``None`` for nobody's.
 
         Raises:
             BrokerUnavailableError: it is not at hand.
@@ -208,7 +219,9 @@ class Recovery(Protocol):
 
 Deliver = Callable[[Publication], None]
 Answer = Callable[[bytes], Awaitable[bytes]]
-Missed = Callable[[bool], None]
+Logs = Iterable[tuple[AppKey, str]]
+Missed = Callable[[Logs | None], None]
+Moved = Callable[[AppKey, str], None]
 
 
 class Broker(Protocol):
@@ -220,8 +233,8 @@ class Broker(Protocol):
     def unsubscribe(self, app: AppKey, stream: str) -> None:
         """Stop delivering the messages of a stream."""
 
-    async def place(self) -> int:
-        """The number of the last publication: later ones have higher numbers."""
+    async def sync(self) -> None:
+        """Return once everything that was published before has been delivered to this node."""
 
     async def publish(
         self, publication: Publication, claim: Claim, *, now: int, max_publishes_per_s: float | None
@@ -347,14 +360,23 @@ class Backend(Protocol):
     def new_subscriber_id(self) -> str:
         """Make the ID of a new subscriber. Private messages to it are delivered to this node."""
 
-    async def start(self, deliver: Deliver, answer: Answer, missed: Missed = lambda _: None) -> None:
+    async def start(
+        self,
+        deliver: Deliver,
+        answer: Answer,
+        missed: Missed = lambda _: None,
+        moved: Moved = lambda _, __: None,
+        read_logs: Callable[[], Logs] = tuple,
+    ) -> None:
         """Connect. If that fails, return and keep trying.
 
         Parameters:
             deliver: called with each publication of a subscribed stream.
             answer: called with the questions of other nodes; cancelled when they no longer wait.
-            missed: called if publications of subscribed streams were lost, with whether only direct messages
-                may be among them.
+            missed: called with the logs of which publications may have been lost; with ``None`` for all logs.
+            moved: called with the ID of a session that another node continues.
+            read_logs: returns the logs that connections of this node read, beside those of the subscribed
+                streams: of private and of direct messages.
         """
 
     async def close(self) -> None:

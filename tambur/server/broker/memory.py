@@ -18,7 +18,9 @@ from . import (
     Claim,
     Deliver,
     Entry,
+    Logs,
     Missed,
+    Moved,
     Outcome,
     PresentUsers,
     Publication,
@@ -96,8 +98,8 @@ class MemoryBroker:
             self._subscribed.add((app, stream))
             self._recovery.need(app, stream)
 
-    async def place(self) -> int:
-        return 0
+    async def sync(self) -> None:
+        pass  # everything is delivered at once
 
     def unsubscribe(self, app: AppKey, stream: str) -> None:
         if (app, stream) in self._subscribed:
@@ -308,7 +310,14 @@ class MemoryBackend:
     def new_subscriber_id(self) -> str:
         return new_subscriber_id(self.broker.node)
 
-    async def start(self, deliver: Deliver, answer: Answer, missed: Missed = lambda _: None) -> None:  # noqa: ARG002 - no node asks, nothing is missed
+    async def start(
+        self,
+        deliver: Deliver,
+        answer: Answer,  # noqa: ARG002 - no node asks
+        missed: Missed = lambda _: None,  # noqa: ARG002 - nothing is missed
+        moved: Moved = lambda _, __: None,  # noqa: ARG002 - no other node continues a session
+        read_logs: Callable[[], Logs] = tuple,  # noqa: ARG002 - nothing is read again
+    ) -> None:
         self.broker.deliver = deliver
 
     async def close(self) -> None:

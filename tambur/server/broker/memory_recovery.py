@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from ...protocol.names import Kind
 from ..config import App, Limits
 from ..history import Budgets, History
-from . import AppKey, Publication, is_private_log, private_log
+from . import AppKey, Publication, direct_log, is_private_log, private_log
 
 _EPOCH_BYTES = 16
 
@@ -43,9 +43,9 @@ class MemoryRecovery:
 
     def keep(self, publication: Publication) -> Publication:
         """Give a message its place, and keep it."""
-        app, kind, name, event, user_id, version, _, is_late, excluded, _ = publication
+        app, kind, name, event, user_id, version, _, excluded, _ = publication
         self.place = max(self._now(), self.place + 1)
-        placed = Publication(app, kind, name, event, user_id, version, self.place, is_late, excluded)
+        placed = Publication(app, kind, name, event, user_id, version, self.place, excluded)
         if kind is Kind.PRIVATE:
             self._budgets.default(app).append(private_log(name), placed)
         else:
@@ -64,12 +64,12 @@ class MemoryRecovery:
     def _history(self, app: AppKey, log: str, user_id: str | None = None) -> tuple[History, str]:
         """The history that holds a log, and the log's name there."""
         if user_id is not None:
-            return self._budgets.direct(app), f"{log}\n{user_id}"  # no name holds a line break
+            return self._budgets.direct(app), direct_log(log, user_id)
         if is_private_log(log):
             return self._budgets.default(app), log
         return self._budgets.of(app, log), log
 
-    async def load(self, app: AppKey, log: str, place: int) -> None:
+    async def load(self, app: AppKey, log: str, place: int | None, user_id: str | None = None) -> None:
         pass  # everything is at hand
 
     def since(

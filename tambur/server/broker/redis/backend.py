@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from .. import Answer, Deliver, Missed
+from collections.abc import Callable, Sequence
+
+from ...config import App, Limits
+from .. import Answer, Deliver, Logs, Missed, Moved
 from ..ids import new_subscriber_id
 from .broker import RedisBroker
 from .calls import RedisNodeCalls
+from .logs import LogReader
 from .presence import RedisPresence
+from .recovery import RedisRecovery
+from .rules import Rules
 from .shard import Shard
 from .urls import RedisUrl
 
@@ -19,23 +25,31 @@ class RedisBackend:
         max_claims: claimed nonces of each app that the cluster keeps; a publish past that is refused.
         node_timeout_s: seconds without a renewed lease after which the users of a node leave.
         max_lingering_users: how many lost connections of this node are still present at once.
+        apps: apps with their own rules for history.
+        limits: the limits for all others.
     """
 
     def __init__(
-        self, url: RedisUrl, *, max_claims: int, node_timeout_s: float, max_lingering_users: int
+        self,
+        url: RedisUrl,
+        *,
+        max_claims: int,
+        node_timeout_s: float,
+        max_lingering_users: int,
+        apps: Sequence[App],
+        limits: Limits,
     ) -> None:
         self._shard = Shard(url, node_timeout_s=node_timeout_s)
-        self.broker = RedisBroker(self._shard, max_claims=max_claims)
+        rules = Rules(apps, limits)
+        reader = LogReader(self._shard, rules)
+        self.calls = RedisNodeCalls(self._shard)
+        self.recovery = RedisRecovery(self._shard, reader, rules, apps, self.calls)
+        self.broker = RedisBroker(self._shard, rules, reader, self.recovery, max_claims=max_claims)
         self.presence = RedisPresence(
             self._shard, self.broker.streams, max_lingering_users=max_lingering_users
         )
-        self.calls = RedisNodeCalls(self._shard)
         # Publications have a form that nothing else has, so the broker looks first at every message.
-        self._shard.parts += [self.broker, self.presence, self.calls]
-
-    @property
-    def recovery(self) -> None:
-        return None
+        self._shard.parts += [self.broker, self.presence, self.calls, self.recovery]
 
     @property
     def unavailable_reason(self) -> str | None:
@@ -44,10 +58,17 @@ class RedisBackend:
     def new_subscriber_id(self) -> str:
         return new_subscriber_id(self._shard.node)
 
-    async def start(self, deliver: Deliver, answer: Answer, missed: Missed = lambda _: None) -> None:
-        self.broker.start(deliver, missed)
+    async def start(
+        self,
+        deliver: Deliver,
+        answer: Answer,
+        missed: Missed = lambda _: None,
+        moved: Moved = lambda _, __: None,
+        read_logs: Callable[[], Logs] = tuple,
+    ) -> None:
+        self.broker.start(deliver, missed, moved, read_logs)
         self.presence.deliver = deliver
-        self.calls.start(answer)
+        self.calls.start(answer, moved)
         await self._shard.start()
 
     async def close(self) -> None:

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from ....protocol.names import Kind
+from ...logs import line
 from .. import (
     CLAIM_WINDOW_S,
     AppKey,
     BrokerUnavailableError,
     Claim,
     Deliver,
+    Logs,
     Missed,
+    Moved,
     Outcome,
     Publication,
     Published,
 )
 from . import scripts
-from .keys import decode, decode_private
+from .catch_up import Callbacks, CatchUp
+from .keys import decode, decode_private, log_of, scope
 from .link import Link
-from .replay import Recent
+from .logs import Log, LogReader
+from .recovery import RedisRecovery
+from .rules import Rules
 from .shard import Shard
+
+_NO_MESSAGE = b"", b"", "", "", "", 0, 0, ""
+
+logger = logging.getLogger("tambur.server")
 
 MAX_CLOCK_SKEW_S = 30
 """How far the clocks of two nodes may be apart, in seconds: claims are kept for that much longer."""
@@ -35,55 +48,73 @@ class RedisBroker:
 
     Parameters:
         shard: the Redis.
+        rules: how much of each log is kept.
+        reader: reads the logs.
+        recovery: notes what arrives.
         max_claims: claimed nonces of an app that the cluster keeps; a publish past that is refused.
 
     Attributes:
         streams: the app and the stream of each channel that the node is subscribed to.
     """
 
-    def __init__(self, shard: Shard, *, max_claims: int) -> None:
+    def __init__(
+        self, shard: Shard, rules: Rules, reader: LogReader, recovery: RedisRecovery, *, max_claims: int
+    ) -> None:
         self._shard = shard
         self._keys = shard.keys
+        self._rules = rules
+        self._recovery = recovery
         self._max_claims = max_claims
-        self._recent = Recent(shard.keys, self._take)
-        shard.before_open = self._recent.hold
-        shard.on_place = self._recent.reach
-        self.streams: dict[bytes, tuple[AppKey, str]] = {}
+        self._catch_up = CatchUp(reader, recovery)
+        # Publications that arrive while the node catches up wait for their turn.
+        self._held: list[tuple[int, bytes, bytes]] | None = None
+        shard.before_open = self._hold
+        shard.on_place = self._reach
+        self.streams: dict[bytes, Log] = {}
         self.deliver: Deliver = lambda _: None
+        self._callbacks = Callbacks()
+        self._read_logs: Callable[[], Logs] = tuple
 
-    def start(self, deliver: Deliver, missed: Missed) -> None:
-        self.deliver, self._recent.missed = deliver, missed
+    def start(self, deliver: Deliver, missed: Missed, moved: Moved, read_logs: Callable[[], Logs]) -> None:
+        self.deliver, self._read_logs = deliver, read_logs
+        self._callbacks = Callbacks(self._deliver, missed, moved)
 
     async def subscribe(self, app: AppKey, stream: str) -> None:
         channel = self._keys.stream(app, stream)
         link = self._shard.ready_link()
-        self.streams[channel] = app, stream
+        self.streams[channel] = log = Log(app, stream)
         try:
             await link.subscribe(channel)
+            await self._recovery.begin(link, log)
         except BrokerUnavailableError:
             self.streams.pop(channel, None)
             raise
 
-    async def place(self) -> int:
-        return int(await self._shard.ready_link().call("HGET", self._keys.place, "last") or 0)
+    async def sync(self) -> None:
+        await self._recovery.sync()
 
     def unsubscribe(self, app: AppKey, stream: str) -> None:
         channel = self._keys.stream(app, stream)
-        self.streams.pop(channel, None)
+        log = self.streams.pop(channel, None)
+        if log is not None:
+            self._recovery.end(log)
         if self._shard.link is not None:
             self._shard.link.unsubscribe(channel)
 
     async def publish(
         self, publication: Publication, claim: Claim, *, now: int, max_publishes_per_s: float | None
     ) -> Published:
-        return await self._publish(*self._keys.encode(publication), claim, now, max_publishes_per_s)
+        private_id = publication.name if publication.kind is Kind.PRIVATE else ""
+        message = *self._keys.encode(publication), *self._log_arguments(publication), private_id
+        return await self._publish(message, claim, now, max_publishes_per_s)
 
     async def _publish(
-        self, channel: bytes, data: bytes, claim: Claim, now: int, max_publishes_per_s: float | None
+        self, message: tuple[Any, ...], claim: Claim, now: int, max_publishes_per_s: float | None
     ) -> Published:
-        """Claim a nonce and publish to a channel; to none if it is empty."""
+        """Claim a nonce and publish a message to its channel; to none if that is empty."""
+        channel, data, *log_arguments = message
         link = self._shard.ready_link()
-        outcome, retry_after_s, nodes = await link.call(
+        outcome, retry_after_s, nodes, place = await link.call(
             *scripts.PUBLISH(
                 self._shard.deadline_ms(),
                 channel,
@@ -95,9 +126,12 @@ class RedisBroker:
                 CLAIM_WINDOW_S + MAX_CLOCK_SKEW_S,
                 self._max_claims,
                 "" if max_publishes_per_s is None else max_publishes_per_s,
+                self._keys.prefix,
+                *log_arguments,
                 keys=self._keys.publishing(claim.app, claim.timestamp),
             )
         )
+        self._shard.epoch.see(int(place))
         if outcome == b"full":
             raise BrokerUnavailableError(
                 f"{self._max_claims} publishes are remembered, the most that max_claims allows",
@@ -106,7 +140,7 @@ class RedisBroker:
         return Published(Outcome[outcome.decode().upper()], float(retry_after_s), nodes)
 
     async def admit(self, claim: Claim, *, now: int, max_publishes_per_s: float | None) -> Published:
-        return await self._publish(b"", b"", claim, now, max_publishes_per_s)
+        return await self._publish(_NO_MESSAGE, claim, now, max_publishes_per_s)
 
     async def publish_batch(
         self,
@@ -130,25 +164,74 @@ class RedisBroker:
             outcomes |= {published.outcome for published in await asyncio.gather(*step)}
         return Published(Outcome.DELIVERED if Outcome.DELIVERED in outcomes else Outcome.REPLAYED)
 
+    def _log_arguments(self, publication: Publication) -> tuple[str, str, str, int, int]:
+        log = log_of(publication)
+        rule = self._rules.of(publication.app, log)
+        return scope(publication.app), log, rule.budget, rule.max_messages, rule.max_bytes
+
     async def claimed(self, claim: Claim) -> Outcome | None:
-        key = self._keys.claims(claim.app, claim.timestamp)
-        signature = await self._shard.ready_link().call("HGET", key, claim.nonce)
+        link = self._shard.ready_link()
+        found = link.call("HGET", self._keys.claims(claim.app, claim.timestamp), claim.nonce)
+        # A claim that was found confirms its publish, whose place is not above this one.
+        place = link.call("HGET", self._keys.shard, "last")
+        signature = await found
+        self._shard.epoch.see(int(await place or 0))
         if signature is None:
             return None
         return Outcome.REPLAYED if signature == claim.signature else Outcome.NONCE_REUSED
 
     async def send(self, publication: Publication) -> None:
-        encoded, keys = self._keys.encode(publication), (self._keys.recent_direct, self._keys.place)
-        await self._shard.ready_link().call(*scripts.DIRECT(self._shard.deadline_ms(), *encoded, keys=keys))
+        channel, data = self._keys.encode(publication)
+        arguments = self._shard.deadline_ms(), self._keys.prefix, channel, data
+        place = await self._shard.ready_link().call(
+            *scripts.DIRECT(*arguments, *self._log_arguments(publication), keys=())
+        )
+        self._shard.epoch.see(int(place))
 
     # Callbacks of the link
 
-    def receive(self, channel: bytes, data: bytes) -> bool:
-        return self._recent.receive(channel, data)
+    def _hold(self) -> None:
+        self._held = []
 
-    async def catch_up(self, link: Link, *, in_doubt: bool) -> None:  # noqa: ARG002 - Recent finds out by itself
+    def _reach(self, place: bytes) -> None:
+        if self._held is None:
+            self._recovery.reach(int(place))
+
+    def receive(self, channel: bytes, data: bytes) -> bool:
+        place, space, rest = data.partition(b" ")
+        if not space or not place.isdigit():
+            return False
+        if self._held is not None:
+            self._held.append((int(place), channel, rest))
+        else:
+            self._take(int(place), channel, rest)
+        return True
+
+    async def catch_up(self, link: Link, *, in_doubt: bool) -> None:  # noqa: ARG002 - the epoch says more
+        recovery = self._recovery
         await asyncio.gather(*map(link.subscribe, self.streams))
-        await self._recent.catch_up(link)
+        reached: Mapping[Log, int] = {}
+        if recovery.is_same_epoch:
+            for log in await recovery.confirm(link):
+                self._callbacks.moved(log.app, log.name.removeprefix("private:"))
+            logs = [*self.streams.values(), *(Log(*log) for log in self._read_logs())]
+            reached = await self._catch_up.run(link, logs, self._callbacks)
+            place, last = 0, await recovery.mark(link)
+        else:
+            place = last = await recovery.mark(link)
+            if recovery.place:
+                logger.error(line("Redis lost messages, or may have lost some; subscribers connect again"))
+                self._callbacks.missed(None)
+            recovery.reset(self.streams.values(), last)
+        held, self._held = self._held or [], None
+        for at, channel, data in held:
+            publication = self._decode(at, channel, data)
+            if publication is not None:
+                log = Log(publication.app, log_of(publication))
+                if at > reached.get(log, place):
+                    self._deliver(publication)
+            last = max(last, at)
+        recovery.reach(last)
 
     async def maintain(self, link: Link) -> None:
         """Nothing to do."""
@@ -156,11 +239,22 @@ class RedisBroker:
     def unlink(self) -> None:
         """Nothing to do: the next link catches up."""
 
-    def _take(self, channel: bytes, data: bytes, place: int) -> None:
+    def _take(self, place: int, channel: bytes, data: bytes) -> None:
+        self._recovery.reach(place)
+        publication = self._decode(place, channel, data)
+        if publication is not None:
+            self._deliver(publication)
+
+    def _decode(self, place: int, channel: bytes, data: bytes) -> Publication | None:
+        """Returns ``None`` for a stream that was unsubscribed meanwhile."""
         if channel == self._shard.node_key:
-            self.deliver(decode_private(data))
-        elif channel in self.streams:  # and was not unsubscribed meanwhile
-            self.deliver(decode(*self.streams[channel], data, place))
+            return decode_private(data, place)
+        log = self.streams.get(channel)
+        return None if log is None else decode(*log, data, place)
+
+    def _deliver(self, publication: Publication) -> None:
+        self._recovery.append(publication)
+        self.deliver(publication)
 
 
 def _numbered(claim: Claim, number: int) -> Claim:

@@ -7,11 +7,13 @@ import itertools
 import logging
 
 from ...logs import line
-from .. import Answer, BrokerUnavailableError
+from .. import Answer, AppKey, BrokerUnavailableError, Moved
 from ..ids import node_of
 from . import scripts
 from .link import RETRY_AFTER_S, Link
 from .shard import Shard
+
+_MOVED = "moved\n"  # no question of the server begins so
 
 logger = logging.getLogger("tambur.server")
 
@@ -26,17 +28,28 @@ class RedisNodeCalls:
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
         self._answer: Answer | None = None
+        self.moved: Moved = lambda _, __: None
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._answering: dict[bytes, asyncio.Task[None]] = {}
 
-    def start(self, answer: Answer) -> None:
-        self._answer = answer
+    def start(self, answer: Answer, moved: Moved) -> None:
+        self._answer, self.moved = answer, moved
 
     async def ask(self, subscriber_id: str, question: bytes, *, timeout_s: float) -> bytes | None:
         node = node_of(subscriber_id)
-        if node == self._shard.node:
-            return None
+        return None if node == self._shard.node else await self._ask(node, question, timeout_s)
+
+    async def close_moved(self, node: str, app: AppKey, subscriber_id: str, *, timeout_s: float) -> None:
+        """Have another node close the connection of a session that this node continues.
+
+        Raises:
+            BrokerUnavailableError: the node has not answered.
+        """
+        await self._ask(node, f"{_MOVED}{app.api_key}\n{app.app_id}\n{subscriber_id}".encode(), timeout_s)
+
+    async def _ask(self, node: str, question: bytes, timeout_s: float) -> bytes | None:
+        """Returns ``None`` if the node does not run."""
         link = self._shard.ready_link()
         number = next(self._numbers)
         name = f"{self._shard.node} {number}"
@@ -92,7 +105,12 @@ class RedisNodeCalls:
     async def _reply(self, node: str, number: int, question: bytes) -> None:
         assert self._answer is not None
         try:
-            answer = await self._answer(question)
+            if question.startswith(_MOVED.encode()):
+                _, api_key, app_id, subscriber_id = question.decode().split("\n")
+                self.moved(AppKey(api_key, app_id), subscriber_id)
+                answer = b""
+            else:
+                answer = await self._answer(question)
         except Exception:
             logger.exception(line("call of another node failed", node=node))
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ....protocol.names import Kind
-from .. import AppKey, Entry, Publication
+from .. import AppKey, Entry, Publication, direct_log, is_private_log, private_log
 from ..ids import node_of
 
 
@@ -28,9 +28,8 @@ class Keys:
         self.prefix = f"tambur:{database}:".encode()
         self.links = self.prefix + b"links"
         self.leases = self.prefix + b"leases"
-        self.recent = self.prefix + b"recent"
-        self.recent_direct = self.prefix + b"direct"
-        self.place = self.prefix + b"place"
+        self.shard = self.prefix + b"shard"
+        self.nodes = self.prefix + b"nodes"
 
     def claims(self, app: AppKey, timestamp: int) -> bytes:
         """The claims of an app's requests with one timestamp."""
@@ -45,7 +44,7 @@ class Keys:
 
     def publishing(self, app: AppKey, timestamp: int) -> tuple[bytes, ...]:
         """All that a publish reads and writes."""
-        return self.claims(app, timestamp), self.claims_count(app), self.rate(app), self.recent, self.place
+        return self.claims(app, timestamp), self.claims_count(app), self.rate(app)
 
     def node(self, node: str) -> bytes:
         """The set of a node's entries, and the name of the channel that only this node listens to."""
@@ -62,28 +61,57 @@ class Keys:
     def encode(self, publication: Publication) -> tuple[bytes, bytes]:
         """The channel of a publication, and the message for it."""
         app, kind, name, event, user_id, *_ = publication
+        excluded = publication.excluded or ""
         if kind is Kind.PRIVATE:
-            head = f"private\n{app.api_key}\n{app.app_id}\n{name}\n"
+            head = f"private\n{app.api_key}\n{app.app_id}\n{name}\n{excluded}\n"
             return self.node(node_of(name)), head.encode() + event
-        head = f"direct\n{user_id}\n" if kind is Kind.DIRECT else f"{kind.value}\n"
+        head = f"{kind.value}\n{user_id or ''}\n{excluded}\n"
         return self.stream(app, name), head.encode() + event
 
     def _key(self, kind: str, rest: str) -> bytes:
         return self.prefix + f"{kind}:{rest}".encode()
 
 
-def decode_private(data: bytes) -> Publication:
+def log_of(publication: Publication) -> str:
+    """The name of the log that keeps a message."""
+    if publication.kind is Kind.PRIVATE:
+        return private_log(publication.name)
+    if publication.kind is Kind.DIRECT:
+        return direct_log(publication.name, publication.user_id or "")
+    return publication.name
+
+
+def decode_private(data: bytes, place: int) -> Publication:
     """Decode a private message from :meth:`Keys.encode`."""
-    _, api_key, app_id, subscriber_id, event = data.split(b"\n", 4)
-    return Publication(AppKey(api_key.decode(), app_id.decode()), Kind.PRIVATE, subscriber_id.decode(), event)
+    _, api_key, app_id, subscriber_id, excluded, event = data.split(b"\n", 5)
+    app = AppKey(api_key.decode(), app_id.decode())
+    return Publication(
+        app,
+        Kind.PRIVATE,
+        subscriber_id.decode(),
+        event,
+        place=place,
+        excluded=excluded.decode() or None,
+    )
 
 
 def decode(app: AppKey, stream: str, data: bytes, place: int) -> Publication:
     """Decode a message to a stream from :meth:`Keys.encode`."""
-    kind, _, data = data.partition(b"\n")
-    if kind == b"direct":
-        user_id, _, event = data.partition(b"\n")
-        publication = Publication(app, Kind.DIRECT, stream, event, user_id.decode())
-    else:
-        publication = Publication(app, Kind(kind.decode()), stream, data)
-    return publication._replace(place=place, is_late=True) if place else publication
+    kind, user_id, excluded, event = data.split(b"\n", 3)
+    return Publication(
+        app,
+        Kind(kind.decode()),
+        stream,
+        event,
+        user_id.decode() or None,
+        place=place,
+        excluded=excluded.decode() or None,
+    )
+
+
+def decode_entry(app: AppKey, log: str, entry: bytes) -> Publication:
+    """Decode an entry of a log: the place, a space, and the message."""
+    place, _, data = entry.partition(b" ")
+    if is_private_log(log):
+        return decode_private(data, int(place))
+    return decode(app, log.partition("\n")[0], data, int(place))

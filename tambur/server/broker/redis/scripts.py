@@ -13,23 +13,17 @@ import hashlib
 from importlib import resources
 from typing import Any
 
-RECENT_S = 60
-"""Seconds after the last publication for which Redis keeps the recent ones."""
+MAX_READ_BYTES = 1024 * 1024
+"""Bytes of entries that one script reads; everything else in Redis waits for it."""
 
-MAX_RECENT_BYTES = 64 * 1024 * 1024
-"""Bytes of recent publications that Redis keeps, without direct messages."""
-
-MAX_DIRECT_BYTES = 8 * 1024 * 1024
-"""Bytes of recent direct messages that Redis keeps.
-
-Subscribers send them, and must not be able to push out what apps publish.
-"""
+TENDED_AT_ONCE = 100
+"""Logs, entries of a log, and floors that one script looks at to find expired ones."""
 
 _CONSTANTS = {
-    "RECENT_S": RECENT_S,
-    "MAX_RECENT_BYTES": MAX_RECENT_BYTES,
-    "MAX_DIRECT_BYTES": MAX_DIRECT_BYTES,
-    "ENTRY_BYTES": 64,  # of an entry of a log, beside its channel and data
+    "MAX_READ_BYTES": MAX_READ_BYTES,
+    "TENDED_AT_ONCE": TENDED_AT_ONCE,
+    "ENTRY_BYTES": 16,  # of an entry of a log, beside its text
+    "LOG_BYTES": 400,  # of a log, without its entries and twice its name
 }
 _NEEDS = "-- needs: "
 _DIRECTORY = resources.files("tambur.server.broker.redis") / "lua"
@@ -74,5 +68,13 @@ JOIN = Script("join")
 PRESENT = Script("present")
 LEAVE = Script("leave")
 SWEEP = Script("sweep")
+NEED = Script("need")
+READ = Script("read")
+TEND = Script("tend")
+RESUME = Script("resume")
+OWN = Script("own")
 
-ALL = (SEND, DIRECT, PUBLISH, ENTER, LEASE, JOIN, PRESENT, LEAVE, SWEEP)
+ALL = (
+    *(SEND, DIRECT, PUBLISH, ENTER, LEASE, JOIN, PRESENT, LEAVE, SWEEP),
+    *(NEED, READ, TEND, RESUME, OWN),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from ...logs import line
 from .. import BrokerUnavailableError
 from ..ids import new_node
 from . import scripts
+from .epoch import Epoch
 from .keys import Keys
 from .link import CALL_TIMEOUT_S, RETRY_AFTER_S, Link, RedisConnection
 from .urls import RedisUrl
@@ -37,6 +39,8 @@ GOODBYE_TIMEOUT_S = 1.0
 # In parts of node_timeout_s: a lease outlasts some failed renewals, and is swept in time after it ends.
 _LEASE = 0.75
 _RENEWAL = 0.125
+
+_EPOCH_BYTES = 16
 
 _SENTINEL_TIMEOUT_S = 0.5  # several may have to be asked within the time that a connection may take
 
@@ -78,6 +82,7 @@ class Shard:
         keys: the names of keys and channels.
         node: this node's ID.
         node_key: the channel that only this node listens to.
+        epoch: the history that Redis holds.
         parts: what follows the link.
         before_open: called when a link was opened, before it receives anything.
         on_place: called with the place of the last publication, in its turn among the messages.
@@ -87,6 +92,7 @@ class Shard:
         self.keys = Keys(url.database)
         self.node = new_node()
         self.node_key = self.keys.node(self.node)
+        self.epoch = Epoch()
         self.parts: list[Part] = []
         self.before_open: Callable[[], None] = lambda: None
         self.on_place: Callable[[bytes], None] = lambda _: None
@@ -99,6 +105,8 @@ class Shard:
         # A new link is not ready before the node has caught up.
         self._is_ready = False
         self._leased_until_ms = 0
+        # What a node announced since this one entered or renewed its lease.
+        self._news: bytes | None = None
         self._clock_offset_ms = 0.0  # Redis' clock less the event loop's
 
     @property
@@ -125,6 +133,10 @@ class Shard:
         """When a call made now will have timed out, by Redis' clock, in milliseconds since 1970."""
         return round((asyncio.get_running_loop().time() + CALL_TIMEOUT_S) * 1000 + self._clock_offset_ms)
 
+    def now_us(self) -> int:
+        """Redis' clock, in microseconds since 1970."""
+        return round((asyncio.get_running_loop().time() * 1000 + self._clock_offset_ms) * 1000)
+
     def fence(self) -> tuple[str, int]:
         """The values that scripts compare, so that a former link's late commands change nothing."""
         return self.node, self._links_count
@@ -139,9 +151,7 @@ class Shard:
         """End the lease in so many seconds, since the node stops."""
         self._lease_s = seconds
         if self._link is not None:
-            lease_ms = round(seconds * 1000)
-            keys = self.keys.links, self.keys.leases, self.keys.place
-            self._link.send(*scripts.LEASE(*self.fence(), lease_ms, self.node_key, b"", keys=keys))
+            self._link.send(*self._lease_command(scripts.LEASE, b""))
 
     async def flush(self) -> None:
         """Wait until Redis has taken everything that was sent, at most :data:`GOODBYE_TIMEOUT_S`."""
@@ -207,7 +217,7 @@ class Shard:
         self._links_count += 1
         self.before_open()
         await asyncio.gather(*(link.call("SCRIPT", "LOAD", script.text) for script in scripts.ALL))
-        await link.subscribe(self.node_key)
+        await asyncio.gather(link.subscribe(self.node_key), link.subscribe(self.keys.nodes))
         before = self._leased_until_ms
         in_doubt = await self._take_lease(link, scripts.ENTER) < before
         self._link = link
@@ -229,16 +239,48 @@ class Shard:
 
     async def _take_lease(self, link: Link, script: scripts.Script) -> int:
         """Returns the end of the lease before, in milliseconds since 1970; 0 if there was none."""
-        head, reached = link.ask(self.on_place)
+        head, reached = link.ask(self._reach)
+        command = self._lease_command(script, head)
         lease_ms = round(self._lease_s * 1000)
-        keys = self.keys.links, self.keys.leases, self.keys.place
-        before, until_ms = await link.call(*script(*self.fence(), lease_ms, self.node_key, head, keys=keys))
+        before, until_ms, process, name, is_proven, evicts = await link.call(*command)
         self._leased_until_ms = int(until_ms)
         self._clock_offset_ms = int(until_ms) - lease_ms - asyncio.get_running_loop().time() * 1000
         await reached
+        if script is scripts.ENTER:
+            self.epoch.enter(process, name, is_proven=bool(is_proven))
+            if evicts:
+                advice = "set maxmemory-policy to noeviction"
+                logger.warning(line("Redis may evict messages: no replay is complete", advice=advice))
+        if self._news is not None:
+            self._hear(link, self._news)
         return int(before or 0)
 
+    def _lease_command(self, script: scripts.Script, head: bytes) -> tuple[Any, ...]:
+        keys, epoch = self.keys, self.epoch
+        arguments = round(self._lease_s * 1000), self.node_key, head, keys.prefix
+        new_epoch, proof_ms = secrets.token_hex(_EPOCH_BYTES), round(self._node_timeout_s * 1000)
+        known = epoch.process, epoch.name, epoch.seen
+        return script(*self.fence(), *arguments, new_epoch, *known, proof_ms, keys=(keys.links, keys.leases))
+
+    def _reach(self, place: bytes) -> None:
+        self._news = None  # the answer to the script says more than earlier news
+        self.on_place(place)
+
+    def _hear(self, link: Link, news: bytes) -> None:
+        """Compare the epoch of Redis with the known one."""
+        name, is_proven, place = news.split(b" ")
+        if name == self.epoch.name:
+            self.epoch.update(is_proven=is_proven == b"1")
+            self.epoch.see(int(place))
+        else:
+            link.fail(BrokerUnavailableError("Redis lost messages", RETRY_AFTER_S))
+
     def _receive(self, channel: bytes, data: bytes) -> None:
+        if channel == self.keys.nodes:
+            self._news = data
+            if self._link is not None:
+                self._hear(self._link, data)
+            return
         for part in self.parts:
             if part.receive(channel, data):
                 return

@@ -46,7 +46,7 @@ def deliver(url: str) -> bool:
 
     async def whole() -> bool:
         node = RecordingBackend(from_url(url, max_claims=10, node_timeout_s=30))
-        await node.backend.start(node.delivered.append, nobody_asks)
+        await node.backend.start(node.deliver, nobody_asks)
         try:
             await node.broker.subscribe(APP, "s")
             assert await node.publish(public("s", "x"), claim("1")) == DELIVERED
@@ -153,7 +153,7 @@ def test_sentinels_say_where_redis_is(tmp_path: Path) -> None:
                 pass
 
         async def scenario(node: RecordingBackend, second: RedisServer) -> None:
-            await node.backend.start(node.delivered.append, nobody_asks)
+            await node.backend.start(node.deliver, nobody_asks)
             await node.broker.subscribe(APP, "s")
             assert await publish(node, 1) == DELIVERED
             await node.presence.join(APP, "s", "alice", "a")

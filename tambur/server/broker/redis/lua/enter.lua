@@ -1,5 +1,34 @@
--- A new link takes the lease. "renew" follows.
-if tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0) > tonumber(ARGV[2]) then
+-- needs: epoch
+-- A new link begins. "renew" follows.
+-- KEYS, ARGV: those of "renew".
+local prefix, node = ARGV[6], ARGV[1]
+if tonumber(redis.call('HGET', KEYS[1], node) or 0) > tonumber(ARGV[2]) then
   return redis.error_reply('LINK ' .. ARGV[2] .. ' of this node has a successor')
 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('HSET', KEYS[1], node, ARGV[2])
+
+local known_process, known_epoch, seen = ARGV[8], ARGV[9], tonumber(ARGV[10])
+local shard = prefix .. 'shard'
+local found = redis.call('HMGET', shard, 'epoch', 'process', 'last')
+if not found[1] then
+  begin_epoch(prefix, ARGV[7])
+elseif found[2] ~= process then
+  redis.call('HSET', shard, 'process', process, 'fork', found[3], 'until', string.format('%.0f', clock_ms + ARGV[11]))
+  redis.call('HDEL', shard, 'is_known')
+  redis.call('DEL', prefix .. 'unheard')
+  for _, leased in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+    redis.call('SADD', prefix .. 'unheard', leased)
+  end
+end
+found = redis.call('HMGET', shard, 'fork', 'begun', 'epoch')
+if known_process ~= '' and known_process ~= process and seen > math.max(found[1] or 0, found[2]) then
+  begin_epoch(prefix, ARGV[7])
+else
+  redis.call('SREM', prefix .. 'unheard', node)
+  if known_epoch == found[3] and redis.call('HEXISTS', shard, 'until') == 1 then
+    redis.call('HSET', shard, 'is_known', 1)
+  end
+  conclude(prefix, ARGV[7])
+end
+next_place(shard)  -- a Redis that lacks this entry is recognized
+announce(prefix)

@@ -1,16 +1,26 @@
--- needs: in_time, hand_out
+-- needs: in_time, keep
 -- Claim a nonce and publish.
--- KEYS: the app's claims of one second; the app's number of claims; its token bucket; the log; the place key.
--- ARGV: deadline, channel or "" to claim only, data, nonce, signature, timestamp, now, seconds that a claim is kept, claims that the app may
---       have, publishes a second or "" for no limit.
--- Returns the outcome, the seconds after which to try again, and how many nodes listen to the channel.
+-- KEYS: the app's claims of one second; the app's number of claims; its token bucket.
+-- ARGV: deadline, channel or "" to claim only, data, nonce, signature, timestamp, now, seconds that a claim is kept, claims that the
+--       app may have, publishes a second or "" for no limit, the prefix of all keys, the app's scope, the log, its budget, messages that
+--       the log may have, bytes that the budget may have, subscriber ID of a private message or "".
+-- Returns the outcome, the seconds after which to try again, how many nodes listen to the channel, and the last place.
 local nonce, signature, timestamp, now = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local kept_s, max_claims, per_s = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 
+local prefix, channel = ARGV[11], ARGV[2]
+if ARGV[17] ~= '' then
+  local owner = redis.call('HGET', prefix .. 'owner:' .. ARGV[12] .. ':' .. ARGV[17], 'node')
+  if owner then
+    channel = prefix .. 'node:' .. owner
+  end
+end
+
 local taken = redis.call('HGET', KEYS[1], nonce)
 if taken then
-  local nodes = redis.call('PUBSUB', 'NUMSUB', ARGV[2])[2]
-  return {taken == signature and 'replayed' or 'nonce_reused', '0', nodes}
+  local nodes = redis.call('PUBSUB', 'NUMSUB', channel)[2]
+  local last = redis.call('HGET', prefix .. 'shard', 'last') or '0'
+  return {taken == signature and 'replayed' or 'nonce_reused', '0', nodes, last}
 end
 
 local tokens
@@ -22,7 +32,7 @@ if per_s then
     tokens = math.min(tokens, bucket[1] + math.max(0, clock - bucket[2]) * per_s)
   end
   if tokens < 1 then
-    return {'rate_limited', tostring((1 - tokens) / per_s), 0}
+    return {'rate_limited', tostring((1 - tokens) / per_s), 0, '0'}
   end
 end
 
@@ -40,7 +50,7 @@ if total >= max_claims or redis.call('EXISTS', KEYS[1]) == 0 then
     end
   end
   if total >= max_claims then
-    return {'full', tostring(oldest + kept_s + 1 - now), 0}
+    return {'full', tostring(oldest + kept_s + 1 - now), 0, '0'}
   end
 end
 
@@ -53,9 +63,9 @@ if per_s then
   redis.call('HSET', KEYS[3], 'tokens', tokens - 1, 'filled_at', string.format('%.6f', clock))
   redis.call('EXPIRE', KEYS[3], math.ceil(math.max(1, per_s) / per_s) + 1)
 end
-if ARGV[2] == '' then
-  return {'delivered', '0', 0}
+if channel == '' then
+  return {'delivered', '0', 0, '0'}
 end
-local step = entry_bytes(ARGV[2], ARGV[3])  -- places count bytes, which bounds the log
-local nodes = hand_out('recent', KEYS[4], KEYS[5], ARGV[2], ARGV[3], step, MAX_RECENT_BYTES)
-return {'delivered', '0', nodes}
+local log = {scope = ARGV[12], name = ARGV[13], budget = ARGV[14], max_messages = tonumber(ARGV[15]), max_bytes = tonumber(ARGV[16])}
+local place, nodes = hand_out(prefix, log, channel, ARGV[3])
+return {'delivered', '0', nodes, place}

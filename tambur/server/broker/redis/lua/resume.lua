@@ -1,0 +1,12 @@
+-- needs: in_time
+-- Continue a session on this node.
+-- ARGV: deadline, the prefix of all keys, the app's scope, subscriber ID, node, number of the client's key, seconds for which the owner
+--       is remembered. Returns the owner before, or 0 if a later key was used.
+local key = ARGV[2] .. 'owner:' .. ARGV[3] .. ':' .. ARGV[4]
+local found = redis.call('HMGET', key, 'node', 'number')
+if found[2] and tonumber(found[2]) > tonumber(ARGV[6]) then
+  return 0
+end
+redis.call('HSET', key, 'node', ARGV[5], 'number', ARGV[6])
+redis.call('EXPIRE', key, ARGV[7])
+return found[1] or string.sub(ARGV[4], 1, 8)

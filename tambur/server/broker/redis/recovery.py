@@ -1,0 +1,367 @@
+"""The memory of Redis for clients that lost their connection, as one node uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from ...config import App
+from ...history import Budgets
+from .. import AppKey, BrokerUnavailableError, Publication, direct_log, private_log
+from . import scripts
+from .calls import RedisNodeCalls
+from .keys import log_of, scope
+from .link import RETRY_AFTER_S, Link
+from .logs import NO_PLACE, Log, LogReader
+from .rules import Rules
+from .shard import Shard
+
+PROOF_WAIT_S = 2.0
+"""How long a client that comes back waits until the epoch is proven, in seconds."""
+
+TAKEOVER_WAIT_S = 1.0
+"""How long a resumed session waits until its old node has closed the old connection, in seconds."""
+
+NAMES_AT_ONCE = 200
+"""Logs that one script marks as needed; everything else in Redis waits for it."""
+
+_TELL_SHARE = 8
+"""A node tells this many times in ``position_ttl_s`` and ``session_ttl_s`` which logs and sessions it has."""
+
+
+class RedisRecovery:
+    """The logs in Redis, and a copy of the newest part of some: the tails.
+
+    A tail has what arrived since the node subscribed to its stream, and what was read of the time before.
+
+    Parameters:
+        shard: the Redis.
+        reader: reads the logs.
+        rules: how much of each log is kept.
+        apps: apps with their own rules for history.
+        calls: reach the other nodes.
+
+    Attributes:
+        place: up to here, the node has received everything on all its channels.
+    """
+
+    realm = b"redis"
+
+    def __init__(
+        self, shard: Shard, reader: LogReader, rules: Rules, apps: Sequence[App], calls: RedisNodeCalls
+    ) -> None:
+        self._shard = shard
+        self._reader = reader
+        self._rules = rules
+        self._calls = calls
+        self._apps = apps
+        self._tails = self._no_tails()
+        self._begun: dict[Log, None] = {}
+        # For each followed stream, the users whose direct messages were read.
+        self._direct_tails: dict[Log, set[str]] = {}
+        self._loading: dict[Log, asyncio.Task[None]] = {}
+        self._needs: Counter[Log] = Counter()
+        # Sessions that were resumed here, by the log of their private messages, with the used key's number.
+        self._owned: dict[Log, int] = {}
+        self._sync: asyncio.Future[int] | None = None
+        self._tell_at = 0.0
+        self._cursors: dict[AppKey, bytes] = {}
+        self.place = 0
+        self._place_epoch = b""
+
+    @property
+    def is_same_epoch(self) -> bool:
+        """Whether the place belongs to the epoch that the node has entered."""
+        return self._place_epoch == self._shard.epoch.name
+
+    @property
+    def epoch(self) -> bytes:
+        """The name of the epoch.
+
+        Raises:
+            BrokerUnavailableError: the node has not reached Redis yet.
+        """
+        if not self._shard.epoch.name:
+            raise BrokerUnavailableError("the broker cannot be reached", RETRY_AFTER_S)
+        return self._shard.epoch.name
+
+    # What arrives
+
+    def reach(self, place: int) -> None:
+        """Note that the node has received everything up to a place."""
+        self.place = max(self.place, place)
+        self._shard.epoch.see(place)
+
+    def append(self, publication: Publication) -> None:
+        """Note a message that is delivered now."""
+        log = log_of(publication)
+        tail = self._tails.holding(publication.app, log)
+        if log in tail:
+            tail.append(log, publication)
+
+    # Tails
+
+    def _no_tails(self) -> Budgets:
+        return Budgets(self._apps, self._rules.limits, floor=NO_PLACE)
+
+    def follow(self, log: Log, place: int) -> None:
+        """Begin a tail: the node receives all messages of the log after a place."""
+        self._drop(log)
+        self._tails.holding(*log).begin(log.name, place)
+        self._begun[log] = None
+
+    def _drop(self, log: Log) -> None:
+        if log in self._begun:
+            del self._begun[log]
+            self._tails.holding(*log).drop(log.name)
+
+    def restart(self, log: Log, place: int) -> None:
+        """Begin a tail again, if there is one: messages before a place were missed."""
+        if log in self._begun:
+            self.follow(log, place)
+
+    def retain(self, logs: Collection[Log]) -> None:
+        """Drop all other tails: what they missed will not be read."""
+        for log in [log for log in self._begun if log not in logs]:
+            self._drop(log)
+
+    def reset(self, streams: Iterable[Log], place: int) -> None:
+        """Drop all tails, since a new epoch has begun. Streams are followed from a place on."""
+        self._tails = self._no_tails()
+        self._begun.clear()
+        self.place = place
+        self._place_epoch = self._shard.epoch.name
+        self._shard.epoch.see(place)
+        for stream in streams:
+            self.follow(stream, place)
+
+    async def begin(self, link: Link, log: Log) -> None:
+        """Follow a stream that was just subscribed to, and need it."""
+        self._needs[log] += 1
+        try:
+            await self._mark(link, lambda last: self.follow(log, last), log)
+        except BrokerUnavailableError:
+            self._end_need(log)
+            raise
+
+    def end(self, log: Log) -> None:
+        """Undo :meth:`begin`."""
+        self._end_need(log)
+        self._drop(log)
+        for user_id in self._direct_tails.pop(log, ()):
+            self._drop(Log(log.app, direct_log(log.name, user_id)))
+
+    async def sync(self) -> None:
+        """Return once everything that was published before has been delivered to this node."""
+        if self._sync is None or self._sync.done():
+            self._sync = self._mark(self._shard.ready_link())
+            asyncio.get_running_loop().call_soon(self._forget_sync)  # those of one turn share one
+        await asyncio.shield(self._sync)
+
+    def _forget_sync(self) -> None:
+        self._sync = None
+
+    def _mark(
+        self, link: Link, on_last: Callable[[int], None] = lambda _: None, *needed: Log
+    ) -> asyncio.Future[int]:
+        """Say that logs are needed; the result is the last place, in its turn among the messages."""
+
+        def reach(data: bytes) -> int:
+            self._shard.on_place(data)
+            on_last(int(data))
+            return int(data)
+
+        head, reached = link.ask(reach)
+        link.send(*self._need_command(head, needed, self._need_s))
+        return reached
+
+    async def mark(self, link: Link) -> int:
+        """The last place, in its turn among the messages of a link that is not ready yet."""
+        return await self._mark(link)
+
+    async def load(self, app: AppKey, log: str, place: int | None, user_id: str | None = None) -> None:
+        if place is not None:
+            await self._shard.epoch.wait_for_proof(PROOF_WAIT_S)
+            if place > self.place:  # the client comes from a node that was faster
+                await self.sync()
+        logs = [Log(app, log)]
+        if user_id is not None:
+            logs.append(Log(app, direct_log(log, user_id)))
+            self._direct_tails.setdefault(logs[0], set()).add(user_id)
+        for one in logs:
+            await self._load(one, place)
+
+    async def _load(self, log: Log, place: int | None) -> None:
+        for _ in range(2):  # a read for another client may not have gone back as far
+            tail = self._tails.holding(*log)
+            if tail.is_whole(log.name) or (place is not None and place >= tail.floor(log.name)):
+                return
+            loading = self._loading.get(log)
+            if loading is None:
+                task = asyncio.get_running_loop().create_task(self._read(log, place or 0))
+                loading = self._loading[log] = task
+                task.add_done_callback(lambda _: self._loading.pop(log))
+            # Shielded: if this client is cancelled, the others that wait for the log are not.
+            await asyncio.shield(loading)
+
+    async def _read(self, log: Log, place: int) -> None:
+        """Read a log backwards into its tail, down to a place; the last part may go further."""
+        link, tail, name = self._shard.ready_link(), self._tails.holding(*log), log.name
+
+        def begin(last: int) -> None:
+            if log not in self._begun:
+                self.follow(log, last)
+
+        upper = tail.floor(name)
+        while not tail.is_whole(name) and tail.floor(name) > place:
+            read = await self._reader.read(link, [(log, 0, upper)], begin)
+            part = read.parts[log]
+            if part is None or name not in tail or tail.floor(name) > min(upper, read.last):
+                return  # the session moved, or the tail has lost the end of what was read
+            floor = tail.floor(name)
+            older = [publication for publication in part.newest_first if publication.place <= floor]
+            tail.extend(name, older[::-1], part.floor, is_whole=part.is_whole)
+            upper = part.floor
+
+    def since(
+        self, app: AppKey, log: str, place: int, user_id: str | None = None
+    ) -> Sequence[Publication] | None:
+        if not self._shard.epoch.is_proven:
+            return None
+        found = self._since(app, log, place)
+        if user_id is None or found is None:
+            return found
+        direct = self._since(app, direct_log(log, user_id), place)
+        if direct is None:
+            return None
+        return list(heapq.merge(found, direct, key=lambda publication: publication.place))
+
+    def _since(self, app: AppKey, log: str, place: int) -> Sequence[Publication] | None:
+        return self._tails.holding(app, log).since(log, place, self._now())
+
+    def newest_first(self, app: AppKey, stream: str) -> Iterator[Publication]:
+        return self._tails.of(app, stream).newest_first(stream, self._now())
+
+    def _now(self) -> int:
+        return max(self.place, self._shard.now_us())
+
+    # Floors
+
+    def need(self, app: AppKey, log: str, user_id: str | None = None) -> None:
+        name = Log(app, log if user_id is None else direct_log(log, user_id))
+        self._needs[name] += 1
+        if self._needs[name] == 1:
+            self._say([name], self._need_s)
+
+    def release(self, app: AppKey, log: str, user_id: str | None = None) -> None:
+        name = Log(app, log if user_id is None else direct_log(log, user_id))
+        self._end_need(name)
+        if name not in self._needs:
+            self._drop(name)
+            self._owned.pop(name, None)
+
+    def _end_need(self, log: Log) -> None:
+        self._needs[log] -= 1
+        if not self._needs[log]:
+            del self._needs[log]
+            self._say([log], 0)
+
+    @property
+    def _need_s(self) -> int:
+        return round(2 * self._rules.limits.position_ttl_s / _TELL_SHARE) + 1
+
+    def _say(self, logs: Sequence[Log], seconds: int) -> None:
+        """Tell Redis for how long the floors of some logs are needed. The next link repeats it."""
+        if self._shard.link is not None:
+            self._shard.link.send(*self._need_command(b"", logs, seconds))
+
+    def _need_command(self, head: bytes, logs: Sequence[Log], seconds: int) -> tuple[Any, ...]:
+        shard = self._shard
+        names = itertools.chain.from_iterable((scope(app), name) for app, name in logs)
+        return scripts.NEED(
+            shard.keys.prefix, shard.node_key, head, seconds, self._rules.max_floors, *names, keys=()
+        )
+
+    # Sessions
+
+    async def resume(self, app: AppKey, subscriber_id: str, number: int) -> bool:
+        shard, link = self._shard, self._shard.ready_link()
+        arguments = shard.deadline_ms(), shard.keys.prefix, scope(app), subscriber_id, shard.node, number
+        owner = await link.call(*scripts.RESUME(*arguments, self._own_s, keys=()))
+        if owner == 0:
+            return False
+        self._owned[Log(app, private_log(subscriber_id))] = number
+        if owner.decode() != shard.node:
+            # A node that does not answer in time finds out before it delivers private messages again.
+            with contextlib.suppress(BrokerUnavailableError):
+                await self._calls.close_moved(owner.decode(), app, subscriber_id, timeout_s=TAKEOVER_WAIT_S)
+        return True
+
+    @property
+    def _own_s(self) -> int:
+        return round(self._rules.limits.session_ttl_s * (1 + 2 / _TELL_SHARE)) + 1
+
+    async def confirm(self, link: Link) -> list[Log]:
+        """Tell Redis which sessions were resumed here; return those that other nodes have resumed since."""
+        moved = []
+        for some in _batches(list(self._owned.items())):
+            names = [(scope(log.app), log.name.removeprefix("private:"), number) for log, number in some]
+            arguments = itertools.chain.from_iterable(names)
+            shard = self._shard
+            found = await link.call(
+                *scripts.OWN(shard.keys.prefix, shard.node, self._own_s, *arguments, keys=())
+            )
+            moved += [some[i][0] for i in found]
+        for log in moved:
+            self._owned.pop(log, None)
+        return moved
+
+    # Callbacks of the link
+
+    def receive(self, channel: bytes, data: bytes) -> bool:  # noqa: ARG002 - the broker takes all publications
+        return False
+
+    async def catch_up(self, link: Link, *, in_doubt: bool) -> None:  # noqa: ARG002
+        """Say again which logs are needed: Redis may have forgotten."""
+        self._tell(link)
+
+    async def maintain(self, link: Link) -> None:
+        """Drop what has expired. From time to time, say which logs are needed."""
+        limits = self._rules.limits
+        now = asyncio.get_running_loop().time()
+        if now >= self._tell_at:
+            self._tell_at = now + min(limits.position_ttl_s, limits.session_ttl_s) / _TELL_SHARE
+            self._tell(link)
+            for log in await self.confirm(link):
+                self._calls.moved(log.app, log.name.removeprefix("private:"))
+        for app in self._rules.apps:
+            budgets = itertools.chain.from_iterable((r.budget, r.ttl) for r in self._rules.budgets(app))
+            arguments = (
+                self._shard.keys.prefix,
+                scope(app),
+                round(limits.position_ttl_s),
+                self._rules.max_floors,
+            )
+            self._cursors[app] = await link.call(
+                *scripts.TEND(*arguments, self._cursors.get(app, b"0"), *budgets, keys=())
+            )
+
+    def unlink(self) -> None:
+        """Nothing to do: the next link catches up."""
+
+    def _tell(self, link: Link) -> None:
+        for logs in _batches(list(self._needs)):
+            link.send(*self._need_command(b"", logs, self._need_s))
+
+
+_T = TypeVar("_T")
+
+
+def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for i in range(0, len(items), NAMES_AT_ONCE):
+        yield items[i : i + NAMES_AT_ONCE]
