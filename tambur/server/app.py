@@ -28,7 +28,7 @@ from .config import Config, Limits
 from .extended_hub import ExtendedHub
 from .hub import Hub
 from .listeners import allow_open_files, listen, listener_url, load_tls, reserve_port
-from .queries import Queries
+from .queries import QUESTION, Queries
 from .transports import balancer
 from .transports.handshake import Handshakes
 from .transports.http_protocol import BoundedHttpProtocol
@@ -68,6 +68,7 @@ class Server:
             self._backend, coalesce_window_s=config.coalesce_window_ms / 1000, limits=config.limits
         )
         self._long_polls = LongPolls(config, self._hub, self._backend.calls)
+        self._queries = Queries(self._backend, self._hub)
         read_buffer = make_read_buffer()
         handshakes = Handshakes(Apps(config.apps), config.public_hosts, self._hub.counts)
         context = Context(config, handshakes, self._hub, read_buffer)
@@ -109,7 +110,7 @@ class Server:
     def _make_app(self, config: Config, routes: Sequence[BaseRoute]) -> ASGIApp:
         counts = self._hub.counts
         publish = PublishHandler(config, self._backend.broker, counts=counts)
-        queries = QueryHandler(config, self._backend.broker, Queries(self._backend, self._hub), counts=counts)
+        queries = QueryHandler(config, self._backend.broker, self._queries, counts=counts)
         batch = BatchHandler(config, self._backend.broker, counts=counts)
         return make_app(
             {"stream": publish.answer, "batch": batch.answer, **queries.answers},
@@ -126,9 +127,15 @@ class Server:
 
     async def _start(self) -> None:
         hub = self._hub
-        await self._backend.start(hub.deliver, self._long_polls.answer, hub.miss, hub.move, hub.read_logs)
+        await self._backend.start(hub.deliver, self._answer, hub.miss, hub.move, hub.read_logs)
         if self._metrics is not None:
             self._metrics.start()
+
+    async def _answer(self, question: bytes) -> bytes:
+        """Answer another node."""
+        if question.startswith(QUESTION):
+            return await self._queries.answer(question)
+        return await self._long_polls.answer(question)
 
     def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Serve until SIGTERM, SIGINT or :meth:`stop`, then close all connections.

@@ -336,6 +336,16 @@ class NodeCalls(Protocol):
             BrokerUnavailableError: no answer came.
         """
 
+    async def ask_all(self, question: bytes, *, timeout_s: float) -> Sequence[bytes]:
+        """Have all other nodes answer.
+
+        Parameters:
+            timeout_s: seconds to wait for the answers.
+
+        Raises:
+            BrokerUnavailableError: a node has not answered. The others have been asked.
+        """
+
 
 class Backend(Protocol):
     """Broker, presence and node calls of one node, started and closed together."""

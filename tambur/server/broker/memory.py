@@ -278,6 +278,9 @@ class NoOtherNodes:
     async def ask(self, subscriber_id: str, question: bytes, *, timeout_s: float) -> bytes | None:  # noqa: ARG002
         return None
 
+    async def ask_all(self, question: bytes, *, timeout_s: float) -> Sequence[bytes]:  # noqa: ARG002
+        return ()
+
 
 class MemoryBackend:
     """Broker, presence and node calls of a server that is one process.

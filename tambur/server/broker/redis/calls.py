@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections.abc import Sequence
 
 from ...logs import line
 from .. import Answer, AppKey, BrokerUnavailableError, Moved
@@ -47,6 +48,23 @@ class RedisNodeCalls:
             BrokerUnavailableError: the node has not answered.
         """
         await self._ask(node, f"{_MOVED}{app.api_key}\n{app.app_id}\n{subscriber_id}".encode(), timeout_s)
+
+    async def ask_all(self, question: bytes, *, timeout_s: float) -> Sequence[bytes]:
+        shard = self._shard
+        command = scripts.NODES(shard.deadline_ms(), keys=(shard.keys.links, shard.keys.leases))
+        found = [node.decode() for node in await shard.ready_link().call(*command)]
+        others = [node for node in found if node != shard.node]
+        # All are asked, even if some don't answer.
+        asking = (self._ask(node, question, timeout_s) for node in others)
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        answered: list[bytes] = []
+        for node, answer in zip(others, answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            if answer is None:
+                raise BrokerUnavailableError(f"the node {node} cannot be reached", RETRY_AFTER_S)
+            answered.append(answer)
+        return answered
 
     async def _ask(self, node: str, question: bytes, timeout_s: float) -> bytes | None:
         """Returns ``None`` if the node does not run."""

@@ -60,6 +60,7 @@ def _collect(name: str, parts: dict[str, str]) -> None:
 
 
 SEND = Script("send")
+NODES = Script("nodes")
 DIRECT = Script("direct")
 PUBLISH = Script("publish")
 ENTER = Script("enter", "renew")
@@ -75,6 +76,6 @@ RESUME = Script("resume")
 OWN = Script("own")
 
 ALL = (
-    *(SEND, DIRECT, PUBLISH, ENTER, LEASE, JOIN, PRESENT, LEAVE, SWEEP),
+    *(SEND, NODES, DIRECT, PUBLISH, ENTER, LEASE, JOIN, PRESENT, LEAVE, SWEEP),
     *(NEED, READ, TEND, RESUME, OWN),
 )

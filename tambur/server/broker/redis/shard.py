@@ -154,12 +154,13 @@ class Shard:
             self._link.send(*self._lease_command(scripts.LEASE, b""))
 
     async def flush(self) -> None:
-        """Wait until Redis has taken everything that was sent, at most :data:`GOODBYE_TIMEOUT_S`."""
+        """Say that the node stops. Wait until Redis has taken that, at most :data:`GOODBYE_TIMEOUT_S`."""
         if not self._is_ready or self._link is None:
             return
         try:
-            # Its reply comes after all that was sent before it.
-            await asyncio.wait_for(self._link.call("PING"), GOODBYE_TIMEOUT_S)
+            # Its reply comes after all that was sent before it. Nobody asks this node any more.
+            goodbye = self._link.call("HDEL", self.keys.links, self.node)
+            await asyncio.wait_for(goodbye, GOODBYE_TIMEOUT_S)
         except (BrokerUnavailableError, asyncio.TimeoutError):
             logger.warning(
                 line(

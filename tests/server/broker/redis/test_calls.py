@@ -1,0 +1,106 @@
+"""One node asks all others over a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tambur.server.broker import BrokerUnavailableError
+from tests.support.broker import RecordingBackend
+from tests.support.redis_nodes import backend, shard
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture(autouse=True)
+def empty(redis_server: RedisServer) -> None:
+    redis_server.cli("FLUSHDB")
+
+
+def run(
+    redis: RedisServer, count: int, scenario: Callable[..., Awaitable[None]], *, node_timeout_s: float = 30
+) -> None:
+    """Run a scenario of nodes, each of which answers with its number and the question."""
+
+    async def whole() -> None:
+        nodes = [RecordingBackend(backend(redis, node_timeout_s=node_timeout_s)) for _ in range(count)]
+        for number, node in enumerate(nodes):
+
+            async def answer(question: bytes, number: int = number) -> bytes:
+                if question == b"hang":
+                    await asyncio.Event().wait()
+                return b"%d %s" % (number, question)
+
+            await node.backend.start(node.deliver, answer)
+        try:
+            await scenario(*nodes)
+        finally:
+            for node in nodes:
+                await node.backend.close()
+
+    asyncio.run(whole())
+
+
+async def ask_until_answered(node: RecordingBackend) -> list[bytes]:
+    while True:
+        try:
+            return sorted(await node.calls.ask_all(b"?", timeout_s=60))
+        except BrokerUnavailableError:
+            await asyncio.sleep(0.01)
+
+
+def test_all_other_nodes_answer(redis_server: RedisServer) -> None:
+    async def scenario(one: RecordingBackend, _: RecordingBackend, __: RecordingBackend) -> None:
+        assert sorted(await one.calls.ask_all(b"?", timeout_s=60)) == [b"1 ?", b"2 ?"]
+
+    run(redis_server, 3, scenario)
+
+
+def test_a_single_node_has_nobody_to_ask(redis_server: RedisServer) -> None:
+    async def scenario(one: RecordingBackend) -> None:
+        assert await one.calls.ask_all(b"?", timeout_s=60) == []
+
+    run(redis_server, 1, scenario)
+
+
+def test_a_node_that_does_not_answer_in_time_makes_the_call_fail(redis_server: RedisServer) -> None:
+    async def scenario(one: RecordingBackend, _: RecordingBackend) -> None:
+        with pytest.raises(BrokerUnavailableError, match="did not answer"):
+            await one.calls.ask_all(b"hang", timeout_s=0.05)
+        assert await one.calls.ask_all(b"?", timeout_s=60) == [b"1 ?"]
+
+    run(redis_server, 2, scenario)
+
+
+def test_a_stopped_node_is_not_asked(redis_server: RedisServer) -> None:
+    async def scenario(one: RecordingBackend, two: RecordingBackend, _: RecordingBackend) -> None:
+        await two.backend.close()
+        assert await one.calls.ask_all(b"?", timeout_s=60) == [b"2 ?"]
+
+    run(redis_server, 3, scenario)
+
+
+def test_a_killed_node_is_asked_until_its_lease_ends(redis_server: RedisServer) -> None:
+    async def scenario(one: RecordingBackend, two: RecordingBackend) -> None:
+        supervisor = shard(two)._supervisor
+        assert supervisor is not None
+        supervisor.cancel()
+        await asyncio.wait([supervisor])
+        with pytest.raises(BrokerUnavailableError, match="cannot be reached"):
+            await one.calls.ask_all(b"?", timeout_s=60)
+        assert await ask_until_answered(one) == []
+
+    run(redis_server, 2, scenario, node_timeout_s=2)
+
+
+def test_a_node_without_redis_asks_nobody(redis_server: RedisServer) -> None:
+    async def scenario(one: RecordingBackend, _: RecordingBackend) -> None:
+        link = shard(one).link
+        assert link is not None
+        link.fail(OSError("cut"))
+        with pytest.raises(BrokerUnavailableError, match="the broker cannot be reached"):
+            await one.calls.ask_all(b"?", timeout_s=60)
+        assert await ask_until_answered(one) == [b"1 ?"]
+
+    run(redis_server, 2, scenario)
