@@ -20,10 +20,10 @@ var tambur = ((url) => {
   const FIRST_WAIT_MS = 500;
   const MAX_WAIT_MS = 30_000;
   const CONNECT_TIMEOUT_MS = 10_000;
-  // A proxy or server need not take a longer URL, and that is where long polling puts a command.
-  const MAX_POLLED_COMMAND = 6_000;
-  // The server holds a poll for longer; a proxy that answers in its place would be asked again at once, for ever.
-  const MIN_EMPTY_POLL_MS = 250;
+  // A request of long polling carries so many commands, and ends with the one that passes so many characters.
+  const MAX_POLLED_COMMANDS = 100;
+  const MAX_POLLED_LENGTH = 64 * 1024;
+  const BUSY_WAIT_MS = 1_000;
   // The connection may be silent for so many heartbeats before it counts as lost.
   const MAX_HEARTBEATS = 1.5;
   // The close code of a connection that the client means to continue.
@@ -91,108 +91,105 @@ var tambur = ((url) => {
     }
   }
 
-  /** Script tags, since they work across origins wherever anything does. Each is a request of its own. */
+  /** Where WebSockets do not pass: each request carries commands there, and frames back. */
   class LongPollTransport {
-    static #requests = new Map();
-    static #count = 0;
-    static #callback = null;
-
-    /** The name of the global function that the server's scripts call. Each copy of tambur.js has its own. */
-    static get callback() {
-      if (!LongPollTransport.#callback) {
-        LongPollTransport.#callback = `_tambur${Math.random().toString(36).slice(2)}`;
-        window[LongPollTransport.#callback] = (number, value) => {
-          const request = LongPollTransport.#requests.get(number);
-          if (request) request.value = value;
-        };
-      }
-      return LongPollTransport.#callback;
-    }
-
     #url;
     #handlers;
     #commands = [];
-    #sending = false;
-    #greeted = false;
-    #open = true;
+    // The server's name for this connection, and the number of the last frame.
+    #secret;
+    #received = 0;
+    #requests = 0;
+    #isSending = false;
+    #ending = new AbortController();
 
     constructor(base, path, ssl, handlers) {
       this.#url = `${ssl ? "https" : "http"}://${base}/comet${path}`;
       this.#handlers = handlers;
-      this.#request("", (greeting) => {
-        if (typeof greeting !== "string") return this.#lose();
-        this.#url += `/${greeting.slice("id:".length)}`;
-        this.#greeted = true;
-        handlers.onframe(greeting);
-        this.#poll();
-      });
+      this.#request([]);
     }
 
-    #poll() {
-      const begun = Date.now();
-      this.#request("", (event) => {
-        if (event !== undefined) this.#handlers.onframe(event);
-        else if (Date.now() - begun < MIN_EMPTY_POLL_MS) return this.#lose();
-        if (this.#open) this.#poll();
-      });
+    get #isOpen() {
+      return !this.#ending.signal.aborted;
     }
 
     send(text) {
       this.#commands.push(text);
-      this.#sendNext();
+      if (!this.#isSending) this.#next();
     }
 
-    // One at a time, since requests may overtake each other.
-    #sendNext() {
-      if (this.#sending || !this.#open || this.#commands.length === 0) return;
-      this.#sending = true;
-      this.#request(`&data=${encodeURIComponent(this.#commands.shift())}`, (ack) => {
-        this.#sending = false;
-        if (ack === undefined) return this.#lose();
-        this.#handlers.onframe(ack);
-        this.#sendNext();
-      });
+    /** Send the commands that wait, or poll. Requests may overtake each other, so one at a time has commands. */
+    #next() {
+      let length = 0;
+      let count = 0;
+      while (count < this.#commands.length && count < MAX_POLLED_COMMANDS && length < MAX_POLLED_LENGTH) {
+        length += this.#commands[count++].length;
+      }
+      this.#request(this.#commands.splice(0, count));
+    }
+
+    async #request(commands) {
+      this.#requests += 1;
+      this.#isSending ||= commands.length > 0;
+      let answer;
+      try {
+        answer = await this.#post(commands);
+      } catch {
+        return this.#lose();
+      }
+      if (commands.length) this.#isSending = false;
+      this.#requests -= 1;
+      this.#take(answer);
+      if (this.#isOpen && (!this.#requests || (this.#commands.length && !this.#isSending))) this.#next();
+    }
+
+    async #post(commands) {
+      const answer = await fetch(this.#url, this.#options(commands, { signal: this.#ending.signal }));
+      if (answer.status === 429) {
+        // It has taken nothing, since too many commands wait there.
+        await new Promise((resolve) => setTimeout(resolve, BUSY_WAIT_MS));
+        return this.#post(commands);
+      }
+      const content = await answer.json();
+      check(Array.isArray(content.frames), "not an answer of a Tambur server", "invalid_frame");
+      return content;
+    }
+
+    #options(commands, { close, ...options }) {
+      const fields = JSON.stringify({ poll: this.#secret, n: this.#secret && this.#received, close });
+      const body = `${fields.slice(0, -1)}${fields.length > 2 ? "," : ""}"send":[${commands}]}`;
+      // The server may check the page's origin.
+      return { method: "POST", body, credentials: "omit", referrerPolicy: "origin", ...options };
+    }
+
+    /** Pass frames on. Those that have not been confirmed come again. */
+    #take({ poll, n, frames }) {
+      this.#secret = poll;
+      const isNew = (_, index) => n - frames.length + index >= this.#received;
+      const fresh = frames.filter(isNew);
+      this.#received = Math.max(this.#received, n);
+      for (const frame of fresh.length ? fresh : [["heartbeat"]]) {
+        if (!this.#isOpen) return;
+        if (frame[0] === "close") return this.#lose(frame[1]);
+        this.#handlers.onframe(frame);
+      }
     }
 
     /** Tell the server, which would otherwise wait for the next poll. */
-    close() {
-      if (this.#open && this.#greeted) {
-        // A script tag would not be loaded any more while the user leaves the page.
-        const options = { mode: "no-cors", credentials: "omit", referrerPolicy: "origin", keepalive: true };
-        fetch(`${this.#url}?instance=0&callback=_&data=fin`, options).catch(() => {});
-      }
-      this.#open = false;
+    close(code = 1000) {
+      if (!this.#isOpen) return;
+      this.#ending.abort();
+      if (!this.#secret) return;
+      // It is to arrive while the user leaves the page, too.
+      const options = this.#options(this.#commands, { close: code, mode: "no-cors", keepalive: true });
+      fetch(this.#url, options).catch(() => {});
     }
 
-    #lose() {
-      if (!this.#open) return;
+    #lose(code) {
+      if (!this.#isOpen) return;
       // Firefox ends the poll before it tells that the user leaves the page.
-      this.close();
-      this.#handlers.onlost();
-    }
-
-    #request(query, onanswer) {
-      const number = ++LongPollTransport.#count;
-      const element = document.createElement("script");
-      const request = { value: undefined };
-      LongPollTransport.#requests.set(number, request);
-      const done = () => {
-        LongPollTransport.#requests.delete(number);
-        element.remove();
-      };
-      element.onload = () => {
-        done();
-        if (this.#open) onanswer(request.value);
-      };
-      element.onerror = () => {
-        done();
-        this.#lose();
-      };
-      // The server may check the page's origin, and a script tag tells it by the Referer alone.
-      element.referrerPolicy = "origin";
-      const { callback } = LongPollTransport;
-      element.src = `${this.#url}?instance=${number}&callback=${callback}&ts=${Date.now()}${query}`;
-      document.head.append(element);
+      this.close(LOST);
+      this.#handlers.onlost(code);
     }
   }
 
@@ -735,7 +732,7 @@ var tambur = ((url) => {
     }
 
     #greet(id) {
-      if (!this.#resumes || !(this.#transport instanceof WebSocketTransport)) return this.#open({ id });
+      if (!this.#resumes) return this.#open({ id });
       const options = {};
       if (this.#session) {
         options.session = this.#session;
@@ -825,12 +822,6 @@ var tambur = ((url) => {
       const [command, ...rest] = array;
       const handle = ++this.#handle;
       const text = JSON.stringify([command, handle, ...rest]);
-      if (this.#transport instanceof LongPollTransport && encodeURIComponent(text).length > MAX_POLLED_COMMAND) {
-        const message = `the ${command} on stream '${stream.name}' is too long for long polling`;
-        const result = "message_too_large";
-        this._report(new TamburError(message, { code: result, command, result, stream: stream.name }));
-        return onrefused?.();
-      }
       this.#pending.set(handle, { array, stream, onok, onrefused, attempts });
       this.#transport.send(text);
     }

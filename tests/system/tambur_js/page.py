@@ -56,15 +56,22 @@ HTML = """<!doctype html><title>A page</title>
   const websockets = [];
   const sessions = []; // the keys that the server gave
   let change = (frame) => frame; // what the page sends
+  const keep = (data) => {
+    const found = /"session":"([^"]+)"/.exec(data);
+    if (found) sessions.push(found[1]);
+  };
+  const realFetch = window.fetch;
+  window.fetch = async (url, options) => {
+    const answer = await realFetch(url, options.body ? { ...options, body: change(options.body) } : options);
+    keep(await answer.clone().text());
+    return answer;
+  };
   if (location.hash === "#poll") delete window.WebSocket;
   else window.WebSocket = class extends WebSocket {
     constructor(...args) {
       super(...args);
       websockets.push(this);
-      this.addEventListener("message", ({ data }) => {
-        const found = /"session":"([^"]+)"/.exec(data);
-        if (found) sessions.push(found[1]);
-      });
+      this.addEventListener("message", ({ data }) => keep(data));
     }
     send(frame) { super.send(change(frame)); }
   };
