@@ -82,7 +82,7 @@ def test_the_package_of_the_specification_verifies_what_a_server_signs(stream: s
     }
 
 
-def test_what_the_package_of_the_specification_signs_is_verified() -> None:
+def test_a_signature_of_the_package_of_the_specification_is_verified() -> None:
     now = datetime.now(tz=timezone.utc)
     signature = Webhook(SECRET).sign("msg_x", now, BODY.decode())
     headers = {

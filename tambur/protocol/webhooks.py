@@ -14,6 +14,10 @@ TYPES = (JOINED, LEFT)
 TOLERANCE_S = 300
 """How far a request's timestamp may be from the receiver's clock, in seconds."""
 
+MIN_SECRET_BYTES = 24
+MAX_SECRET_BYTES = 64
+"""The size of the secrets that a server accepts, as the specification wants it."""
+
 SECRET_PREFIX = "whsec_"  # noqa: S105 - a prefix
 
 _SIGNATURE_PREFIX = "v1,"

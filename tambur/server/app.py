@@ -35,6 +35,7 @@ from .transports.http_protocol import BoundedHttpProtocol
 from .transports.longpoll import LongPolls
 from .transports.reading import limit_tls_buffers, make_read_buffer
 from .transports.websocket import Context, WebSocket
+from .webhooks.delivery import Webhooks
 from .workers import run_workers
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Server:
         self._hub = ExtendedHub(
             self._backend, coalesce_window_s=config.coalesce_window_ms / 1000, limits=config.limits
         )
+        self._webhooks = Webhooks(config.apps, self._backend.webhooks)
         self._long_polls = LongPolls(config, self._hub, self._backend.calls)
         self._queries = Queries(self._backend, self._hub)
         read_buffer = make_read_buffer()
@@ -91,7 +93,7 @@ class Server:
             uvicorn_config,
             before=self._start,
             stopping=self._long_polls.shutdown,
-            after=self._backend.close,
+            after=self._end,
             limits=config.limits,
         )
         connections = self._uvicorn.server_state.connections
@@ -102,7 +104,7 @@ class Server:
         self.url = listener_url(config, self._socket)
         """``http://HOST:PORT`` or ``https://HOST:PORT``, with the real port if the config says 0."""
         try:
-            self._metrics = _metrics(config, self._hub)
+            self._metrics = _metrics(config, self._hub, self._webhooks)
         except BaseException:
             self._socket.close()
             raise
@@ -128,6 +130,7 @@ class Server:
     async def _start(self) -> None:
         hub = self._hub
         await self._backend.start(hub.deliver, self._answer, hub.miss, hub.move, hub.read_logs)
+        self._webhooks.start()
         if self._metrics is not None:
             self._metrics.start()
 
@@ -136,6 +139,10 @@ class Server:
         if question.startswith(QUESTION):
             return await self._queries.answer(question)
         return await self._long_polls.answer(question)
+
+    async def _end(self) -> None:
+        await self._webhooks.close()
+        await self._backend.close()
 
     def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Serve until SIGTERM, SIGINT or :meth:`stop`, then close all connections.
@@ -286,12 +293,12 @@ def _protocol(factory: Callable[..., Any]) -> Any:
     return cast(Any, factory)
 
 
-def _metrics(config: Config, hub: Hub) -> Metrics | None:
+def _metrics(config: Config, hub: Hub, webhooks: Webhooks) -> Metrics | None:
     if config.metrics_port is None:
         return None
     from .metrics import Metrics  # noqa: PLC0415 - needs an extra of its own
 
-    return Metrics(config.metrics_port, hub)
+    return Metrics(config.metrics_port, hub, webhooks)
 
 
 def _check_metrics(config: Config) -> None:

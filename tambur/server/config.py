@@ -17,23 +17,12 @@ from ..protocol.positions import Positions
 from ..protocol.tokens import TokenSigner
 from .broker import AppKey
 from .broker.redis.urls import parse_url
+from .settings import SettingError, require
+from .webhooks.settings import Webhook
 
 MAX_WORKERS = 1000
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
-
-
-class SettingError(ConfigurationError):
-    """One setting breaks a rule; ``key`` is its name in the table."""
-
-    def __init__(self, key: str, rule: str) -> None:
-        super().__init__(f"{key} {rule}")
-        self.key = key
-
-
-def require(condition: object, key: str, rule: str) -> None:
-    if not condition:
-        raise SettingError(key, rule)
 
 
 @dataclass(frozen=True)
@@ -71,6 +60,7 @@ class Limits:
         history_messages: how many messages of a stream are kept; 0 keeps none.
         history_ttl_s: how long a message is kept.
         max_history_bytes: size of the kept messages of an app, in one process or one Redis.
+        max_webhook_events: how many events wait for one endpoint of webhooks; the oldest are dropped.
         max_replay_bytes: size of the messages that a client receives when it asks for the newest ones.
         ping_interval_s: how often a connection is pinged, and how long a poll with GET waits.
         ping_timeout_s: how long a connection may be inactive or not poll before it is dropped.
@@ -100,6 +90,7 @@ class Limits:
     history_messages: int = 1000
     history_ttl_s: float = 120.0
     max_history_bytes: int = 64 * 1024 * 1024
+    max_webhook_events: int = 100_000
     max_replay_bytes: int = 1024 * 1024
     ping_interval_s: float = 25.0
     ping_timeout_s: float = 60.0
@@ -192,6 +183,8 @@ class App:
         max_publishes_per_s: ``None`` for no limit.
         long_polling: whether its subscribers may poll (section 6 of the protocol). Anyone who learns the URL
             of a poll with GET can read the subscriber's messages.
+        history: what is kept of some streams; the first entry that matches a stream counts.
+        webhooks: the endpoints that receive events.
     """
 
     api_key: str
@@ -201,6 +194,7 @@ class App:
     max_publishes_per_s: float | None = None
     long_polling: bool = True
     history: tuple[KeptStreams, ...] = ()
+    webhooks: tuple[Webhook, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("api_key", "app_id"):
@@ -220,6 +214,9 @@ class App:
                 "allowed_origins",
                 f"takes origins such as 'https://www.example.com', lower-case, not {origin!r}",
             )
+        urls = [webhook.url for webhook in self.webhooks]
+        for url in urls:
+            require(urls.count(url) == 1, "webhooks", f"names the url {url!r} twice")
         rate = self.max_publishes_per_s
         require(
             rate is None or 0 < rate < float("inf"),

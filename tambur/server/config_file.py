@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
-from .config import App, Config, KeptStreams, Limits, SettingError
+from .config import App, Config, KeptStreams, Limits
+from .settings import SettingError
+from .webhooks.settings import Webhook
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -59,13 +61,20 @@ class _Reader:
         return config
 
     def _app(self, table: dict[str, Any], path: tuple[str | int, ...]) -> App:
-        history = table.get("history", [])
-        if not isinstance(history, list) or not all(isinstance(kept, dict) for kept in history):
-            rule = "history must be an array of tables, each headed [[apps.history]]"
-            raise self._mistake((*path, "history"), rule)
-        kept = tuple(self._build(KeptStreams, kept, (*path, "history", i)) for i, kept in enumerate(history))
-        app: App = self._build(App, table, path, {"history": kept})
+        others = {"history": self._tables(table, path, "history", KeptStreams)}
+        others["webhooks"] = self._tables(table, path, "webhooks", Webhook)
+        app: App = self._build(App, table, path, others)
         return app
+
+    def _tables(
+        self, app: dict[str, Any], path: tuple[str | int, ...], name: str, cls: type[Any]
+    ) -> tuple[Any, ...]:
+        """The ``[[apps.NAME]]`` of an app."""
+        tables = app.get(name, [])
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            rule = f"{name} must be an array of tables, each headed [[apps.{name}]]"
+            raise self._mistake((*path, name), rule)
+        return tuple(self._build(cls, table, (*path, name, i)) for i, table in enumerate(tables))
 
     def _build(
         self,
@@ -96,7 +105,8 @@ class _Reader:
         try:
             return cls(**values)
         except SettingError as error:
-            inner = (error.key,) if error.key in others else (*path, error.key)
+            is_table = path == ("server",) and error.key in others  # which stands beside [server]
+            inner = (error.key,) if is_table else (*path, error.key)
             raise self._mistake(inner, str(error)) from None
 
     def _mistake(self, path: tuple[str | int, ...], rule: str) -> ConfigurationError:

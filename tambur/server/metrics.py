@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from ..errors import ConfigurationError
 from .hub import Hub
+from .webhooks.delivery import Webhooks
 
 try:
     from prometheus_client import CollectorRegistry, start_http_server
@@ -28,6 +29,8 @@ except ImportError as error:
 ADDRESS = "127.0.0.1"
 """The metrics are available on this machine only."""
 
+_ENDPOINT = ["app", "origin", "endpoint"]
+
 TIMEOUT_S = 5.0
 """Seconds that the event loop may take to read the metrics."""
 
@@ -38,14 +41,15 @@ class Metrics:
     Parameters:
         port: the port to listen on.
         hub: the hub of the server.
+        webhooks: its endpoints of webhooks.
 
     Raises:
         ConfigurationError: if it cannot listen.
     """
 
-    def __init__(self, port: int, hub: Hub) -> None:
+    def __init__(self, port: int, hub: Hub, webhooks: Webhooks) -> None:
         registry = CollectorRegistry()
-        self._collector = _Collector(hub)
+        self._collector = _Collector(hub, webhooks)
         registry.register(self._collector)
         with _named(port):
             self._server, self._thread = start_http_server(port, ADDRESS, registry)
@@ -81,8 +85,9 @@ def _named(port: int) -> Iterator[None]:
 
 
 class _Collector(Collector):
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, webhooks: Webhooks) -> None:
         self._hub = hub
+        self._webhooks = webhooks
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def collect(self) -> Iterable[Metric]:
@@ -131,4 +136,27 @@ class _Collector(Collector):
                 count_value=counts.broker_calls,
                 sum_value=counts.broker_s,
             ),
+            *self._read_webhooks(),
         ]
+
+    def _read_webhooks(self) -> list[Metric]:
+        waiting = GaugeMetricFamily(
+            "tambur_webhook_events", "Events that wait for an endpoint, in the cluster.", labels=_ENDPOINT
+        )
+        age = GaugeMetricFamily(
+            "tambur_webhook_oldest_seconds", "Age of the oldest event that waits.", labels=_ENDPOINT
+        )
+        requests = CounterMetricFamily(
+            "tambur_webhook_requests", "Requests to an endpoint.", labels=[*_ENDPOINT, "outcome"]
+        )
+        dropped = CounterMetricFamily(
+            "tambur_webhook_dropped", "Events dropped: too many or too old.", labels=_ENDPOINT
+        )
+        for state in self._webhooks.states():
+            endpoint = [state.app_id, state.origin, state.queue]
+            waiting.add_metric(endpoint, state.waiting)
+            age.add_metric(endpoint, state.oldest_s)
+            requests.add_metric([*endpoint, "success"], state.succeeded)
+            requests.add_metric([*endpoint, "failure"], state.failed)
+            dropped.add_metric(endpoint, state.dropped)
+        return [waiting, age, requests, dropped]

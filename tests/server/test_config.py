@@ -11,14 +11,18 @@ import pytest
 
 from tambur import ConfigurationError
 from tambur.credentials import Credentials
+from tambur.protocol.webhooks import TYPES
 from tambur.server import App, Config, Limits
 from tambur.server.broker.redis.urls import parse_url
 from tambur.server.config import KeptStreams
+from tambur.server.webhooks.settings import Webhook
 
 from ..support import documentation
 
 DOCUMENTATION = documentation.text("configuration.md")
 APP = '[[apps]]\napi_key = "k"\napp_id = "a"\nsecrets = ["hunter2"]\n'
+SECRET = "whsec_" + "A" * 32
+WEBHOOK = APP + f"[[apps.webhooks]]\nurl = 'https://h/'\nsecret = '{SECRET}'\n"
 
 
 def load(tmp_path: Path, text: str) -> Config:
@@ -62,6 +66,45 @@ def test_the_history_of_streams_can_be_set_for_each_app(tmp_path: Path) -> None:
     first, second = load(tmp_path, text).apps
     assert first.history == (KeptStreams("room-*", 200, 86400.0, 1024), KeptStreams("*", 0))
     assert second.history == ()
+
+
+def test_webhooks_can_be_set_for_each_app(tmp_path: Path) -> None:
+    text = WEBHOOK + "events = ['user.left']\n" + WEBHOOK.replace('"a"', '"b"').replace("/'", ":8080/x?y=1'")
+    first, second = load(tmp_path, text).apps
+    assert first.webhooks == (Webhook("https://h/", SECRET, ("user.left",)),)
+    assert second.webhooks == (Webhook("https://h:8080/x?y=1", SECRET, ("user.joined", "user.left")),)
+    assert SECRET not in repr(first)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "h", "//h/", "ftp://h/", "https:///x", "https://h:0/", "https://h:x/", "https://h:99999/", "https://[::1/", "https://ä/", "https://h/ x", "https://h/\n", "https://h/#x"],
+)  # fmt: skip
+def test_the_url_of_a_webhook_is_checked(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="url must be an http or https URL in ASCII") as caught:
+        Webhook(url, SECRET)
+    assert str(caught.value).endswith(f", not {url!r}")
+
+
+def test_a_url_with_a_password_is_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigurationError, match="without a user name, a password") as caught:
+        Webhook("https://user:hunter2@h/", SECRET)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("secret", "rule"),
+    [
+        ("hunter2", "secret must be 'whsec_' and some bytes in base64"),
+        ("whsec_hunter2!", "secret must be 'whsec_' and some bytes in base64"),
+        ("whsec_" + "A" * 28, "secret must hold 24 to 64 bytes, not 21"),
+        ("whsec_" + "A" * 88, "secret must hold 24 to 64 bytes, not 66"),
+    ],
+)
+def test_the_secret_of_a_webhook_is_checked(tmp_path: Path, secret: str, rule: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"line 7: {rule}") as caught:
+        load(tmp_path, WEBHOOK.replace(SECRET, secret))
+    assert secret not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +212,23 @@ MISTAKES = [
         APP + "[[apps.history]]\nstream = '*'\n",
         "line 6: unknown setting 'stream'; known here are max_bytes, messages",
     ),
+    (APP + f"[[apps.webhooks]]\nsecret = '{SECRET}'\n", "line 5: url is missing"),
+    (APP + "[[apps.webhooks]]\nurl = 'https://h/'\n", "line 5: secret is missing"),
+    (
+        WEBHOOK + "events = ['user.came']\n",
+        "line 8: events takes 'user.joined' and 'user.left', not 'user.came'",
+    ),
+    (WEBHOOK + "events = []\n", "line 8: events must name at least one type"),
+    (WEBHOOK + "event = []\n", "line 8: unknown setting 'event'; known here are events, secret, url"),
+    (WEBHOOK + WEBHOOK.removeprefix(APP), "line 5: webhooks names the url 'https://h/' twice"),
+    (
+        APP + "webhooks = 'https://h/'\n",
+        "line 5: webhooks must be an array of tables, each headed [[apps.webhooks]]",
+    ),
+    (
+        "[limits]\nmax_webhook_events = 0\n" + APP,
+        "line 2: max_webhook_events must be above 0 and finite, not 0",
+    ),
     (APP + "history = 3\n", "line 5: history must be an array of tables, each headed [[apps.history]]"),
     (APP + "[apps.history]\nstreams = '*'\n", "line 5: history must be an array of tables"),
     ("[limits]\nhistory_messages = -1\n" + APP, "line 2: history_messages must be at least 0, not -1"),
@@ -275,11 +335,19 @@ def documented(section: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("section", "cls"),
-    [("[server]", Config), ("[limits]", Limits), ("[[apps]]", App), ("[[apps.history]]", KeptStreams)],
+    [
+        ("[server]", Config),
+        ("[limits]", Limits),
+        ("[[apps]]", App),
+        ("[[apps.history]]", KeptStreams),
+        ("[[apps.webhooks]]", Webhook),
+    ],
 )
 def test_every_setting_is_documented_with_its_default(section: str, cls: Any) -> None:
     rows = documented(section)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in ("apps", "limits", "history")}
+    fields = {
+        f.name: f for f in dataclasses.fields(cls) if f.name not in ("apps", "limits", "history", "webhooks")
+    }
     assert set(rows) == set(fields)
     words = {
         "required": dataclasses.MISSING,
@@ -289,6 +357,7 @@ def test_every_setting_is_documented_with_its_default(section: str, cls: Any) ->
         "no metrics": None,
         "`tls_cert`": None,
         "`[]`": (),
+        "all": TYPES,
         "`true`": True,
     }
     for name, written in rows.items():

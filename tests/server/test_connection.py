@@ -121,7 +121,7 @@ def test_a_bug_closes_its_connection_and_no_other(caplog: pytest.LogCaptureFixtu
             raise KeyError("bug")
 
     backend = MemoryBackend(max_claims=10)
-    backend.presence = Broken(backend.broker.hand_on, max_lingering_users=1)
+    backend.presence = Broken(backend.broker.hand_on, backend.webhooks, max_lingering_users=1)
 
     async def scenario(node: Node) -> None:
         victim, other = node.client("1", "s"), node.client("2", "s")

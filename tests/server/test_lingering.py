@@ -35,7 +35,7 @@ async def extended(node: Node, user: str = "bob", *, limits: Limits | None = Non
 def run_with_alice(
     scenario: Callable[[Node, Callable[[], Any]], Awaitable[None]], node: Callable[[], Node] = Node
 ) -> None:
-    """Run a scenario in which Alice is present; it gets what she was told."""
+    """Run a scenario in which Alice is present; it gets the events that she received."""
 
     async def whole(node: Node) -> None:
         alice = node.client("alice", "s")
@@ -48,54 +48,54 @@ def run_with_alice(
 
 @pytest.mark.parametrize("code", [None, 1001, 1002, 1006, 1012, 4000, 4008, 4009])
 def test_a_lost_user_leaves_after_the_linger(code: int | None) -> None:
-    async def scenario(node: Node, told: Callable[[], Any]) -> None:
+    async def scenario(node: Node, received: Callable[[], Any]) -> None:
         bob = await extended(node)
         bob.connection.close(code)
         await pass_time(LINGER_S - 0.1)
-        assert told() == [UP]
+        assert received() == [UP]
         await pass_time(0.2)
-        assert told() == [UP, DOWN]
+        assert received() == [UP, DOWN]
 
     run_with_alice(scenario)
 
 
 @pytest.mark.parametrize("code", [1000, 1005, 4003])
-def test_an_end_on_purpose_is_told_immediately(code: int) -> None:
-    async def scenario(node: Node, told: Callable[[], Any]) -> None:
+def test_an_end_on_purpose_is_announced_immediately(code: int) -> None:
+    async def scenario(node: Node, received: Callable[[], Any]) -> None:
         bob = await extended(node)
         bob.connection.close(code)
         await settle()
-        assert told() == [UP, DOWN]
+        assert received() == [UP, DOWN]
 
     run_with_alice(scenario)
 
 
 def test_a_plain_connection_does_not_linger() -> None:
-    async def scenario(node: Node, told: Callable[[], Any]) -> None:
+    async def scenario(node: Node, received: Callable[[], Any]) -> None:
         bob = node.client("1", "s")
         bob.enable("presence", "s", "bob")
         await settle()
         bob.connection.close()
         await settle()
-        assert told() == [UP, DOWN]
+        assert received() == [UP, DOWN]
 
     run_with_alice(scenario)
 
 
 @pytest.mark.parametrize("command", [("unset_mode", "presence", "s"), ("unsubscribe", "s")])
-def test_a_command_of_an_extended_connection_is_told_immediately(command: tuple[str, ...]) -> None:
-    async def scenario(node: Node, told: Callable[[], Any]) -> None:
+def test_a_command_of_an_extended_connection_is_announced_immediately(command: tuple[str, ...]) -> None:
+    async def scenario(node: Node, received: Callable[[], Any]) -> None:
         bob = await extended(node)
         bob.command(*command)
         await settle()
-        assert told() == [UP, DOWN]
+        assert received() == [UP, DOWN]
 
     run_with_alice(scenario)
 
 
 @pytest.mark.parametrize("is_extended", [True, False])
-def test_nobody_is_told_of_a_return(is_extended: bool) -> None:
-    async def scenario(node: Node, told: Callable[[], Any]) -> None:
+def test_a_return_causes_no_event(is_extended: bool) -> None:
+    async def scenario(node: Node, received: Callable[[], Any]) -> None:
         bob = await extended(node)
         bob.connection.close()
         await pass_time(LINGER_S - 0.1)
@@ -106,19 +106,19 @@ def test_nobody_is_told_of_a_return(is_extended: bool) -> None:
             back.enable("presence", "s", "bob")
             await settle()
         await pass_time(10 * LINGER_S)
-        assert told() == [UP]
+        assert received() == [UP]
         assert ["msg", "s", "presence", ["alice", "up"]] in back.seen.events
         assert not any(event[0] == "msg" for event in back.seen.events[1:])
         # The new connection has taken the place of the lost one.
         back.command("unset_mode", "presence", "s")
         await settle()
-        assert told() == [UP, DOWN]
+        assert received() == [UP, DOWN]
 
     run_with_alice(scenario)
 
 
-def test_a_resumed_session_that_takes_over_tells_nobody() -> None:
-    async def scenario(node: Node, told: Callable[[], Any]) -> None:
+def test_a_resumed_session_that_takes_over_causes_no_event() -> None:
+    async def scenario(node: Node, received: Callable[[], Any]) -> None:
         old = await extended(node)
         back = node.client(str(uuid.uuid4()))
         back.handle += 1
@@ -131,24 +131,24 @@ def test_a_resumed_session_that_takes_over_tells_nobody() -> None:
         back.send("subscribe", back.handle, "s", {"presence": ["bob", token]})
         await pass_time(2 * LINGER_S)
         assert back.seen.acks[-1][2] == "ok"
-        assert told() == [UP]
+        assert received() == [UP]
         back.connection.close(1000)
         await settle()
-        assert told() == [UP, DOWN]
+        assert received() == [UP, DOWN]
 
     run_with_alice(scenario)
 
 
 def test_of_two_lost_connections_each_has_its_time() -> None:
-    async def scenario(node: Node, told: Callable[[], Any]) -> None:
+    async def scenario(node: Node, received: Callable[[], Any]) -> None:
         first, second = await extended(node), await extended(node)
         first.connection.close()
         await pass_time(LINGER_S / 2)
         second.connection.close()
         await pass_time(LINGER_S / 2 + 0.1)
-        assert told() == [UP]
+        assert received() == [UP]
         await pass_time(LINGER_S / 2)
-        assert told() == [UP, DOWN]
+        assert received() == [UP, DOWN]
 
     run_with_alice(scenario)
 
@@ -172,12 +172,12 @@ def test_a_newcomer_sees_a_lingering_user_and_its_end() -> None:
     run(scenario)
 
 
-def test_without_a_linger_the_loss_is_told_immediately() -> None:
-    async def scenario(node: Node, told: Callable[[], Any]) -> None:
+def test_without_a_linger_the_loss_is_announced_immediately() -> None:
+    async def scenario(node: Node, received: Callable[[], Any]) -> None:
         bob = await extended(node, limits=Limits(presence_linger_s=0))
         bob.connection.close()
         await settle()
-        assert told() == [UP, DOWN]
+        assert received() == [UP, DOWN]
 
     run_with_alice(scenario)
 
@@ -192,29 +192,29 @@ def test_a_websocket_says_whether_it_is_lost(stream: str) -> None:
             assert client.ask("set_mode", "presence", stream, user, token) == "ok"
 
         enter(alice, "alice")
-        told = []
+        expected = []
         for code in (None, 4000, 1000, 1001):
             with Extended(server) as bob:
                 enter(bob, f"bob {code}")
                 bob.protocol.send_close(code)
                 bob.flush()
                 assert bob.close_code() == (1005 if code is None else code)
-            told += [[f"bob {code}", "up"]] + [[f"bob {code}", "down"]] * (code in (None, 1000))
-        assert [alice.json()[3] for _ in told] == told
+            expected += [[f"bob {code}", "up"]] + [[f"bob {code}", "down"]] * (code in (None, 1000))
+        assert [alice.json()[3] for _ in expected] == expected
 
 
 def test_more_lingering_users_than_the_limit_leave_immediately() -> None:
     def make() -> Node:
         return Node(MemoryBackend(max_claims=1, limits=Limits(max_lingering_users=1)))
 
-    async def scenario(node: Node, told: Callable[[], Any]) -> None:
+    async def scenario(node: Node, received: Callable[[], Any]) -> None:
         carol = await extended(node, "carol")
         bob = await extended(node)
         carol.connection.close()
         bob.connection.close()
         await settle()
-        assert told() == [["carol", "up"], UP, DOWN]
+        assert received() == [["carol", "up"], UP, DOWN]
         await pass_time(LINGER_S + 0.1)
-        assert told() == [["carol", "up"], UP, DOWN, ["carol", "down"]]
+        assert received() == [["carol", "up"], UP, DOWN, ["carol", "down"]]
 
     run_with_alice(scenario, make)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from tambur.server import App, Limits
 from tambur.server.broker import BrokerUnavailableError
 from tambur.server.broker.factory import from_url
 from tambur.server.broker.redis.backend import RedisBackend
@@ -15,8 +16,17 @@ from .broker import RecordingBackend, claim, nobody_asks
 from .redis_server import RedisServer
 
 
-def backend(redis: RedisServer, *, max_claims: int = 100, node_timeout_s: float = 30) -> RedisBackend:
-    made = from_url(redis.url(), max_claims=max_claims, node_timeout_s=node_timeout_s)
+def backend(
+    redis: RedisServer,
+    *,
+    max_claims: int = 100,
+    node_timeout_s: float = 30,
+    apps: Sequence[App] = (),
+    limits: Limits | None = None,
+) -> RedisBackend:
+    made = from_url(
+        redis.url(), max_claims=max_claims, node_timeout_s=node_timeout_s, apps=apps, limits=limits
+    )
     assert isinstance(made, RedisBackend)
     return made
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ...protocol.names import Kind
+
+if TYPE_CHECKING:
+    from .webhooks import WebhookQueues
 
 CLAIM_WINDOW_S = 300
 """How far a request's timestamp may be from the server's clock, in seconds (section 2 of the protocol).
@@ -358,6 +361,9 @@ class Backend(Protocol):
 
     @property
     def calls(self) -> NodeCalls: ...
+
+    @property
+    def webhooks(self) -> WebhookQueues: ...
 
     @property
     def recovery(self) -> Recovery | None:

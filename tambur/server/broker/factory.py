@@ -46,7 +46,6 @@ def from_url(
         redis_url,
         max_claims=max_claims,
         node_timeout_s=node_timeout_s,
-        max_lingering_users=(limits or Limits()).max_lingering_users,
         apps=apps,
         limits=limits or Limits(),
     )

@@ -29,6 +29,7 @@ from . import (
 from .ids import new_node, new_subscriber_id, node_of
 from .lingering import Lingering
 from .memory_recovery import MemoryRecovery
+from .memory_webhooks import MemoryWebhooks
 
 BATCH_STEP = 50
 """How many publications of a batch are delivered in one turn of the event loop."""
@@ -220,11 +221,13 @@ class MemoryPresence:
 
     Parameters:
         hand_on: delivers an event to the subscribers of its stream.
+        webhooks: the queues that events are added to.
         max_lingering_users: how many lost connections are still present at once.
     """
 
-    def __init__(self, hand_on: Deliver, *, max_lingering_users: int) -> None:
+    def __init__(self, hand_on: Deliver, webhooks: MemoryWebhooks, *, max_lingering_users: int) -> None:
         self._hand_on = hand_on
+        self._webhooks = webhooks
         self._lingering = Lingering(lambda entry: self.leave(*entry), max_users=max_lingering_users)
         self._present: dict[tuple[AppKey, str], _Present] = {}
 
@@ -270,6 +273,7 @@ class MemoryPresence:
         present.version += 1
         event = encode_presence(stream, user_id, up=up)
         self._hand_on(Publication(app, Kind.PRESENCE, stream, event, user_id, present.version))
+        self._webhooks.add(app, stream, user_id, is_up=up)
 
 
 class NoOtherNodes:
@@ -303,7 +307,10 @@ class MemoryBackend:
         limits = limits or Limits()
         self.recovery = MemoryRecovery(apps, limits)
         self.broker = MemoryBroker(max_claims=max_claims, recovery=self.recovery, monotonic=monotonic)
-        self.presence = MemoryPresence(self.broker.hand_on, max_lingering_users=limits.max_lingering_users)
+        self.webhooks = MemoryWebhooks(apps, max_events=limits.max_webhook_events)
+        self.presence = MemoryPresence(
+            self.broker.hand_on, self.webhooks, max_lingering_users=limits.max_lingering_users
+        )
         self.calls = NoOtherNodes()
 
     @property

@@ -15,6 +15,7 @@ from .recovery import RedisRecovery
 from .rules import Rules
 from .shard import Shard
 from .urls import RedisUrl
+from .webhooks import RedisWebhooks
 
 
 class RedisBackend:
@@ -24,8 +25,7 @@ class RedisBackend:
         url: where Redis is.
         max_claims: claimed nonces of each app that the cluster keeps; a publish past that is refused.
         node_timeout_s: seconds without a renewed lease after which the users of a node leave.
-        max_lingering_users: how many lost connections of this node are still present at once.
-        apps: apps with their own rules for history.
+        apps: apps with webhooks, or with their own rules for history.
         limits: the limits for all others.
     """
 
@@ -35,7 +35,6 @@ class RedisBackend:
         *,
         max_claims: int,
         node_timeout_s: float,
-        max_lingering_users: int,
         apps: Sequence[App],
         limits: Limits,
     ) -> None:
@@ -45,8 +44,12 @@ class RedisBackend:
         self.calls = RedisNodeCalls(self._shard)
         self.recovery = RedisRecovery(self._shard, reader, rules, apps, self.calls)
         self.broker = RedisBroker(self._shard, rules, reader, self.recovery, max_claims=max_claims)
+        self.webhooks = RedisWebhooks(self._shard, apps, max_events=limits.max_webhook_events)
         self.presence = RedisPresence(
-            self._shard, self.broker.streams, max_lingering_users=max_lingering_users
+            self._shard,
+            self.broker.streams,
+            self.webhooks,
+            max_lingering_users=limits.max_lingering_users,
         )
         # Publications have a form that nothing else has, so the broker looks first at every message.
         self._shard.parts += [self.broker, self.presence, self.calls, self.recovery]

@@ -58,6 +58,14 @@ class Keys:
         """The users of a stream, each with the number of its connections."""
         return self._key("present", f"{scope(app)}:{stream}")
 
+    def events(self, queue: str) -> bytes:
+        """The events in a queue of webhooks."""
+        return self._key("events", queue)
+
+    def due(self, queue: str) -> bytes:
+        """When the events in a queue of webhooks are due."""
+        return self._key("due", queue)
+
     def encode(self, publication: Publication) -> tuple[bytes, bytes]:
         """The channel of a publication, and the message for it."""
         app, kind, name, event, user_id, *_ = publication

@@ -9,10 +9,11 @@ from functools import partial
 from .. import AppKey, Deliver, Entry, PresentUsers
 from ..lingering import Lingering
 from . import scripts
-from .keys import encode_entry
+from .keys import encode_entry, scope
 from .link import Link
 from .mirror import PresenceMirror
 from .shard import Shard
+from .webhooks import RedisWebhooks
 
 MAX_SWEPT_AT_ONCE = 500
 """Users of a dead node that one script removes; everything else in Redis waits for it."""
@@ -24,14 +25,21 @@ class RedisPresence:
     Parameters:
         shard: the Redis.
         streams: the app and the stream of each channel that the node is subscribed to.
+        webhooks: the queues that scripts add events to.
         max_lingering_users: how many lost connections are still present at once.
     """
 
     def __init__(
-        self, shard: Shard, streams: Mapping[bytes, tuple[AppKey, str]], *, max_lingering_users: int
+        self,
+        shard: Shard,
+        streams: Mapping[bytes, tuple[AppKey, str]],
+        webhooks: RedisWebhooks,
+        *,
+        max_lingering_users: int,
     ) -> None:
         self._shard = shard
         self._streams = streams
+        self._webhooks = webhooks
         self._mirror = PresenceMirror()
         # Their streams may have no subscribers on this node, so they are not in the mirror.
         self._lingering = Lingering(self._end, max_users=max_lingering_users)
@@ -114,8 +122,9 @@ class RedisPresence:
             self._may_announce_downs = True
             await self._compare(link)
         keys = self._shard.keys.links, self._shard.keys.leases
-        while await link.call(*scripts.SWEEP(self._shard.keys.prefix, MAX_SWEPT_AT_ONCE, keys=keys)):
-            pass
+        arguments = self._shard.keys.prefix, MAX_SWEPT_AT_ONCE, *self._webhooks.sweep_arguments()
+        while await link.call(*scripts.SWEEP(*arguments, keys=keys)):
+            self._webhooks.wake()
 
     def unlink(self) -> None:
         """Nothing to do: the next link brings everything into step."""
@@ -142,13 +151,15 @@ class RedisPresence:
 
     def _send_join(self, link: Link, entry: Entry, reply_head: bytes) -> None:
         shard = self._shard
-        app, stream, user_id, _ = entry
-        channel = shard.keys.stream(app, stream)
-        keys = shard.keys.links, shard.node_key, shard.keys.present(app, stream)
-        arguments = encode_entry(entry), user_id, channel, shard.node_key, reply_head
-        link.send(*scripts.JOIN(*shard.fence(), *arguments, keys=keys))
+        keys = shard.keys.links, shard.node_key, shard.keys.present(entry.app, entry.stream)
+        arguments = encode_entry(entry), shard.keys.prefix, shard.node_key, reply_head
+        queues = self._webhooks.arguments(scope(entry.app), is_up=True)
+        link.send(*scripts.JOIN(*shard.fence(), *arguments, *queues, keys=keys))
+        self._webhooks.wake()
 
     def _send_leave(self, link: Link, encoded: bytes) -> None:
         shard = self._shard
         keys = shard.keys.links, shard.node_key
-        link.send(*scripts.LEAVE(*shard.fence(), encoded, shard.keys.prefix, keys=keys))
+        queues = self._webhooks.arguments(encoded.partition(b":")[0].decode(), is_up=False)
+        link.send(*scripts.LEAVE(*shard.fence(), encoded, shard.keys.prefix, *queues, keys=keys))
+        self._webhooks.wake()

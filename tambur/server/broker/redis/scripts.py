@@ -13,6 +13,8 @@ import hashlib
 from importlib import resources
 from typing import Any
 
+from ..webhooks import MAX_AGE_S
+
 MAX_READ_BYTES = 1024 * 1024
 """Bytes of entries that one script reads; everything else in Redis waits for it."""
 
@@ -20,6 +22,7 @@ TENDED_AT_ONCE = 100
 """Logs, entries of a log, and floors that one script looks at to find expired ones."""
 
 _CONSTANTS = {
+    "EVENTS_S": MAX_AGE_S,  # for which events wait for webhooks
     "MAX_READ_BYTES": MAX_READ_BYTES,
     "TENDED_AT_ONCE": TENDED_AT_ONCE,
     "ENTRY_BYTES": 16,  # of an entry of a log, beside its text
@@ -74,8 +77,11 @@ READ = Script("read")
 TEND = Script("tend")
 RESUME = Script("resume")
 OWN = Script("own")
+TAKE = Script("take")
+FINISH = Script("finish")
+RETRY = Script("retry")
 
 ALL = (
     *(SEND, NODES, DIRECT, PUBLISH, ENTER, LEASE, JOIN, PRESENT, LEAVE, SWEEP),
-    *(NEED, READ, TEND, RESUME, OWN),
+    *(NEED, READ, TEND, RESUME, OWN, TAKE, FINISH, RETRY),
 )

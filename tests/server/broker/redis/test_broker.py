@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Connection
 
 from tambur.protocol.names import Kind
+from tambur.server import App, Limits
 from tambur.server.broker import (
     CLAIM_WINDOW_S,
     Backend,
@@ -23,6 +24,7 @@ from tambur.server.broker.redis import scripts
 from tambur.server.broker.redis.broker import MAX_CLOCK_SKEW_S
 from tambur.server.broker.redis.mirror import PresenceMirror
 from tambur.server.broker.redis.presence import RedisPresence
+from tambur.server.webhooks.settings import Webhook
 from tests.support import documentation
 from tests.support.broker import (
     APP,
@@ -156,13 +158,14 @@ def test_the_documentation_lists_all_keys_and_channels(redis_server: RedisServer
         re.compile(re.sub("[A-Z_]+", ".+" if written.endswith("LOG") else "[^:]+", written), re.DOTALL)
         for written in re.findall(r"^\| `(tambur:.+?)` \|", text, re.MULTILINE)
     ]
-    assert len(documented) == 17
+    assert len(documented) == 21
 
     async def scenario(node: RecordingBackend) -> None:
         await node.broker.subscribe(APP, "s")
         await node.publish(public("s", "x"), claim("n"), rate=5)
         await node.broker.send(Publication(APP, Kind.DIRECT, "s", b"x", "bob"))
-        await node.presence.join(APP, "s", "alice", "a")
+        for user in ("alice", "bob"):  # one event more than the limit
+            await node.presence.join(APP, "s", user, user)
         assert node.backend.recovery is not None
         await node.backend.recovery.resume(APP, "12345678-28d8-4fd4-b862-f67e9b6dfd8f", 1)
         redis_server.cli("SADD", "tambur:0:unheard", "while an epoch is not proven")
@@ -172,7 +175,9 @@ def test_the_documentation_lists_all_keys_and_channels(redis_server: RedisServer
         assert all(any(pattern.fullmatch(name) for pattern in documented) for name in found), found
         assert all(any(pattern.fullmatch(name) for name in found) for pattern in documented), found
 
-    run(redis_server, 1, scenario)
+    webhook = Webhook("https://h/", "whsec_" + "A" * 32)
+    apps = (App(*APP, ("secret",), webhooks=(webhook,)),)
+    run(redis_server, 1, scenario, apps=apps, limits=Limits(max_webhook_events=1))
 
 
 def test_nothing_is_left_of_a_stream_that_everybody_left(redis_server: RedisServer) -> None:

@@ -51,7 +51,7 @@ def test_a_user_that_lingers_longer_than_an_outage_leaves_afterwards(redis_serve
     run(redis_server, 2, scenario)
 
 
-def test_nobody_is_told_of_users_that_return_from_a_stopped_node(redis_server: RedisServer) -> None:
+def test_users_that_return_from_a_stopped_node_cause_no_event(redis_server: RedisServer) -> None:
     redis_server.cli("FLUSHDB")
 
     async def scenario(alices: RecordingBackend, bobs: RecordingBackend) -> None:
@@ -62,7 +62,7 @@ def test_nobody_is_told_of_users_that_return_from_a_stopped_node(redis_server: R
         lease = int(redis_server.cli("ZSCORE", "tambur:0:leases", shard(bobs).node))
         seconds, _ = redis_server.cli("TIME").split()
         assert lease < int(seconds) * 1000 + 1500
-        # The node of Alice removes what the other has left, and nothing is told.
+        # The node of Alice removes what the other has left, without an event.
         await eventually(lambda: redis_server.cli("ZCARD", "tambur:0:leases") == "1")
         await alices.settle()
         assert [event for event in alices.presence_events() if event[0] == "bob"] == [UP]

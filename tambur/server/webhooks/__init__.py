@@ -1,0 +1,1 @@
+"""Webhooks: signed requests that tell an app of its events (protocol, section 10)."""
