@@ -27,10 +27,17 @@ class NodeProcess:
         words: further arguments of its command line.
         metrics_port: 0 for no metrics; with several workers, that of the first.
         node_timeout_s: as in the configuration.
+        more: further lines of the configuration, from those of the app on.
     """
 
     def __init__(
-        self, directory: Path, broker: str, *words: str, metrics_port: int = 0, node_timeout_s: float = 30
+        self,
+        directory: Path,
+        broker: str,
+        *words: str,
+        metrics_port: int = 0,
+        node_timeout_s: float = 30,
+        more: str = "",
     ) -> None:
         self.metrics_port = metrics_port
         self._directory = directory
@@ -38,7 +45,7 @@ class NodeProcess:
         metrics = f"metrics_port = {metrics_port}\n" if metrics_port else ""
         (directory / "tambur.toml").write_text(
             f'[server]\nbroker = "{broker}"\nnode_timeout_s = {node_timeout_s}\n{metrics}'
-            f'[[apps]]\napi_key = "{API_KEY}"\napp_id = "{APP_ID}"\nsecrets = ["{SECRET}"]\n'
+            f'[[apps]]\napi_key = "{API_KEY}"\napp_id = "{APP_ID}"\nsecrets = ["{SECRET}"]\n{more}'
         )
         self.port = free_port()
         self.start()

@@ -44,7 +44,9 @@ class Receiver:
         self.stop()
 
     def start(self) -> None:
-        """Listen, on the same port each time."""
+        """Listen, on the same port each time, unless it listens already."""
+        if self._server is not None:
+            return
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):

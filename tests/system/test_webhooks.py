@@ -1,0 +1,131 @@
+"""Webhooks while nodes and the receiver are killed and restarted in turn."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections import defaultdict
+from pathlib import Path
+
+from tambur.protocol.tokens import TokenSigner
+
+from ..support import receiver
+from ..support.app import API_KEY, APP_ID, SECRET
+from ..support.extended import Client
+from ..support.node_process import NodeProcess
+from ..support.receiver import Receiver
+from ..support.redis_server import RedisServer
+
+TOKENS = TokenSigner(API_KEY, APP_ID, SECRET)
+ROUNDS = int(os.environ.get("TAMBUR_WEBHOOK_ROUNDS", "5"))
+JOINS = 12
+"""Joins of a round; half as many users leave in it."""
+
+LIMITS = "[limits]\npresence_linger_s = {}\n"
+WEBHOOK = '[[apps.webhooks]]\nurl = "{}"\nsecret = "{}"\n'
+
+
+def enter(node: NodeProcess, stream: str, user: str) -> Client:
+    """A new extended connection, present as a user."""
+    client = Client(node)
+    client.ask("subscribe", stream)
+    token = TOKENS.presence(stream, user, client.subscriber_id)
+    assert client.ask("set_mode", "presence", stream, user, token) == "ok"
+    return client
+
+
+def leave(client: Client, code: int) -> None:
+    client.protocol.send_close(code)
+    client.flush()
+    assert client.close_code() == code
+    client.connection.close()
+
+
+def test_the_receivers_picture_is_right_after_faults(tmp_path: Path, redis_server: RedisServer) -> None:
+    redis_server.cli("FLUSHALL")
+    chance = random.Random(7)
+    hook = Receiver()
+    nodes = []
+    for number in range(3):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        more = WEBHOOK.format(hook.url, receiver.SECRET) + LIMITS.format(1)
+        nodes.append(NodeProcess(directory, redis_server.url(), node_timeout_s=2, more=more))
+    here: dict[tuple[str, str], tuple[int, Client]] = {}
+    joins = 0
+    with hook:
+        for round_number in range(ROUNDS):
+            for _ in range(JOINS):
+                joins += 1
+                number = chance.randrange(3)
+                place = f"room {chance.randrange(3)}", f"user {joins}"
+                here[place] = number, enter(nodes[number], *place)
+            for place in chance.sample(sorted(here), JOINS // 2):
+                leave(here.pop(place)[1], chance.choice((1000, 4000)))
+            fault = round_number % 4
+            if fault == 0:
+                hook.stop()
+            elif fault == 2:
+                hook.start()
+            victim = round_number % 3
+            nodes[victim].end(signal.SIGKILL if fault % 2 else signal.SIGTERM)
+            for place, (number, client) in list(here.items()):
+                if number == victim:
+                    client.connection.close()
+                    del here[place]
+                    if chance.random() < 0.5:  # some return
+                        other = (victim + 1) % 3
+                        here[place] = other, enter(nodes[other], *place)
+            nodes[victim].start()
+        hook.start()
+        hook.wait(lambda _: hook.picture() == set(here))
+        for _, client in here.values():
+            leave(client, 1000)
+        events = hook.wait(lambda _: not hook.picture())
+        for node in nodes:
+            node.end(signal.SIGTERM)
+    assert {(event.stream, event.user_id) for event in events if event.type == "user.joined"}
+    assert len({event.user_id for event in events if event.type == "user.joined"}) == joins
+    same: dict[str, set[object]] = defaultdict(set)
+    for event in events:
+        same[event.id].add(event)
+    assert all(len(found) == 1 for found in same.values())
+    assert len({event.version for event in events}) == len(same)
+
+
+def test_a_return_within_the_linger_is_no_event(tmp_path: Path, redis_server: RedisServer) -> None:
+    redis_server.cli("FLUSHALL")
+    with Receiver() as hook:
+        nodes = []
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            more = WEBHOOK.format(hook.url, receiver.SECRET) + LIMITS.format(1000)
+            nodes.append(NodeProcess(tmp_path / name, redis_server.url(), more=more))
+        alice = enter(nodes[1], "room", "alice")
+        bob = enter(nodes[0], "room", "bob")
+        assert alice.json()[3] == ["bob", "up"]
+        leave(bob, 4000)
+        bob = enter(nodes[0], "room", "bob")
+        for number in (0, 1):  # the restarted node, and another
+            nodes[0].end(signal.SIGTERM)
+            bob.connection.close()
+            if number == 0:
+                nodes[0].start()
+            bob = enter(nodes[number], "room", "bob")
+        nodes[0].start()
+        carol = enter(nodes[0], "room", "carol")
+        assert alice.json()[3] == ["carol", "up"]
+        leave(carol, 1000)
+        assert alice.json()[3] == ["carol", "down"]
+        events = hook.wait(lambda events: any(event.type == "user.left" for event in events))
+        assert [event.user_id for event in events if event.type == "user.left"] == ["carol"]
+        assert sorted({event.user_id for event in events if event.type == "user.joined"}) == [
+            "alice",
+            "bob",
+            "carol",
+        ]
+        for client in (alice, bob):
+            client.connection.close()
+        for node in nodes:
+            node.end(signal.SIGTERM)
