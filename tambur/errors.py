@@ -18,6 +18,7 @@
          +- CommandRefusedError                     .command .result
          +- SubscriberClosedError (ConnectionError) .code .reason
          +- SubscriberTimeoutError (TimeoutError)
+         +- MessagesMissedError                     .streams
 
 The 2012 package raised the exceptions of requests, so ``except`` clauses written for it still catch. No text
 of an exception contains a secret or a signature.
@@ -174,6 +175,20 @@ class SubscriberClosedError(SubscriberError, ConnectionError):
 
 class SubscriberTimeoutError(SubscriberError, TimeoutError):
     """Nothing arrived in time."""
+
+
+class MessagesMissedError(SubscriberError):
+    """After a reconnect, messages may be missing: the server cannot show that it has sent all of them.
+
+    The subscriber is connected, and continues. Load the state of these streams anew.
+
+    Attributes:
+        streams: their names; ``"private"`` for private messages.
+    """
+
+    def __init__(self, message: str, *, streams: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.streams = streams
 
 
 _UNKNOWN_ISSUER = (18, 19, 20, 21)

@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import errno
 import logging
-import os
-import re
-import socket
-import ssl
 import threading
-import urllib.request
 import weakref
 from collections.abc import Coroutine
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from ..credentials import host_and_port
-from ..errors import SubscriberClosedError, explain_connection_error
+from ..errors import SubscriberClosedError
 from ..printable import one_line
 
 try:
     from websockets.asyncio.client import ClientConnection, connect
-    from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidStatus, WebSocketException
+    from websockets.exceptions import ConnectionClosed, WebSocketException
+
+    from .connecting import raise_not_connected
 except ImportError as error:
     raise ImportError(
         f"subscribing needs {error.name}, which is not installed; pip install 'tambur[subscriber]>=1'",
@@ -36,9 +32,6 @@ except ImportError as error:
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 """The longest frame that is accepted from a server, in bytes."""
-
-MAX_REASON_CODE_POINTS = 500
-"""How much of a server's reason an error shows."""
 
 # At DEBUG, websockets logs every frame, tokens included.
 _frame_logger = logging.getLogger("tambur.websockets")
@@ -70,7 +63,7 @@ class WebSocket:
             self._connection = thread.opened.result()
         except (OSError, ValueError, WebSocketException) as error:
             thread.join()
-            _raise_not_connected(url, timeout_s, error)
+            raise_not_connected(url, timeout_s, error)
         except BaseException:  # a KeyboardInterrupt ends the wait, but not the thread
             self._end()
             raise
@@ -90,8 +83,14 @@ class WebSocket:
         """
         return self._call(_receive(self._connection, timeout_s))
 
-    def close(self) -> None:
-        """Close the connection. Any thread may call this; it ends a :meth:`receive` that waits."""
+    def close(self, code: int, *, at_once: bool = False) -> None:
+        """Close the connection. Any thread may call this; it ends a :meth:`receive` that waits.
+
+        Parameters:
+            code: the close code for the server.
+            at_once: whether to close without telling the server, which may no longer be reachable.
+        """
+        self._thread.closing = (code, at_once)
         self._end()
         self._thread.join()
 
@@ -112,11 +111,13 @@ class _ConnectionThread(threading.Thread):
 
     Attributes:
         opened: the connection, or the error that prevented it.
+        closing: the close code, and whether the server is not told.
     """
 
     def __init__(self, url: str, timeout_s: float) -> None:
         super().__init__(name="tambur-websocket", daemon=True)
         self.opened: concurrent.futures.Future[ClientConnection] = concurrent.futures.Future()
+        self.closing = (1000, False)
         self._loop = asyncio.new_event_loop()
         self._holding = self._loop.create_task(self._hold(url, timeout_s))
         # Reentrant, since the garbage collector may call `end` in a thread that holds it.
@@ -153,7 +154,10 @@ class _ConnectionThread(threading.Thread):
         try:
             await self._loop.create_future()  # until `end` cancels it
         finally:
-            await connection.close()
+            code, at_once = self.closing
+            if at_once:
+                connection.transport.abort()
+            await connection.close(code)
             # With TLS, Python 3.10 keeps a transport open that only the other side has closed.
             connection.transport.close()
 
@@ -212,63 +216,6 @@ async def _cancel_others() -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-
-
-def _raise_not_connected(
-    url: str, timeout_s: float, error: OSError | ValueError | WebSocketException
-) -> NoReturn:
-    server = host_and_port(url)
-    is_proxied = _is_proxied(url)
-    if isinstance(error, InvalidStatus):
-        status = error.response.status_code
-        if 300 <= status < 400:
-            location = error.response.headers.get("Location", "")
-            reason = f"a redirect to {location!r:.200}, which is not followed; is api_host correct?"
-        else:
-            reason = (error.response.body or b"").decode("utf-8", "replace")
-        reason = one_line(reason, MAX_REASON_CODE_POINTS)
-        raise SubscriberClosedError(f"{server} answered {status}: {reason}", code=status) from error
-    if isinstance(error, InvalidProxy):
-        # Neither the text nor a chained exception may show the proxy's URL, which contains a password.
-        raise SubscriberClosedError(
-            f"cannot connect to {server}: the proxy's URL in the environment is invalid; it must be "
-            "http://[USER:PASSWORD@]HOST:PORT, reserved characters percent-encoded"
-        ) from None
-    if not isinstance(error, (OSError, WebSocketException)):
-        # As above: Python refuses some URLs itself, and may quote a part of them.
-        raise SubscriberClosedError(
-            f"cannot connect to {server}: its host name, or a proxy's URL in the environment, is invalid"
-        ) from None
-    if type(error) is TimeoutError and error.errno is None:
-        why = f"no connection within {timeout_s:g} s; is the host reachable from here?"
-    elif isinstance(error, OSError):
-        why = explain_connection_error(_of_system(error), ca_variable="SSL_CERT_FILE")
-    else:
-        hint = "; does the server expect https?" if url.startswith("ws:") and not is_proxied else ""
-        why = one_line(str(error), MAX_REASON_CODE_POINTS) + hint
-    if is_proxied:
-        why = f"{why.partition(';')[0]}; check the proxy in the environment, or name the server in no_proxy"
-    raise SubscriberClosedError(f"cannot connect to {server}: {why}") from error
-
-
-def _is_proxied(url: str) -> bool:
-    schemes = ("wss", "socks", "https") if url.startswith("wss:") else ("ws", "socks", "https", "http")
-    found = urllib.request.getproxies()
-    return any(scheme in found for scheme in schemes) and not urllib.request.proxy_bypass(host_and_port(url))
-
-
-_ERRNO = re.compile(r"\[Errno ([0-9]{1,6})\]")
-
-
-def _of_system(error: OSError) -> OSError:
-    """An error of asyncio with the system's own words."""
-    if isinstance(error, (socket.gaierror, ssl.SSLError)):
-        return error
-    # asyncio repeats the address, and joins the errors of several addresses of a host in one text.
-    numbers = [error.errno] if error.errno is not None else map(int, _ERRNO.findall(str(error)))
-    # A refusal tells most: the host is up, and lacks a server.
-    number = max(numbers, key=lambda number: number == errno.ECONNREFUSED, default=None)
-    return error if number is None else OSError(number, os.strerror(number))
 
 
 def _not_connected() -> SubscriberClosedError:

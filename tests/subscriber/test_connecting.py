@@ -56,7 +56,7 @@ def test_a_server_without_a_greeting_is_refused(monkeypatch: pytest.MonkeyPatch)
         def __init__(self, url: str, timeout_s: float) -> None:
             super().__init__(url, TIMEOUT_S)
 
-    monkeypatch.setattr("tambur.subscriber.WebSocket", Patient)
+    monkeypatch.setattr("tambur.subscriber.connection.WebSocket", Patient)
     with strange_server(sending()) as host:
         with pytest.raises(SubscriberClosedError, match="no subscriber ID"):
             Subscriber(API_KEY, APP_ID, host, timeout=0.1)
@@ -94,7 +94,7 @@ def test_a_redirect_to_another_host_is_refused(status: str) -> None:
 def test_an_unknown_frame_is_ignored(frame: str, caplog: pytest.LogCaptureFixture) -> None:
     with strange_server(sending(GREETING, frame)) as host:
         with Subscriber(API_KEY, APP_ID, host, timeout=TIMEOUT_S) as one:
-            one._timeout = 0.1  # only now, since connecting may take longer
+            one._session._timeout_s = 0.1  # only now, since connecting may take longer
             with pytest.raises(SubscriberTimeoutError, match="did not answer 'subscribe' within 0.1 s"):
                 one.subscribe("s")
             while not caplog.records:  # the frame may be later than the timeout

@@ -101,7 +101,7 @@ def test_modes_can_be_disabled(server: Server, tambur: Tambur, stream: str) -> N
 
 def test_a_refusal_names_the_command_and_the_result(server: Server, stream: str) -> None:
     with subscriber(server, stream) as one:
-        refusals: list[tuple[Callable[[], None], str, str]] = [
+        refusals: list[tuple[Callable[[], object], str, str]] = [
             (lambda: one.subscribe(stream), "subscribe", "already_subscribed"),
             (lambda: one.enable_auth(stream, "secret-token"), "set_mode", "invalid_token"),
             (lambda: one.disable_auth(stream), "unset_mode", "mode_not_enabled"),
