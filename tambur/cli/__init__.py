@@ -15,6 +15,7 @@ from .. import __version__
 from ..credentials import ENVIRONMENT_VARIABLE
 from ..errors import TamburError
 from ..printable import one_line
+from ..protocol.options import MAX_LAST
 from ..protocol.tokens import Mode
 from .client import run_doctor, run_listen, run_publish, run_token
 from .new_app import run_new_app
@@ -72,7 +73,11 @@ _EXAMPLES = {
         "tambur publish auth:news 'Hello, admins'",
         "tail -f app.log | tambur publish log -",
     ],
-    "listen": ["tambur listen news", "tambur listen news chat --auth --presence alice --direct alice"],
+    "listen": [
+        "tambur listen news",
+        "tambur listen news chat --auth --presence alice --direct alice",
+        "tambur listen news --last 20",
+    ],
     "token": ["tambur token auth news SUBSCRIBER_ID", "tambur token presence news alice SUBSCRIBER_ID"],
     "doctor": ["tambur doctor"],
     "new-app": ["tambur new-app shop --output tambur.toml", "tambur new-app shop"],
@@ -155,6 +160,12 @@ def _parser() -> argparse.ArgumentParser:
     added = command("listen", run_listen, "print the messages of streams, each as a line of JSON")
     added.add_argument("streams", metavar="STREAM", nargs="+")
     added.add_argument("--auth", action="store_true", help="also print the messages to auth:STREAM")
+    added.add_argument(
+        "--last",
+        type=_last,
+        metavar="N",
+        help="begin with the newest N kept messages of each stream, 0 to 1000",
+    )
     added.add_argument("--presence", metavar="USER", help="be present as USER, and print who joins or leaves")
     added.add_argument("--direct", metavar="USER", help="also print the direct messages to USER")
 
@@ -178,6 +189,12 @@ def _parser() -> argparse.ArgumentParser:
         help="new file to write them to, readable only by you (default: stdout)",
     )
     return parser
+
+
+def _last(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > MAX_LAST:
+        raise argparse.ArgumentTypeError(f"N must be a number from 0 to {MAX_LAST}, not {text!r}")
+    return int(text)
 
 
 def _port(text: str) -> int:

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..credentials import Credentials
-from ..errors import ConfigurationError, TamburError
+from ..errors import ConfigurationError, MessagesMissedError, TamburError
 from ..printable import json_line, one_line
 from ..protocol.tokens import TokenSigner
 from ..publisher.client import Tambur
@@ -68,10 +68,14 @@ def run_listen(arguments: argparse.Namespace) -> int:
     with Subscriber.from_url(credentials.to_url(), reconnect=True) as subscriber:
         _subscribe(subscriber, _signer(credentials), arguments)
         print(subscriber.subscriber_id, flush=True)
-        for message in subscriber:
+        while True:
+            try:
+                message = subscriber.receive()
+            except MessagesMissedError as missed:
+                logging.getLogger("tambur").warning("%s", missed)
+                continue
             fields = {name: value for name, value in message._asdict().items() if value is not None}
             print(json_line(fields, ascii_only=not is_utf8), flush=True)
-    return 0
 
 
 class _Formatter(logging.Formatter):
@@ -83,9 +87,8 @@ class _Formatter(logging.Formatter):
 
 def _subscribe(subscriber: Subscriber, signer: TokenSigner, arguments: argparse.Namespace) -> None:
     for stream in arguments.streams:
-        subscriber.subscribe(stream)
-        if arguments.auth:
-            subscriber.enable_auth(stream, signer.auth)
+        auth = signer.auth if arguments.auth else None
+        subscriber.subscribe(stream, last=arguments.last, auth=auth)
         if arguments.presence is not None:
             subscriber.enable_presence(stream, arguments.presence, signer.presence)
         if arguments.direct is not None:

@@ -121,15 +121,24 @@ class Subscriber:
 
     # Commands. Each returns once the server has confirmed it, and raises what `subscribe` raises.
 
-    def subscribe(self, stream: str, *, since: str | None = None, last: int | None = None) -> Subscription:
+    def subscribe(
+        self,
+        stream: str,
+        *,
+        since: str | None = None,
+        last: int | None = None,
+        auth: AuthToken | None = None,
+    ) -> Subscription:
         """Receive the messages of a stream from now on, and on request earlier ones before.
 
         Parameters:
             stream: its name.
             since: the ``position`` of a message or subscription, also of another process. Messages published
-                to the stream after it are replayed, without those of its modes. ``None`` for no replay.
+                to the stream after it are replayed. ``None`` for no replay.
             last: how many of the newest messages are replayed, 0 to 1,000. It needs an ``[[apps.history]]``
                 entry in the server's configuration. ``None`` for no replay. Excludes ``since``.
+            auth: a token as for :meth:`enable_auth`, which is then not necessary. Only with it, messages to
+                ``auth:STREAM`` are replayed. ``None`` to leave auth mode off.
 
         Without ``reconnect``, ``since`` and ``last`` must be in the first command of a subscriber.
 
@@ -145,7 +154,11 @@ class Subscriber:
             raise ValueError(f"last must be 0 to {MAX_LAST}, not {last!r}, and excludes since")
         options: dict[str, object] = {"since": since, "last": last}
         options = {name: value for name, value in options.items() if value is not None}
-        return self._session.subscribe(stream, options)
+        token = auth(stream, self.subscriber_id) if callable(auth) else auth
+        answer = self._session.subscribe(stream, options, auth=token)
+        if auth is not None:
+            self._session.streams[stream].modes[Mode.AUTH] = EnabledMode(None, auth)
+        return answer
 
     def unsubscribe(self, stream: str) -> None:
         """Stop receiving the messages of a stream. This also disables its modes."""

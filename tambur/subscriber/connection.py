@@ -57,7 +57,7 @@ class Connection:
         session_key: with which another connection can continue the session; ``None`` without a session.
         messages: those that arrived and were not taken out yet, oldest first.
         is_extended: whether a ``hello`` was answered with ``"ok"``.
-        has_commanded: whether it is too late for a ``hello``.
+        may_extend: whether a ``hello`` can still be sent; not after another command.
 
     Raises:
         SubscriberClosedError: if the server cannot be reached or refuses. Once the connection is lost, the
@@ -75,7 +75,7 @@ class Connection:
         self.subscriber_id = ""
         self.session_key: str | None = None
         self.messages: deque[Message] = deque()
-        self.has_commanded = False
+        self.may_extend = True
 
     @property
     def is_extended(self) -> bool:
@@ -140,7 +140,7 @@ class Connection:
             SubscriberTimeoutError: if the ack does not arrive in time.
         """
         self._handle += 1
-        self.has_commanded = self.has_commanded or word != "hello"
+        self.may_extend = self.may_extend and word == "hello"
         self._socket.send(json.dumps([word, self._handle, *arguments]))
         late = f"{self._server} did not answer {word!r} within {timeout_s:g} s"
         while self._handle not in self._acks and 0 not in self._acks:

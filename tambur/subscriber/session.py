@@ -17,6 +17,7 @@ from ..errors import (
     SubscriberTimeoutError,
 )
 from ..protocol import close_codes
+from ..protocol.tokens import Mode
 from .connection import NORMAL, WILL_RETURN, Connection
 from .messages import Message, Subscription
 from .streams import Stream, read_subscription
@@ -27,8 +28,11 @@ LASTING_REFUSALS = (403, 404, 421)
 LASTING_ENDS = (close_codes.DISCONNECTED, close_codes.SESSION_MOVED)
 """Close codes after which a client stays away."""
 
+MIN_RECONNECT_WAIT_S = 0.5
+"""The longest wait before the first attempt to reconnect, in seconds."""
+
 MAX_RECONNECT_WAIT_S = 30.0
-"""The longest wait between two attempts to reconnect, in seconds; the first is about half a second."""
+"""The longest wait between two attempts to reconnect, in seconds."""
 
 MAX_SHOWN_STREAMS = 3
 """How many streams the text of an error names."""
@@ -90,20 +94,22 @@ class Session:
         finally:
             self._take_messages(connection)
 
-    def subscribe(self, stream: str, options: Mapping[str, object]) -> Subscription:
+    def subscribe(
+        self, stream: str, options: Mapping[str, object], *, auth: str | None = None
+    ) -> Subscription:
         """Subscribe to a stream.
 
         Parameters:
             options: those of the command. On a connection that is not extended they are left out.
+            auth: the token that enables auth mode; ``None`` to leave it off.
         """
         if options:
             self._require_extended()
         is_new = stream not in self.streams
         self.streams.setdefault(stream, Stream())
         before = len(self.inbox)
-        arguments = [options] if options and self._live().is_extended else []
         try:
-            content = self.command("subscribe", stream, *arguments)
+            content = self._send_subscribe(stream, options, auth)
         except BaseException:
             if is_new:
                 del self.streams[stream]
@@ -114,6 +120,21 @@ class Session:
         answer = read_subscription(content, complete="since" not in options)
         self.streams[stream].position = answer.position
         return answer
+
+    def _send_subscribe(
+        self, stream: str, options: Mapping[str, object], auth: str | None
+    ) -> Mapping[str, Any]:
+        if self._live().is_extended:
+            given = dict(options) if auth is None else {**options, "auth": auth}
+            return self.command("subscribe", stream, *([given] if given else []))
+        content = self.command("subscribe", stream)
+        if auth is not None:
+            try:
+                self.command("set_mode", Mode.AUTH.value, stream, auth)
+            except CommandRefusedError:
+                self.command("unsubscribe", stream)
+                raise
+        return content
 
     def receive(self, deadline: float | None, late: str) -> Message:
         """Wait for the next message; see :meth:`Subscriber.receive`.
@@ -178,7 +199,9 @@ class Session:
             if refused.result == "unavailable" and self._key is not None:
                 raise  # the session can be continued later
             self._key = self._private_position = None
-            return False  # the server has no extended connections
+            # Unless the broker could not be reached, the server has no extended connections.
+            connection.may_extend = connection.may_extend and refused.result == "unavailable"
+            return False
 
     def _extend(self, connection: Connection) -> bool:
         """Begin a session, or continue that of a lost connection; return whether it continues."""
@@ -198,7 +221,7 @@ class Session:
         connection = self._live()
         if connection.is_extended:
             return
-        if not connection.has_commanded:
+        if connection.may_extend:
             try:
                 self._extend(connection)
             except CommandRefusedError as refused:
@@ -212,7 +235,7 @@ class Session:
             )
 
     def _reopen(self, deadline: float | None, late: str) -> None:
-        wait_s = 0.5
+        wait_s = MIN_RECONNECT_WAIT_S
         while True:
             pause_s = wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
             if deadline is not None and time.monotonic() + pause_s > deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,9 +15,10 @@ from websockets.sync.server import ServerConnection
 
 from tambur import Tambur
 from tambur.protocol.tokens import TokenSigner
-from tambur.server import Server
+from tambur.server import App, Config, Server, in_background
+from tambur.server.config import KeptStreams
 
-from ..support.app import APP_ID, SECRET, subscriber
+from ..support.app import API_KEY, APP_ID, SECRET, publisher, subscriber, tambur_url
 from ..support.command import TIMEOUT_S, environment, failed, interrupt, lines, run, run_on_terminal, running
 from ..support.faults import FaultyServer, answer
 from ..support.ports import free_port
@@ -141,6 +143,28 @@ def test_listen_prints_each_message(url: str, tambur: Tambur, server: Server, st
         assert process.stderr.read() == ""
 
 
+def test_listen_begins_with_the_newest_messages_and_says_what_it_may_have_missed(stream: str) -> None:
+    app = App(API_KEY, APP_ID, (SECRET,), history=(KeptStreams("*"),))
+    config = Config(apps=(app,), port=free_port())
+    with contextlib.ExitStack() as stack:
+        with in_background(config) as first, publisher(first) as tambur:
+            for i in range(3):
+                tambur.publish(stream, str(i))
+            tambur.publish(f"auth:{stream}", "auth")
+            words = ("listen", stream, "--last", "2", "--auth")
+            process = stack.enter_context(running(*words, url=tambur_url(first)))
+            output = lines(process)
+            next(output)
+            assert [json.loads(next(output))["text"] for _ in range(2)] == ["2", "auth"]
+        with in_background(config):
+            assert process.stderr is not None
+            said = ""
+            while "messages may be missing" not in said:
+                said = process.stderr.readline()
+                assert said.startswith("tambur: ")
+            assert stream in said
+
+
 def test_listen_ends_without_a_word_when_its_output_is_closed(url: str, tambur: Tambur, stream: str) -> None:
     with running("listen", stream, url=url) as process:
         next(lines(process))
@@ -178,8 +202,9 @@ def test_listen_prints_ascii_json_to_an_ascii_terminal(url: str, tambur: Tambur,
 def test_listen_shows_a_hostile_close_reason_as_printable_text() -> None:
     def confirm_and_close(connection: ServerConnection) -> None:
         connection.send(GREETING)
-        connection.recv()
-        connection.send('["ack",1,"ok"]')
+        for answer_to in ('["ack",0,"unknown command"]', '["ack",2,"ok"]'):
+            connection.recv()
+            connection.send(answer_to)
         connection.close(4000, f"{HOSTILE}\n")
 
     with strange_server(confirm_and_close) as host:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import threading
@@ -10,7 +9,7 @@ import time
 
 import pytest
 
-from tambur import CommandRefusedError, SubscriberClosedError, SubscriberTimeoutError
+from tambur import CommandRefusedError, MessagesMissedError, SubscriberClosedError, SubscriberTimeoutError
 from tambur.server import App, Config, in_background
 from tambur.subscriber import Subscriber
 
@@ -20,13 +19,18 @@ from ..support.ports import free_port
 TIMEOUT_S = 60
 
 
-def wait_until_reconnected(one: Subscriber, before: str) -> None:
-    """Receive nothing until the connection is another one than ``before``."""
+def wait_until_reconnected(one: Subscriber, before: str) -> MessagesMissedError:
+    """Receive nothing until the connection is another one than ``before``; the old session has ended."""
     deadline = time.monotonic() + TIMEOUT_S
-    while one.subscriber_id == before:
+    while True:
         assert time.monotonic() < deadline
-        with contextlib.suppress(SubscriberTimeoutError):
+        try:
             pytest.fail(f"received {one.receive(1)}")
+        except SubscriberTimeoutError:
+            assert one.subscriber_id == before
+        except MessagesMissedError as missed:
+            assert one.subscriber_id != before
+            return missed
 
 
 def test_a_reconnect_restores_subscriptions_and_modes(stream: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -44,7 +48,8 @@ def test_a_reconnect_restores_subscriptions_and_modes(stream: str, caplog: pytes
         said = str(caught.value)
     with in_background(config) as server, publisher(server) as tambur:
         with caplog.at_level(logging.WARNING, logger="tambur"):
-            wait_until_reconnected(one, before)
+            missed = wait_until_reconnected(one, before)
+        assert set(missed.streams) == {stream, "other"}
         tambur.publish(stream, "public")
         tambur.publish(f"auth:{stream}", "auth")
         assert [one.receive(10).text for _ in range(2)] == ["public", "auth"]

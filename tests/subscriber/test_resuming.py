@@ -1,0 +1,311 @@
+"""A subscriber that continues after a lost connection: sessions, positions and replay."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from websockets.sync.server import ServerConnection
+
+from tambur import CommandRefusedError, MessagesMissedError, SubscriberClosedError, Tambur
+from tambur.server import App, Config, Limits, Server, in_background
+from tambur.server.config import KeptStreams
+from tambur.subscriber import Message, Subscriber, Subscription
+
+from ..support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
+from ..support.extended import Client
+from ..support.ports import free_port
+from ..support.strange_server import GREETING, strange_server
+from ..support.tcp_proxy import TcpProxy
+
+TIMEOUT_S = 60
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[TcpProxy]:
+    with TcpProxy(int(server.url.rpartition(":")[2])) as made:
+        yield made
+
+
+def resuming(proxy: TcpProxy, *streams: str) -> Subscriber:
+    one = Subscriber(API_KEY, APP_ID, f"127.0.0.1:{proxy.port}", timeout=TIMEOUT_S, reconnect=True)
+    for stream in streams:
+        one.subscribe(stream)
+    return one
+
+
+def texts(one: Subscriber, count: int) -> list[str]:
+    return [one.receive(TIMEOUT_S).text for _ in range(count)]
+
+
+def test_a_lost_connection_loses_nothing(proxy: TcpProxy, tambur: Tambur, stream: str) -> None:
+    other = f"{stream}2"
+    with resuming(proxy, stream, other) as one:
+        before = one.subscriber_id
+        one.enable_auth(stream, tambur.generate_auth_token(stream, before))
+        one.enable_direct(stream, "me", tambur.generate_direct_token(stream, "me", before))
+        for i in range(5):
+            assert proxy.drop() == 1
+            tambur.publish(stream, f"public {i}")
+            tambur.publish(f"auth:{stream}", f"auth {i}")
+            tambur.publish(stream, f"again {i}")
+            assert texts(one, 3) == [f"public {i}", f"auth {i}", f"again {i}"]
+            tambur.publish(f"private:{before}", f"private {i}")
+            assert texts(one, 1) == [f"private {i}"]
+        assert one.subscriber_id == before
+        proxy.drop()
+        with subscriber_of(tambur, stream, "you") as you:
+            you.send_direct(stream, "me", "whisper")
+        tambur.publish(f"private:{before}", "secret")
+        tambur.publish(other, "elsewhere")
+        assert {one.receive(TIMEOUT_S) for _ in range(3)} == {
+            Message(stream, "direct", "whisper", "you"),
+            Message("private", "private", "secret"),
+            Message(other, "public", "elsewhere"),
+        }
+        one.unsubscribe(other)
+        proxy.drop()
+        tambur.publish(other, "not subscribed")
+        tambur.publish(stream, "the end")
+        assert texts(one, 1) == ["the end"]
+
+
+def subscriber_of(tambur: Tambur, stream: str, user_id: str) -> Subscriber:
+    made = Subscriber(API_KEY, APP_ID, tambur.api_host, timeout=TIMEOUT_S)
+    made.subscribe(stream)
+    made.enable_direct(stream, user_id, tambur.generate_direct_token)
+    return made
+
+
+def test_connections_cut_in_the_middle_of_messages_lose_nothing_and_double_nothing(
+    proxy: TcpProxy, tambur: Tambur, stream: str
+) -> None:
+    with resuming(proxy, stream) as one:
+        received: list[str] = []
+        for i in range(200):
+            tambur.publish(stream, f"{i} {'x' * 500}")
+            if i % 20 == 7:
+                proxy.truncate()
+            if i % 20 == 13:
+                received += texts(one, 1)
+                proxy.drop()
+        received += texts(one, 200 - len(received))
+        assert [text.split()[0] for text in received] == [str(i) for i in range(200)]
+
+
+def test_after_a_reconnect_only_changes_of_presence_arrive(
+    proxy: TcpProxy, server: Server, tambur: Tambur, stream: str
+) -> None:
+    with resuming(proxy, stream) as one, subscriber(server, stream) as alice:
+        alice.enable_presence(stream, "alice", tambur.generate_presence_token)
+        bob = subscriber(server, stream)
+        bob.enable_presence(stream, "bob", tambur.generate_presence_token)
+        assert alice.receive(TIMEOUT_S).user_id == "bob"
+        one.enable_presence(stream, "me", tambur.generate_presence_token)
+        assert {one.receive(TIMEOUT_S).user_id for _ in range(2)} == {"alice", "bob"}
+        assert alice.receive(TIMEOUT_S) == (stream, "presence", "up", "me")
+        proxy.refuse(True)
+        proxy.drop()
+        bob.close()
+        assert alice.receive(TIMEOUT_S) == (stream, "presence", "down", "bob")
+        with subscriber(server, stream) as carol:
+            carol.enable_presence(stream, "carol", tambur.generate_presence_token)
+            assert alice.receive(TIMEOUT_S) == (stream, "presence", "up", "carol")
+            proxy.refuse(False)
+            assert one.receive(TIMEOUT_S) == (stream, "presence", "down", "bob")
+            assert one.receive(TIMEOUT_S) == (stream, "presence", "up", "carol")
+            tambur.publish(stream, "x")
+            assert one.receive(TIMEOUT_S).text == "x"
+            # The others see no change, since the user lingers.
+            assert alice.receive(TIMEOUT_S).text == "x"
+            one.close()
+            assert alice.receive(TIMEOUT_S) == (stream, "presence", "down", "me")
+
+
+def test_missed_messages_are_reported_once_and_the_next_call_continues(stream: str) -> None:
+    config = Config(apps=(APP,), port=free_port())
+    names = [stream, "other"]
+    with in_background(config) as first, publisher(first) as tambur:
+        one = subscriber(first, *names, reconnect=True)
+        tambur.publish(stream, "before")
+        before = one.subscriber_id
+    with one, in_background(config) as second, publisher(second) as tambur:
+        assert one.receive(TIMEOUT_S).text == "before"
+        with pytest.raises(MessagesMissedError, match="messages may be missing") as missed:
+            one.receive(TIMEOUT_S)
+        assert sorted(missed.value.streams) == sorted(names)
+        assert one.subscriber_id != before
+        tambur.publish(stream, "after")
+        assert one.receive(TIMEOUT_S).text == "after"
+
+
+def test_another_process_continues_from_a_position(server: Server, tambur: Tambur, stream: str) -> None:
+    with subscriber(server, reconnect=True) as first:
+        assert first.subscribe(stream).replayed == 0
+        for i in range(3):
+            tambur.publish(stream, str(i))
+        position = next(first.receive(TIMEOUT_S) for _ in range(3)).position
+    assert isinstance(position, str)
+    with subscriber(server) as second:
+        answer = second.subscribe(stream, since=position)
+        assert (answer.complete, answer.replayed) == (True, 2)
+        assert texts(second, 2) == ["1", "2"]
+    with subscriber(server) as third:
+        assert third.subscribe(stream, since=answer.position) == Subscription(answer.position, True, 0)
+    with subscriber(server) as fourth:
+        strange = fourth.subscribe(stream, since="no-position")
+        assert (strange.complete, strange.replayed) == (False, 0)
+
+
+def test_the_newest_messages_are_replayed(stream: str) -> None:
+    app = App(API_KEY, APP_ID, (SECRET,), history=(KeptStreams("*"),))
+    with in_background(Config(apps=(app,), port=0)) as server, publisher(server) as tambur:
+        for i in range(5):
+            tambur.publish(stream, str(i))
+            tambur.publish(f"auth:{stream}", f"auth {i}")
+        with subscriber(server) as one:
+            assert one.subscribe(stream, last=2).replayed == 2
+            assert texts(one, 2) == ["3", "4"]
+        with subscriber(server) as one:
+            assert one.subscribe(stream, last=2, auth=tambur.generate_auth_token).replayed == 2
+            assert texts(one, 2) == ["4", "auth 4"]
+            tambur.publish(f"auth:{stream}", "live")
+            assert texts(one, 1) == ["live"]
+            one.disable_auth(stream)
+        with subscriber(server) as one:
+            one.subscribe(f"{stream}2")
+            with pytest.raises(CommandRefusedError, match="invalid_token"):
+                one.subscribe(stream, auth="x" * 40)
+            # The connection is not extended, and both commands are sent.
+            token = tambur.generate_auth_token(f"{stream}3", one.subscriber_id)
+            assert one.subscribe(f"{stream}3", auth=token) == Subscription(None, True, 0)
+            tambur.publish(f"auth:{stream}3", "x")
+            assert texts(one, 1) == ["x"]
+        with subscriber(server) as one:
+            # The connection is extended now.
+            assert one.subscribe(f"{stream}2", last=2).replayed == 0
+
+
+@pytest.mark.parametrize("last", [-1, 1001])
+def test_an_invalid_number_of_messages_is_named(server: Server, stream: str, last: int) -> None:
+    with subscriber(server) as one:
+        with pytest.raises(ValueError, match=f"last must be 0 to 1000, not {last}"):
+            one.subscribe(stream, last=last)
+        with pytest.raises(ValueError, match="excludes since"):
+            one.subscribe(stream, last=1, since="x")
+
+
+def test_a_replay_needs_an_extended_connection(server: Server, tambur: Tambur, stream: str) -> None:
+    with subscriber(server, stream) as one:
+        with pytest.raises(CommandRefusedError, match="reconnect=True, or to be in the first command"):
+            one.subscribe(f"{stream}2", last=1)
+        assert one.subscribe(f"{stream}2") == Subscription(None, True, 0)
+        tambur.publish(stream, "x")
+        assert one.receive(TIMEOUT_S).position is None
+
+
+def test_a_refused_subscribe_changes_nothing(server: Server, stream: str) -> None:
+    with subscriber(server, reconnect=True) as one:
+        position = one.subscribe(stream).position
+        with pytest.raises(CommandRefusedError, match="already_subscribed"):
+            one.subscribe(stream, since=position)
+        one.unsubscribe(stream)
+        assert one.subscribe(stream, since=position).complete
+
+
+def test_a_silent_server_is_noticed(stream: str, caplog: pytest.LogCaptureFixture) -> None:
+    config = Config(apps=(APP,), port=0, limits=Limits(heartbeat_s=0.2))
+    with in_background(config) as server, publisher(server) as tambur:
+        with TcpProxy(int(server.url.rpartition(":")[2])) as proxy, resuming(proxy, stream) as one:
+            received: list[str] = []
+            receiver = threading.Thread(target=lambda: received.extend(texts(one, 1)))
+            with caplog.at_level(logging.WARNING, logger="tambur"):
+                proxy.delay(1000)
+                receiver.start()
+                deadline = time.monotonic() + TIMEOUT_S
+                while "has sent nothing for 0.3 s; reconnecting" not in caplog.text:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                proxy.delay(0)
+                tambur.publish(stream, "x")
+                receiver.join(TIMEOUT_S)
+            assert received == ["x"]
+
+
+def test_a_session_that_continues_elsewhere_is_left_alone(server: Server, stream: str) -> None:
+    with subscriber(server, stream, reconnect=True) as one:
+        assert one._session._connection is not None
+        with Client(server, session=one._session._connection.session_key) as other:
+            assert other.hello["resumed"] is True
+            for _ in range(2):
+                with pytest.raises(SubscriberClosedError) as closed:
+                    one.receive(TIMEOUT_S)
+                assert closed.value.code == 4009
+
+
+def test_no_session_key_is_shown(
+    proxy: TcpProxy, tambur: Tambur, stream: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG), resuming(proxy, stream) as one:
+        assert one._session._connection is not None
+        keys = [one._session._connection.session_key]
+        proxy.drop()
+        tambur.publish(stream, "x")
+        assert texts(one, 1) == ["x"]
+        keys.append(one._session._connection.session_key)
+        for key in keys:
+            assert key is not None
+            assert key not in caplog.text + repr(one)
+
+
+# Servers without extended connections
+
+
+class OldServer:
+    """Answers every command as a server without extensions, and notes the commands."""
+
+    def __init__(self) -> None:
+        self.commands: list[Any] = []
+
+    def __call__(self, connection: ServerConnection) -> None:
+        connection.send(GREETING)
+        for frame in connection:
+            command = json.loads(frame)
+            self.commands.append(command)
+            answer = [0, "unknown command"] if command[0] == "hello" else [command[1], "ok"]
+            connection.send(json.dumps(["ack", *answer]))
+            if command[2:] == ["leave"]:
+                return
+
+
+def test_a_server_without_extensions_is_used_without_them() -> None:
+    old = OldServer()
+    with strange_server(old) as host:
+        with Subscriber(API_KEY, APP_ID, host, timeout=TIMEOUT_S, reconnect=True) as one:
+            assert one.subscribe("s", since="x") == Subscription(None, False, 0)
+            assert one.subscribe("t", last=1) == Subscription(None, True, 0)
+    assert old.commands == [["hello", 1, {}], ["subscribe", 2, "s"], ["subscribe", 3, "t"]]
+
+
+def test_without_reconnect_nothing_new_is_sent() -> None:
+    old = OldServer()
+    with strange_server(old) as host, Subscriber(API_KEY, APP_ID, host, timeout=TIMEOUT_S) as one:
+        one.subscribe("s")
+    assert old.commands == [["subscribe", 1, "s"]]
+
+
+def test_a_position_takes_no_part_in_comparisons() -> None:
+    one, other = Message("s", "public", "x", position="p"), Message("s", "public", "x")
+    assert one == other
+    assert hash(one) == hash(other)
+    assert tuple(one) == ("s", "public", "x", None)
+    assert not one < other
+    assert len(one) == 4
+    assert pickle.loads(pickle.dumps(one)).position == "p"  # noqa: S301
+    assert (one.position, other.position) == ("p", None)
