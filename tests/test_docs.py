@@ -24,7 +24,7 @@ from tambur.protocol import close_codes
 from tambur.protocol.tokens import Mode, TokenSigner
 from tambur.server import App, Config, Limits, Server
 from tambur.server.subscriptions import Result
-from tambur.subscriber import Subscriber
+from tambur.subscriber import Subscriber, Subscription
 
 from .support import documentation
 from .support.app import API_KEY, APP_ID, SECRET, subscriber
@@ -118,18 +118,31 @@ def test_many_are_published(
     assert capsys.readouterr().out.count("not published to auth:inbox-") == 2
 
 
-def test_the_subscribers_snippet_prints_a_message(
-    server: Server, tambur: Tambur, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("holding", "printed"),
+    [
+        ("message.kind", "public Hello\n"),
+        ("except MessagesMissedError", "Hello\n"),
+        ("since=position", "1 messages come first\n"),
+    ],
+)
+def test_the_subscribers_snippets_receive_a_message(
+    tambur: Tambur,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    holding: str,
+    printed: str,
 ) -> None:
     subscribe = Subscriber.subscribe
 
-    def subscribe_then_publish(self: Subscriber, stream: str) -> None:
-        subscribe(self, stream)
+    def subscribe_then_publish(self: Subscriber, stream: str, **options: Any) -> Subscription:
+        subscription = subscribe(self, stream, **options)
         tambur.publish(stream, "Hello")
+        return subscription
 
     monkeypatch.setattr(Subscriber, "subscribe", subscribe_then_publish)
-    run(snippet(documentation.text("python.md"), "Subscriber.from_env"))
-    assert capsys.readouterr().out == "public Hello\n"
+    run(snippet(documentation.text("python.md"), holding))
+    assert capsys.readouterr().out == printed
 
 
 def test_the_flask_view_issues_tokens_of_each_mode_to_allowed_users(server: Server) -> None:

@@ -13,6 +13,7 @@ from tambur import (
     ConnectionFailedError,
     InvalidMessageError,
     InvalidNameError,
+    MessagesMissedError,
     MessageTooLargeError,
     PublishError,
     RateLimitedError,
@@ -29,7 +30,7 @@ from tambur import (
     webhooks,
 )
 from tambur.server import App, Config, Limits, Server, in_background, serve
-from tambur.subscriber import Message, Subscriber
+from tambur.subscriber import Message, Subscriber, Subscription
 
 version: str = __version__
 
@@ -101,7 +102,11 @@ def errors(error: RejectedError) -> None:
 
 def subscriber(tambur: Tambur) -> None:
     with Subscriber("key", "app", "host", ssl=True, timeout=5, reconnect=True) as one:
-        one.subscribe("news")
+        subscription: Subscription = one.subscribe("news")
+        subscription = one.subscribe("news", since="position")
+        subscription = one.subscribe("news", last=10, auth=tambur.generate_auth_token)
+        facts: tuple[str | None, bool, int] = subscription
+        facts = (subscription.position, subscription.complete, subscription.replayed)
         one.enable_auth("news", tambur.generate_auth_token)
         one.enable_presence("news", "alice", "token")
         make: Callable[[str, str, str], str] = tambur.generate_direct_token
@@ -109,13 +114,19 @@ def subscriber(tambur: Tambur) -> None:
         one.send_direct("news", "bob", "text")
         one.disable_auth("news")
         one.unsubscribe("news")
-        message: Message = one.receive(timeout=1)
+        try:
+            message: Message = one.receive(timeout=1)
+        except MessagesMissedError as missed:
+            streams: tuple[str, ...] = missed.streams
+            del streams
         for message in one:
             fields: tuple[str, str, str, str | None] = message
             fields = (message.stream, message.kind, message.text, message.user_id)
             del fields
+            position: str | None = message.position
+            del position
         identifier: str = one.subscriber_id
-        del identifier
+        del identifier, facts
     Subscriber.from_env(reconnect=True).close()
     Subscriber.from_url("http://key:secret@host/app/app").close()
 
