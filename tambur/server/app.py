@@ -92,7 +92,7 @@ class Server:
         self._uvicorn = _Uvicorn(
             uvicorn_config,
             before=self._start,
-            stopping=self._long_polls.shutdown,
+            stopping=self._stop,
             after=self._end,
             limits=config.limits,
         )
@@ -139,6 +139,10 @@ class Server:
         if question.startswith(QUESTION):
             return await self._queries.answer(question)
         return await self._long_polls.answer(question)
+
+    def _stop(self) -> None:
+        self._webhooks.stop()
+        self._long_polls.shutdown()
 
     async def _end(self) -> None:
         await self._webhooks.close()

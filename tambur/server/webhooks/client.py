@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import threading
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 
 import certifi
@@ -25,7 +28,8 @@ class RequestFailedError(Exception):
 
 
 @lru_cache(maxsize=1)
-def _tls() -> ssl.SSLContext:
+def load_tls() -> ssl.SSLContext:
+    """The trusted certificates: those of the system, or of ``SSL_CERT_FILE``, and certifi's."""
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())  # some systems have no certificates of their own
     return context
@@ -46,7 +50,7 @@ async def post(url: str, headers: Mapping[str, str], body: bytes, *, timeout_s: 
         RequestFailedError: no answer came.
     """
     try:
-        return await asyncio.wait_for(_post(url, headers, body), timeout_s)
+        reader, writer, head = await asyncio.wait_for(_ask(url, headers, body), timeout_s)
     except asyncio.TimeoutError:
         raise RequestFailedError(f"no answer within {timeout_s:g} s") from None
     except ssl.SSLCertVerificationError as error:
@@ -57,18 +61,22 @@ async def post(url: str, headers: Mapping[str, str], body: bytes, *, timeout_s: 
         raise RequestFailedError("the answer is not HTTP/1.1") from None
     except OSError as error:
         raise RequestFailedError(error.strerror or type(error).__name__) from None
+    try:
+        with contextlib.suppress(asyncio.TimeoutError, EOFError, OSError, ValueError):
+            await asyncio.wait_for(reader.readexactly(min(_length(head), _MAX_ANSWER_BYTES)), READ_ON_S)
+    finally:
+        writer.transport.abort()
+    return _status(head)
 
 
-async def _post(url: str, headers: Mapping[str, str], body: bytes) -> int:
+async def _ask(
+    url: str, headers: Mapping[str, str], body: bytes
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+    """Send a request; return the streams, and the head of the answer."""
     parts = urlsplit(url)
-    is_tls = parts.scheme == "https"
     assert parts.hostname is not None  # checked by the configuration
-    reader, writer = await asyncio.open_connection(
-        parts.hostname,
-        parts.port or (443 if is_tls else 80),
-        ssl=_tls() if is_tls else None,
-        limit=_MAX_ANSWER_BYTES,
-    )
+    is_tls = parts.scheme == "https"
+    reader, writer = await _connect(parts.hostname, parts.port or (443 if is_tls else 80), is_tls=is_tls)
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         lines = [
@@ -80,15 +88,56 @@ async def _post(url: str, headers: Mapping[str, str], body: bytes) -> int:
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
         writer.write("\r\n".join([*lines, "", ""]).encode("ascii") + body)
-        status = 100
-        while 100 <= status < 200:
+        head = await reader.readuntil(b"\r\n\r\n")
+        while 100 <= _status(head) < 200:
             head = await reader.readuntil(b"\r\n\r\n")
-            status = _status(head)
-        with contextlib.suppress(asyncio.TimeoutError, EOFError, OSError, ValueError):
-            await asyncio.wait_for(reader.readexactly(min(_length(head), _MAX_ANSWER_BYTES)), READ_ON_S)
-        return status
-    finally:
+    except BaseException:
         writer.transport.abort()
+        raise
+    return reader, writer, head
+
+
+async def _connect(
+    host: str, port: int, *, is_tls: bool
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    tls: dict[str, Any] = {"ssl": load_tls(), "server_hostname": host} if is_tls else {}
+    addresses = await _resolve(host, port)
+    for address in addresses[:-1]:
+        try:
+            return await asyncio.open_connection(address, port, limit=_MAX_ANSWER_BYTES, **tls)
+        except ssl.SSLError:
+            raise
+        except OSError:
+            continue  # another address may work
+    return await asyncio.open_connection(addresses[-1], port, limit=_MAX_ANSWER_BYTES, **tls)
+
+
+async def _resolve(host: str, port: int) -> list[str]:
+    """The addresses of a host.
+
+    The look-up has a thread of its own. Those of the event loop are few, and a look-up that hangs would delay
+    the others, and the end of the process.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[str]] = loop.create_future()
+
+    def settle(addresses: list[str], error: OSError | None) -> None:
+        if not found.done():
+            found.set_exception(error) if error is not None else found.set_result(addresses)
+
+    def look_up() -> None:
+        addresses: list[str] = []
+        failure = None
+        try:
+            answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = [str(answer[4][0]) for answer in answers]
+        except OSError as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, addresses, failure)
+
+    threading.Thread(target=look_up, name="tambur-look-up", daemon=True).start()
+    return await found
 
 
 def _length(head: bytes) -> int:

@@ -16,7 +16,7 @@ from ..broker import BrokerUnavailableError
 from ..broker.webhooks import QueuedEvent, Taken, WebhookQueues, queue_name
 from ..config import App
 from ..logs import line
-from .client import RequestFailedError, post
+from .client import RequestFailedError, load_tls, post
 from .settings import Webhook
 
 MAX_REQUESTS = 4
@@ -89,9 +89,15 @@ class Webhooks:
             endpoint.start()
         self._queues.wake = self._wake
 
-    async def close(self) -> None:
-        """Stop. Events that are being sent stay in their queues."""
+    def stop(self) -> None:
+        """Take no more events: the server stops, and other nodes may send them."""
         self._queues.wake = lambda: None
+        for endpoint in self._endpoints:
+            endpoint.stop()
+
+    async def close(self) -> None:
+        """End the requests that still wait. Their events go back into the queues."""
+        self.stop()
         await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints))
 
     def states(self) -> list[EndpointState]:
@@ -117,10 +123,12 @@ class _Endpoint:
         self._send = send
         self._clock = clock
         parts = urlsplit(webhook.url)
+        if parts.scheme == "https":
+            load_tls()  # it takes some 20 ms, which nothing waits for yet
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._awake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._requests: set[asyncio.Task[None]] = set()
+        self._requests: dict[asyncio.Task[None], int] = {}  # each with the version of its event
         self._taken = Taken((), None, 0, 0.0, 0)
         self._succeeded = self._failed = self._dropped = 0
         self._is_failing = False
@@ -128,11 +136,19 @@ class _Endpoint:
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
     async def close(self) -> None:
-        tasks = [task for task in (self._task, *self._requests) if task is not None]
-        for task in tasks:
+        ended = dict(self._requests)
+        for task in ended:
             task.cancel()
+        tasks = [*ended, *filter(None, [self._task])]
         await asyncio.gather(*tasks, return_exceptions=True)
+        for version in ended.values():
+            with contextlib.suppress(BrokerUnavailableError):
+                await self._queues.retry(self._queue, version, 0)
 
     def wake(self) -> None:
         self._awake.set()
@@ -167,14 +183,14 @@ class _Endpoint:
             logger.error(line("webhook events dropped, too many or too old", **facts))
         for event in taken.events:
             request = asyncio.get_running_loop().create_task(self._deliver(event))
-            self._requests.add(request)
+            self._requests[request] = event.version
             request.add_done_callback(self._end_request)
         if free == 0 or taken.next_s is None:
             return LOOK_S  # a request that ends wakes this up, and so does an event
         return min(LOOK_S, taken.next_s)
 
     def _end_request(self, request: asyncio.Task[None]) -> None:
-        self._requests.discard(request)
+        self._requests.pop(request)
         self._awake.set()
 
     async def _deliver(self, queued: QueuedEvent) -> None:

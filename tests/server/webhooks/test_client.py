@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,42 @@ def test_a_receiver_that_sends_a_byte_at_a_time_is_given_up() -> None:
             send(f"http://{server.host}/", timeout_s=0.05)
 
 
+def test_each_address_of_a_host_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultyServer() as server:
+        port = int(server.host.rpartition(":")[2])
+        found = [(0, 0, 0, "", (address, port)) for address in ("127.0.0.2", "127.0.0.3", "127.0.0.1")]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        assert send(f"http://receiver.example:{port}/") == 204
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found[:2])
+        with pytest.raises(RequestFailedError, match="Connect"):
+            send(f"http://receiver.example:{port}/")
+
+
+def test_a_look_up_that_hangs_is_given_up_and_delays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def look_up(*_: object, **__: object) -> list[object]:
+        ended.wait(60)
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(RequestFailedError, match="no answer within 0.05 s"):
+        send("http://receiver.example/", timeout_s=0.05)
+    assert not ended.is_set()
+    ended.set()
+
+
+def test_a_status_counts_even_if_the_rest_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "READ_ON_S", 0.01)
+
+    def answer(connection: socket.socket) -> bool:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+        return hang(connection)
+
+    with FaultyServer(answer) as server:
+        assert send(f"http://{server.host}/") == 200
+
+
 def test_no_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultyServer() as proxy, FaultyServer() as server:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
@@ -111,16 +148,16 @@ def test_no_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_certificate_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate = Certificate(tmp_path)
     with FaultyServer(tls=tls_context(certificate)) as server:
-        client._tls.cache_clear()
+        client.load_tls.cache_clear()
         with pytest.raises(RequestFailedError, match="TLS failed: (unable to get|self.signed)"):
             send(f"https://{server.host}/")
         monkeypatch.setenv("SSL_CERT_FILE", certificate.authority)
-        client._tls.cache_clear()
+        client.load_tls.cache_clear()
         with pytest.raises(RequestFailedError, match="TLS failed: .*mismatch"):
             send(f"https://localhost:{server.host.rpartition(':')[2]}/")
         assert server.received == []
         assert send(f"https://{server.host}/") == 204
-    client._tls.cache_clear()
+    client.load_tls.cache_clear()
 
 
 def test_nothing_is_logged_of_a_request(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tambur.server import App
 from tambur.server.broker import BrokerUnavailableError
 from tambur.server.broker.memory_webhooks import MemoryWebhooks
-from tambur.server.broker.webhooks import Taken
+from tambur.server.broker.webhooks import Taken, queue_name
 from tambur.server.webhooks.client import RequestFailedError
 from tambur.server.webhooks.delivery import MAX_REQUESTS, EndpointState, Webhooks
 from tambur.server.webhooks.settings import Webhook
@@ -226,6 +226,24 @@ def test_an_event_whose_end_cannot_be_noted_is_sent_again() -> None:
             await pass_time(5)
         first, second = setting.receiver.seen
         assert first == second
+
+    run(scenario)
+
+
+def test_a_server_that_stops_takes_no_more_and_returns_what_it_sends() -> None:
+    async def scenario(setting: Setting) -> None:
+        for user in ("alice", "bob"):
+            setting.join(user)
+        await settle()
+        setting.webhooks.stop()
+        setting.join("carol")
+        await settle()
+        setting.receiver.answer(200)
+        await settle()
+        assert [event.user_id for event in setting.receiver.seen] == ["alice", "bob"]
+        await setting.webhooks.close()
+        taken = await setting.queues.take(queue_name(APP.key, FIRST.url), 10)
+        assert [event.user_id for event in taken.events] == ["bob", "carol"]
 
     run(scenario)
 
