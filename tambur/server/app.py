@@ -24,11 +24,13 @@ from .api.routes import make_app
 from .apps import Apps
 from .broker import Backend
 from .broker.factory import from_url
+from .cluster import QUESTION, Cluster
 from .config import Config, Limits
+from .disconnects import Disconnects
 from .extended_hub import ExtendedHub
 from .hub import Hub
 from .listeners import allow_open_files, listen, listener_url, load_tls, reserve_port
-from .queries import QUESTION, Queries
+from .queries import Queries
 from .transports import balancer
 from .transports.handshake import Handshakes
 from .transports.http_protocol import BoundedHttpProtocol
@@ -70,7 +72,8 @@ class Server:
         )
         self._webhooks = Webhooks(config.apps, self._backend.webhooks)
         self._long_polls = LongPolls(config, self._hub, self._backend.calls)
-        self._queries = Queries(self._backend, self._hub)
+        self._cluster = Cluster(self._backend.calls)
+        self._disconnects = Disconnects(self._backend, self._hub, self._cluster)
         read_buffer = make_read_buffer()
         handshakes = Handshakes(Apps(config.apps), config.public_hosts, self._hub.counts)
         context = Context(config, handshakes, self._hub, read_buffer)
@@ -112,10 +115,11 @@ class Server:
     def _make_app(self, config: Config, routes: Sequence[BaseRoute]) -> ASGIApp:
         counts = self._hub.counts
         publish = PublishHandler(config, self._backend.broker, counts=counts)
-        queries = QueryHandler(config, self._backend.broker, self._queries, counts=counts)
+        queries = Queries(self._backend, self._hub, self._cluster)
+        query = QueryHandler(config, self._backend.broker, queries, self._disconnects, counts=counts)
         batch = BatchHandler(config, self._backend.broker, counts=counts)
         return make_app(
-            {"stream": publish.answer, "batch": batch.answer, **queries.answers},
+            {"stream": publish.answer, "batch": batch.answer, **query.answers},
             [
                 *routes,
                 *static.make_routes(),
@@ -129,7 +133,14 @@ class Server:
 
     async def _start(self) -> None:
         hub = self._hub
-        await self._backend.start(hub.deliver, self._answer, hub.miss, hub.move, hub.read_logs)
+        await self._backend.start(
+            hub.deliver,
+            self._answer,
+            hub.miss,
+            hub.move,
+            hub.read_logs,
+            revoked=self._disconnects.catch_up,
+        )
         self._webhooks.start()
         if self._metrics is not None:
             self._metrics.start()
@@ -137,7 +148,7 @@ class Server:
     async def _answer(self, question: bytes) -> bytes:
         """Answer another node."""
         if question.startswith(QUESTION):
-            return await self._queries.answer(question)
+            return await self._cluster.answer(question)
         return await self._long_polls.answer(question)
 
     def _stop(self) -> None:

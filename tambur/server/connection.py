@@ -25,7 +25,7 @@ from ..protocol.tokens import Mode
 from .broker import BrokerUnavailableError
 from .config import App, Limits
 from .extended_hub import ExtendedHub, Resumed
-from .extension import Extension, check_key, now_ms
+from .extension import Extension, check_key
 from .logs import line
 from .memory import subscription_bytes
 from .outbox import Transport
@@ -96,7 +96,7 @@ class Connection:
         self._queue: list[str] = []  # no deque: an empty one takes 600 bytes of every idle connection
         # Presence counts connections, and two of a session can exist for a moment.
         self._connection_id = subscriber_id
-        self._begun_ms = now_ms()  # of the session: tokens may exist since then
+        self._begun_ms = hub.clock_ms()  # of the session: tokens may exist since then
         self._extension: Extension | None = None
         self._is_resumed = False
         self._malformed = 0
@@ -237,7 +237,7 @@ class Connection:
             self._ack(command.handle, Result.UNAVAILABLE)
             return
         if self._is_revoked(command):  # the disconnect came meanwhile, and could not see this connection
-            self._hub.revocations.revoke_subscriber(self._app.key, self.subscriber_id, now_ms())
+            self._hub.end_session(self._app.key, self.subscriber_id)
             self._transport.close(close_codes.DISCONNECTED, DISCONNECTED)
         if events:
             self._take_share(asyncio.get_running_loop().time(), events / EVENTS_PER_COMMAND)

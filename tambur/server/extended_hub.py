@@ -11,13 +11,14 @@ from ..protocol.messages import add_position
 from ..protocol.names import Kind
 from ..protocol.options import SubscribeOptions
 from ..protocol.session_keys import SessionKey
-from .broker import AppKey, Backend, BrokerUnavailableError, PresentUsers, Publication, Recovery, private_log
+from .broker import AppKey, Backend, BrokerUnavailableError, PresentUsers, Publication, private_log
+from .broker.recovery import Recovery
 from .config import App, Limits
 from .extension import now_ms
 from .hub import Hub
 from .outbox import Outbox
 from .replay import Replay, ReplayLostError
-from .revocations import LostSession, LostSessions, Revocations
+from .revocations import LostSession, LostSessions, Revocation, Revocations
 
 
 class Resumed(NamedTuple):
@@ -86,11 +87,23 @@ class ExtendedHub(Hub):
             return None
         return self._extender(*extended)(publication)
 
+    def end_session(self, app: AppKey, subscriber_id: str) -> None:
+        """Refuse to resume a session on this node."""
+        self.revocations.revoke_subscriber(app, subscriber_id, Revocation(self.clock_ms(), 0))
+
+    def clock_ms(self) -> int:
+        """The time in milliseconds since 1970, by the clock by which sessions begin and are revoked."""
+        return self._backend.revocations.now_ms()
+
     def lose(self, app: AppKey, subscriber_id: str, outbox: Outbox, session: LostSession) -> None:
         """Remember a session whose connection was lost, unless it continues on another one or was ended."""
         is_owner = self._private.get((app, subscriber_id)) is outbox
         if is_owner and not self.revocations.is_ended(app, subscriber_id):
             self.lost_sessions.add(app, subscriber_id, session, now_ms())
+
+    def move(self, app: AppKey, subscriber_id: str) -> None:
+        self.lost_sessions.remove(app, subscriber_id, now_ms())
+        super().move(app, subscriber_id)
 
     def disconnect(self, app: AppKey, subscriber_id: str, outbox: Outbox) -> None:
         super().disconnect(app, subscriber_id, outbox)

@@ -6,8 +6,7 @@ Times are in milliseconds since 1970, and arguments: nothing here reads a clock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from .broker import AppKey, BrokerUnavailableError
 from .config import Limits
@@ -18,35 +17,43 @@ DISCONNECTED = "disconnected by the application"
 MARGIN_S = 60
 """How much longer a revocation is remembered than what it revokes could be valid, in seconds."""
 
-K = TypeVar("K", bound=Hashable)
+
+class Revocation(NamedTuple):
+    """When a subscriber ID or a user was revoked.
+
+    Attributes:
+        at_ms: when this node heard of it: all of its sessions that began before are concerned.
+        stored_ms: when the broker took it; 0 if only this node knows of it.
+    """
+
+    at_ms: int
+    stored_ms: int
 
 
-class _Times(Generic[K]):
-    """When each key was revoked, for a limited time."""
+class _Memory:
+    """The revocations of names, for a limited time."""
 
     def __init__(self, ttl_s: float) -> None:
         self._ttl_ms = round(ttl_s * 1000)
-        self._at_ms: dict[K, int] = {}  # the oldest first
+        self._found: dict[tuple[AppKey, str], Revocation] = {}  # the oldest first
 
-    def __len__(self) -> int:
-        return len(self._at_ms)
+    def get(self, app: AppKey, name: str) -> Revocation | None:
+        return self._found.get((app, name))
 
-    def get(self, key: K) -> int | None:
-        return self._at_ms.get(key)
+    def add(self, app: AppKey, name: str, revocation: Revocation) -> None:
+        before = self._found.pop((app, name), revocation)
+        self._found[app, name] = max(before, revocation)
 
-    def add(self, key: K, at_ms: int) -> None:
-        self._at_ms[key] = max(at_ms, self._at_ms.pop(key, 0))
-
-    def expire(self, now_ms: int) -> Iterable[K]:
-        """Forget the old ones and return their keys."""
+    def expire(self, now_ms: int) -> list[AppKey]:
+        """Forget the old ones, and return their apps."""
         expired = []
-        for key, at_ms in self._at_ms.items():
-            if at_ms > now_ms - self._ttl_ms:
+        for key, revocation in self._found.items():
+            if revocation.at_ms > now_ms - self._ttl_ms:
                 break
             expired.append(key)
         for key in expired:
-            del self._at_ms[key]
-        return expired
+            del self._found[key]
+        return [app for app, _ in expired]
 
 
 class Revocations:
@@ -58,10 +65,8 @@ class Revocations:
 
     def __init__(self, limits: Limits) -> None:
         self._max_count = limits.max_revocations
-        # A session that was ended gets no further keys. Those of other sessions that began before a user was
-        # revoked are renewed until the end.
-        self._subscribers: _Times[tuple[AppKey, str]] = _Times(limits.session_ttl_s + MARGIN_S)
-        self._users: _Times[tuple[AppKey, str]] = _Times(limits.session_max_s + MARGIN_S)
+        self._subscribers = _Memory(subscriber_ttl_s(limits))
+        self._users = _Memory(user_ttl_s(limits))
         self._counts: Counter[AppKey] = Counter()
 
     def require_room(self, app: AppKey, now_ms: int) -> None:
@@ -77,17 +82,21 @@ class Revocations:
                 retry_after_s=MARGIN_S,
             )
 
-    def revoke_subscriber(self, app: AppKey, subscriber_id: str, at_ms: int) -> None:
+    def revoke_subscriber(self, app: AppKey, subscriber_id: str, revocation: Revocation) -> None:
         """End the session of a subscriber ID."""
-        self._add(self._subscribers, app, subscriber_id, at_ms)
+        self._add(self._subscribers, app, subscriber_id, revocation)
 
-    def revoke_user(self, app: AppKey, user_id: str, at_ms: int) -> None:
+    def revoke_user(self, app: AppKey, user_id: str, revocation: Revocation) -> None:
         """End the modes as a user of all sessions so far."""
-        self._add(self._users, app, user_id, at_ms)
+        self._add(self._users, app, user_id, revocation)
 
     def is_ended(self, app: AppKey, subscriber_id: str) -> bool:
         """Whether the session of a subscriber ID was ended."""
-        return self._subscribers.get((app, subscriber_id)) is not None
+        return self._subscribers.get(app, subscriber_id) is not None
+
+    def user(self, app: AppKey, user_id: str) -> Revocation | None:
+        """The last revocation of a user; ``None`` if there is none."""
+        return self._users.get(app, user_id)
 
     def allows(self, app: AppKey, user_id: str, begun_ms: int) -> bool:
         """Whether a session may enable modes as a user.
@@ -95,20 +104,31 @@ class Revocations:
         Parameters:
             begun_ms: when the subscriber ID of the session was made.
         """
-        revoked_ms = self._users.get((app, user_id))
-        return revoked_ms is None or begun_ms > revoked_ms
+        revoked = self.user(app, user_id)
+        return revoked is None or begun_ms > revoked.at_ms
 
-    def _add(self, times: _Times[tuple[AppKey, str]], app: AppKey, name: str, at_ms: int) -> None:
-        if times.get((app, name)) is None:
+    def _add(self, memory: _Memory, app: AppKey, name: str, revocation: Revocation) -> None:
+        self._expire(revocation.at_ms)
+        if memory.get(app, name) is None:
             self._counts[app] += 1
-        times.add((app, name), at_ms)
+        memory.add(app, name, revocation)
 
     def _expire(self, now_ms: int) -> None:
-        for times in (self._subscribers, self._users):
-            for app, _ in times.expire(now_ms):
+        for memory in (self._subscribers, self._users):
+            for app in memory.expire(now_ms):
                 self._counts[app] -= 1
                 if not self._counts[app]:
                     del self._counts[app]
+
+
+def subscriber_ttl_s(limits: Limits) -> float:
+    """For how long a revoked subscriber ID is remembered, in seconds: its session gets no further keys."""
+    return limits.session_ttl_s + MARGIN_S
+
+
+def user_ttl_s(limits: Limits) -> float:
+    """For how long a revoked user is remembered, in seconds: other sessions that began before go on."""
+    return limits.session_max_s + MARGIN_S
 
 
 class LostSession(NamedTuple):

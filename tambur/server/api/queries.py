@@ -19,6 +19,7 @@ from ...protocol.paths import split_query_path
 from ..broker import Broker, BrokerUnavailableError, Claim, Outcome
 from ..config import App, Config
 from ..counters import Counts
+from ..disconnects import Disconnects
 from ..logs import line
 from ..queries import Queries
 from .auth import RefusedError, SignedRequest, Verifier
@@ -51,6 +52,7 @@ class QueryHandler:
         config: the apps.
         broker: claims nonces.
         queries: answers the queries.
+        disconnects: ends sessions.
         clock: returns seconds since 1970.
         counts: where answers are counted; ``None`` does not count them.
     """
@@ -60,12 +62,15 @@ class QueryHandler:
         config: Config,
         broker: Broker,
         queries: Queries,
+        disconnects: Disconnects,
+        *,
         clock: Callable[[], float] = time.time,
         counts: Counts | None = None,
     ) -> None:
         self._verifier = Verifier(config.apps, clock)
         self._broker = broker
         self._queries = queries
+        self._disconnects = disconnects
         self._counts = counts or Counts()
 
     @property
@@ -166,7 +171,7 @@ class QueryHandler:
             raise RefusedError(400, "exactly one of subscriber_id and user_id must be given")
 
         async def perform(app: App) -> bytes:
-            count = await self._queries.disconnect(app, subscriber_id=subscriber_id, user_id=user_id)
+            count = await self._disconnects.disconnect(app, subscriber_id=subscriber_id, user_id=user_id)
             logger.info(line("sessions ended by the application", app=app.app_id, sessions=count))
             return _to_json({"disconnected": count}).encode()
 

@@ -7,12 +7,13 @@ that subscribed to its stream. It also keeps what must hold for the whole server
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ...protocol.names import Kind
 
 if TYPE_CHECKING:
+    from .recovery import Recovery
     from .webhooks import WebhookQueues
 
 CLAIM_WINDOW_S = 300
@@ -148,83 +149,16 @@ def is_private_log(log: str) -> bool:
     return log.startswith("private:")
 
 
-class Recovery(Protocol):
-    """The memory of a broker, from which clients continue after a lost connection.
-
-    docs/explanation/recovery.md explains the terms. A *log* has the name of a stream, or is that of
-    a subscriber ID, ``private:ID``.
-    """
-
-    @property
-    def epoch(self) -> bytes:
-        """Names the history that all places belong to, 1 to 64 bytes."""
-
-    @property
-    def realm(self) -> bytes:
-        """Where session keys are valid; see :class:`~tambur.protocol.session_keys.SessionKeys`."""
-
-    @property
-    def place(self) -> int:
-        """The place of the last publication that was delivered to this node."""
-
-    async def load(self, app: AppKey, log: str, place: int | None, user_id: str | None = None) -> None:
-        """Load the kept publications of a log after a place. The stream of the log must be subscribed.
-
-        Parameters:
-            place: ``None`` for all kept publications.
-            user_id: whose direct messages on the stream are wanted, too; ``None`` for nobody's.
-
-        Raises:
-            BrokerUnavailableError: it is not at hand.
-        """
-
-    def since(
-        self, app: AppKey, log: str, place: int, user_id: str | None = None
-    ) -> Sequence[Publication] | None:
-        """The publications of a log after a place that were delivered to this node, oldest first.
-
-        Parameters:
-            user_id: whose direct messages on the stream are wanted, too; ``None`` for nobody's.
-
-        Returns:
-            ``None`` if something that came after the place may be missing.
-        """
-
-    def newest_first(self, app: AppKey, stream: str) -> Iterator[Publication]:
-        """The kept messages of a stream without direct ones, from the newest to the oldest."""
-
-    def need(self, app: AppKey, log: str, user_id: str | None = None) -> None:
-        """Remember the floor of a log while a connection reads it.
-
-        Parameters:
-            log: of a subscriber, or a stream with ``user_id``. :meth:`Broker.subscribe` needs only a stream.
-            user_id: whose direct messages on the stream are read.
-        """
-
-    def release(self, app: AppKey, log: str, user_id: str | None = None) -> None:
-        """Undo :meth:`need`."""
-
-    async def resume(self, app: AppKey, subscriber_id: str, number: int) -> bool:
-        """Continue a session on this node.
-
-        Other nodes have closed its connection when this returns, or do so as soon as they are reached.
-
-        Parameters:
-            number: of the key that the client has.
-
-        Returns:
-            False if the session was ended, or a later key was used.
-
-        Raises:
-            BrokerUnavailableError: nothing has changed.
-        """
-
-
 Deliver = Callable[[Publication], None]
 Answer = Callable[[bytes], Awaitable[bytes]]
 Logs = Iterable[tuple[AppKey, str]]
 Missed = Callable[[Logs | None], None]
 Moved = Callable[[AppKey, str], None]
+Revoked = Callable[[AppKey, Iterable[str], dict[str, int]], Awaitable[None]]
+
+
+async def ignore_revoked(*_: object) -> None:
+    """Of a node without subscribers."""
 
 
 class Broker(Protocol):
@@ -350,6 +284,27 @@ class NodeCalls(Protocol):
         """
 
 
+class RevocationStore(Protocol):
+    """Remembers disconnected subscribers and users for all nodes."""
+
+    def now_ms(self) -> int:
+        """The time in milliseconds since 1970, by a clock that all nodes share. It never goes back."""
+
+    async def revoke(self, app: AppKey, subscriber_ids: Collection[str], user_id: str | None) -> int:
+        """Remember that sessions were ended.
+
+        Parameters:
+            subscriber_ids: those of the sessions.
+            user_id: a user whose sessions so far may not enable modes; ``None`` for no user.
+
+        Returns:
+            When, by the same clock.
+
+        Raises:
+            BrokerUnavailableError: it may be remembered or not.
+        """
+
+
 class Backend(Protocol):
     """Broker, presence and node calls of one node, started and closed together."""
 
@@ -370,6 +325,9 @@ class Backend(Protocol):
         """The memory for clients that lost a connection; ``None`` without any."""
 
     @property
+    def revocations(self) -> RevocationStore: ...
+
+    @property
     def unavailable_reason(self) -> str | None:
         """Why nothing can be published now; ``None`` if publishing works."""
 
@@ -383,6 +341,8 @@ class Backend(Protocol):
         missed: Missed = lambda _: None,
         moved: Moved = lambda _, __: None,
         read_logs: Callable[[], Logs] = tuple,
+        *,
+        revoked: Revoked = ignore_revoked,
     ) -> None:
         """Connect. If that fails, return and keep trying.
 
@@ -393,6 +353,8 @@ class Backend(Protocol):
             moved: called with the ID of a session that another node continues.
             read_logs: returns the logs that connections of this node read, beside those of the subscribed
                 streams: of private and of direct messages.
+            revoked: called before the node is ready, with what may have been revoked while it was away: the
+                app, the subscriber IDs, and the users with their times.
         """
 
     async def close(self) -> None:

@@ -25,6 +25,8 @@ from . import (
     PresentUsers,
     Publication,
     Published,
+    Revoked,
+    ignore_revoked,
 )
 from .ids import new_node, new_subscriber_id, node_of
 from .lingering import Lingering
@@ -276,6 +278,19 @@ class MemoryPresence:
         self._webhooks.add(app, stream, user_id, is_up=up)
 
 
+class MemoryRevocations:
+    """The only node remembers what was revoked by itself."""
+
+    _last_ms = 0
+
+    def now_ms(self) -> int:
+        self._last_ms = max(self._last_ms, round(time.time() * 1000))
+        return self._last_ms
+
+    async def revoke(self, app: AppKey, subscriber_ids: Collection[str], user_id: str | None) -> int:  # noqa: ARG002
+        return self.now_ms()
+
+
 class NoOtherNodes:
     """The node calls of a server that is one process."""
 
@@ -312,6 +327,7 @@ class MemoryBackend:
             self.broker.hand_on, self.webhooks, max_lingering_users=limits.max_lingering_users
         )
         self.calls = NoOtherNodes()
+        self.revocations = MemoryRevocations()
 
     @property
     def unavailable_reason(self) -> str | None:
@@ -327,6 +343,8 @@ class MemoryBackend:
         missed: Missed = lambda _: None,  # noqa: ARG002 - nothing is missed
         moved: Moved = lambda _, __: None,  # noqa: ARG002 - no other node continues a session
         read_logs: Callable[[], Logs] = tuple,  # noqa: ARG002 - nothing is read again
+        *,
+        revoked: Revoked = ignore_revoked,  # noqa: ARG002 - this node has heard of everything
     ) -> None:
         self.broker.deliver = deliver
 

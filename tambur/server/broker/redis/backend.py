@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ...config import App, Limits
-from .. import Answer, Deliver, Logs, Missed, Moved
+from .. import Answer, Deliver, Logs, Missed, Moved, Revoked, ignore_revoked
 from ..ids import new_subscriber_id
 from .broker import RedisBroker
 from .calls import RedisNodeCalls
 from .logs import LogReader
 from .presence import RedisPresence
 from .recovery import RedisRecovery
+from .revocations import RedisRevocations
 from .rules import Rules
 from .shard import Shard
 from .urls import RedisUrl
@@ -51,8 +52,9 @@ class RedisBackend:
             self.webhooks,
             max_lingering_users=limits.max_lingering_users,
         )
+        self.revocations = RedisRevocations(self._shard, apps, limits)
         # Publications have a form that nothing else has, so the broker looks first at every message.
-        self._shard.parts += [self.broker, self.presence, self.calls, self.recovery]
+        self._shard.parts += [self.broker, self.presence, self.calls, self.recovery, self.revocations]
 
     @property
     def unavailable_reason(self) -> str | None:
@@ -68,10 +70,13 @@ class RedisBackend:
         missed: Missed = lambda _: None,
         moved: Moved = lambda _, __: None,
         read_logs: Callable[[], Logs] = tuple,
+        *,
+        revoked: Revoked = ignore_revoked,
     ) -> None:
         self.broker.start(deliver, missed, moved, read_logs)
         self.presence.deliver = deliver
         self.calls.start(answer, moved)
+        self.revocations.revoked = revoked
         await self._shard.start()
 
     async def close(self) -> None:

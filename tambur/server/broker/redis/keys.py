@@ -66,6 +66,10 @@ class Keys:
         """When the events in a queue of webhooks are due."""
         return self._key("due", queue)
 
+    def revoked(self, app: AppKey) -> tuple[bytes, bytes]:
+        """The disconnected subscribers of an app, and its disconnected users."""
+        return self._key("revoked-subscribers", scope(app)), self._key("revoked-users", scope(app))
+
     def encode(self, publication: Publication) -> tuple[bytes, bytes]:
         """The channel of a publication, and the message for it."""
         app, kind, name, event, user_id, *_ = publication

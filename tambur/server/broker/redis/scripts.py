@@ -76,6 +76,7 @@ NEED = Script("need")
 READ = Script("read")
 TEND = Script("tend")
 RESUME = Script("resume")
+REVOKE = Script("revoke")
 OWN = Script("own")
 TAKE = Script("take")
 FINISH = Script("finish")
@@ -83,5 +84,5 @@ RETRY = Script("retry")
 
 ALL = (
     *(SEND, NODES, DIRECT, PUBLISH, ENTER, LEASE, JOIN, PRESENT, LEAVE, SWEEP),
-    *(NEED, READ, TEND, RESUME, OWN, TAKE, FINISH, RETRY),
+    *(NEED, READ, TEND, RESUME, REVOKE, OWN, TAKE, FINISH, RETRY),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -144,7 +145,9 @@ class Shard:
     async def start(self) -> None:
         """Connect. If Redis cannot be reached, return after the first attempt and keep trying."""
         tried = asyncio.Event()
-        self._supervisor = asyncio.get_running_loop().create_task(self._supervise(tried))
+        loop = asyncio.get_running_loop()
+        self._clock_offset_ms = (time.time() - loop.time()) * 1000  # until Redis has told its time
+        self._supervisor = loop.create_task(self._supervise(tried))
         await tried.wait()
 
     def shorten_lease(self, seconds: float) -> None:

@@ -1,7 +1,10 @@
 -- needs: in_time
 -- Continue a session on this node.
 -- ARGV: deadline, the prefix of all keys, the app's scope, subscriber ID, node, number of the client's key, seconds for which the owner
---       is remembered. Returns the owner before, or 0 if a later key was used.
+--       is remembered. Returns the owner before, or 0 if a later key was used or the session was ended.
+if redis.call('ZSCORE', ARGV[2] .. 'revoked-subscribers:' .. ARGV[3], ARGV[4]) then
+  return 0
+end
 local key = ARGV[2] .. 'owner:' .. ARGV[3] .. ':' .. ARGV[4]
 local found = redis.call('HMGET', key, 'node', 'number')
 if found[2] and tonumber(found[2]) > tonumber(ARGV[6]) then

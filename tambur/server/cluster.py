@@ -1,0 +1,46 @@
+"""Questions of a node to all other nodes of its cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from .broker import AppKey, NodeCalls
+
+TIMEOUT_S = 2.0
+"""How long another node may take to answer, in seconds (section 9 of the protocol)."""
+
+QUESTION = b"cluster\n"
+"""How these questions begin."""
+
+
+class Cluster:
+    """Asks all other nodes, and answers them. Each kind of question has a word.
+
+    Parameters:
+        calls: the calls from node to node.
+
+    Attributes:
+        answers: for each word, a function of the app and the arguments. It answers for this node alone.
+            Arguments and answers are JSON.
+    """
+
+    def __init__(self, calls: NodeCalls) -> None:
+        self._calls = calls
+        self.answers: dict[str, Callable[..., Awaitable[Any]]] = {}
+
+    async def ask_all(self, word: str, app: AppKey, *arguments: object) -> list[Any]:
+        """What all other nodes answer.
+
+        Raises:
+            BrokerUnavailableError: a node has not answered. The others have been asked.
+        """
+        question = QUESTION + json.dumps([word, *app, *arguments]).encode()
+        return [json.loads(answer) for answer in await self._calls.ask_all(question, timeout_s=TIMEOUT_S)]
+
+    async def answer(self, question: bytes) -> bytes:
+        """Answer a question that begins with :data:`QUESTION`."""
+        word, api_key, app_id, *arguments = json.loads(question.removeprefix(QUESTION))
+        answer = await self.answers[word](AppKey(api_key, app_id), *arguments)
+        return json.dumps(answer).encode()

@@ -1,0 +1,133 @@
+"""Ends the sessions of subscribers and users on all nodes: section 9 of the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from ..protocol import close_codes
+from .broker import AppKey, Backend
+from .cluster import Cluster
+from .config import App
+from .extended_hub import ExtendedHub
+from .extension import now_ms
+from .outbox import Outbox
+from .revocations import DISCONNECTED, Revocation
+
+CLOSED_PER_TURN = 32
+"""How many connections are closed in one turn of the event loop."""
+
+AFTERWARDS_S = 0.002
+"""How long an answer waits, in seconds: sessions that begin after it begin in a later millisecond."""
+
+
+class Disconnects:
+    """The disconnects of apps, on this node.
+
+    Parameters:
+        backend: remembers who was revoked.
+        hub: has the connections and the lost sessions of this node.
+        cluster: the other nodes.
+    """
+
+    def __init__(self, backend: Backend, hub: ExtendedHub, cluster: Cluster) -> None:
+        self._backend = backend
+        self._hub = hub
+        self._cluster = cluster
+        self._tasks: set[asyncio.Task[set[str]]] = set()
+        cluster.answers["disconnect"] = self._answer
+
+    async def disconnect(self, app: App, *, subscriber_id: str | None, user_id: str | None) -> int:
+        """End the sessions of a subscriber or of a user, and hold that against a return.
+
+        Parameters:
+            subscriber_id: the subscriber; ``None`` for a user.
+            user_id: the user; ``None`` for a subscriber.
+
+        Returns:
+            How many connections and lost sessions were ended.
+
+        Raises:
+            BrokerUnavailableError: a node has not answered. The others have ended theirs.
+        """
+        self._hub.revocations.require_room(app.key, self._hub.clock_ms())
+        wanted = [] if subscriber_id is None else [subscriber_id]
+        stored_ms = await self._backend.revocations.revoke(app.key, wanted, user_id)
+        ended = await self._everywhere(app.key, wanted, user_id, stored_ms)
+        if user_id is not None and ended:
+            # A session that one node knew as lost may have been resumed on another meanwhile.
+            await self._everywhere(app.key, sorted(ended), None, stored_ms)
+        return len(ended)
+
+    async def _everywhere(
+        self, app: AppKey, subscriber_ids: list[str], user_id: str | None, stored_ms: int
+    ) -> set[str]:
+        """End sessions on all nodes; return their subscriber IDs."""
+        asking = self._cluster.ask_all("disconnect", app, subscriber_ids, user_id, stored_ms)
+        others = asyncio.ensure_future(asking)
+        here = asyncio.ensure_future(self._answer(app, subscriber_ids, user_id, stored_ms))
+        await asyncio.gather(here, others, return_exceptions=True)  # neither ends the other
+        return set(here.result()).union(*others.result())
+
+    async def _answer(
+        self, app: AppKey, subscriber_ids: list[str], user_id: str | None, stored_ms: int
+    ) -> list[str]:
+        """End sessions on this node; return their subscriber IDs."""
+        work = self._end(app, subscriber_ids, user_id, Revocation(self._hub.clock_ms(), stored_ms))
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # Shielded: the node that asks may withdraw the question, but the work must be finished.
+        ended = await asyncio.shield(task)
+        await asyncio.sleep(AFTERWARDS_S)
+        return sorted(ended)
+
+    async def catch_up(self, app: AppKey, subscriber_ids: Iterable[str], users: dict[str, int]) -> None:
+        """End the sessions of which this node has not heard.
+
+        Parameters:
+            subscriber_ids: revoked ones.
+            users: revoked ones, each with its time in milliseconds since 1970.
+        """
+        revocations = self._hub.revocations
+        new = [each for each in subscriber_ids if not revocations.is_ended(app, each)]
+        await self._end(app, new, None, Revocation(self._hub.clock_ms(), 0))
+        for user_id, stored_ms in users.items():
+            known = revocations.user(app, user_id)
+            if known is None or known.stored_ms < stored_ms:
+                await self._end(app, [], user_id, Revocation(stored_ms, stored_ms))
+
+    async def _end(
+        self, app: AppKey, subscriber_ids: Iterable[str], user_id: str | None, revocation: Revocation
+    ) -> set[str]:
+        """End sessions on this node; return their subscriber IDs."""
+        hub = self._hub
+        found: set[str] = set()
+        if user_id is not None:
+            hub.revocations.revoke_user(app, user_id, revocation)
+            found = {*hub.subscribers_as(app, user_id), *hub.lost_sessions.of_user(app, user_id)}
+        ended: set[str] = set()
+        lingering: set[str] = set()
+        closing: list[Outbox] = []
+        for each in (*subscriber_ids, *found):
+            hub.end_session(app, each)
+            if (outbox := hub.outbox(app, each)) is not None:
+                closing.append(outbox)
+                ended.add(each)
+            if (lost := hub.lost_sessions.remove(app, each, now_ms())) is not None:
+                lingering.add(lost.connection_id)
+                ended.add(each)
+        try:
+            if found:  # before the clients come back, maybe to another node
+                await self._backend.revocations.revoke(app, found, None)
+        finally:
+            await self._close(closing)
+            if lingering:
+                self._backend.presence.end_lingering(app, lingering)
+        return ended
+
+    async def _close(self, outboxes: Iterable[Outbox]) -> None:
+        for number, outbox in enumerate(outboxes, 1):
+            outbox.close(close_codes.DISCONNECTED, DISCONNECTED)
+            if number % CLOSED_PER_TURN == 0:
+                await asyncio.sleep(0)
