@@ -19,7 +19,7 @@ from ..protocol.options import MAX_LAST
 from ..protocol.tokens import Mode
 from .client import run_doctor, run_listen, run_publish, run_token
 from .new_app import run_new_app
-from .serve import run_demo, run_serve
+from .serve import run_demo, run_hash_password, run_serve
 
 INTERRUPTED = 128 + 2  # a shell reports this for a command that SIGINT ended
 
@@ -68,6 +68,7 @@ _EXAMPLES = {
         "tambur serve --host 0.0.0.0 --config tambur.toml",
         "tambur serve --port 443 --tls-cert fullchain.pem --tls-key privkey.pem",
     ],
+    "hash-password": ["tambur hash-password", 'echo "$PASSWORD" | tambur hash-password'],
     "publish": [
         "tambur publish news 'Hello, everybody'",
         "tambur publish auth:news 'Hello, admins'",
@@ -124,10 +125,22 @@ def _parser() -> argparse.ArgumentParser:
         help="broker that connects several servers, such as redis://HOST (default: memory://, for one)",
     )
     added.add_argument(
-        "--metrics-port",
+        "--console-port",
         type=_port,
         metavar="PORT",
-        help="port for Prometheus on 127.0.0.1; further workers use PORT + 1 and so on",
+        help="port of the console, a page that shows what the server does, and of the metrics for "
+        "Prometheus; further workers use PORT + 1 and so on",
+    )
+    added.add_argument(
+        "--console-host",
+        metavar="HOST",
+        help="address that the console listens on (default: 127.0.0.1); others need a console_password",
+    )
+    added.add_argument(
+        "--console-insecure",
+        action="store_true",
+        default=None,
+        help="let the console take its password without TLS",
     )
     added.add_argument("--tls-cert", metavar="FILE", help="PEM file with the certificate, for https and wss")
     added.add_argument("--tls-key", metavar="FILE", help="PEM file with its key (default: in the same file)")
@@ -144,6 +157,8 @@ def _parser() -> argparse.ArgumentParser:
         default="info",
         help="debug also logs each publish and who receives it (default: info)",
     )
+
+    command("hash-password", run_hash_password, "make the hash of a password, for console_password")
 
     added = command("publish", run_publish, "publish a message")
     added.add_argument("stream", metavar="STREAM", help="STREAM, auth:STREAM or private:SUBSCRIBER_ID")

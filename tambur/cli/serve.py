@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import getpass
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from ..credentials import ENVIRONMENT_VARIABLE, Credentials
@@ -16,7 +18,17 @@ if TYPE_CHECKING:
     from ..server import Config
 
 _KEEP = "tambur new-app APP_ID --output tambur.toml, then tambur serve --config tambur.toml"
-_SETTINGS = ("host", "port", "broker", "workers", "metrics_port", "tls_cert", "tls_key")
+_SETTINGS = (
+    "host",
+    "port",
+    "broker",
+    "workers",
+    "console_port",
+    "console_host",
+    "console_insecure",
+    "tls_cert",
+    "tls_key",
+)
 
 logger = logging.getLogger("tambur.server")
 
@@ -56,6 +68,23 @@ def run_serve(arguments: argparse.Namespace) -> int:
         print(f"Tambur is listening on {url}", flush=True)
 
     serve(config, announce)
+    return 0
+
+
+def run_hash_password(_: argparse.Namespace) -> int:
+    """Ask for a password, or read it from stdin, and print its hash."""
+    from ..server.console.password import hash_password  # noqa: PLC0415 - needs the server's extra
+
+    if sys.stdin.isatty():
+        password = getpass.getpass("Password: ")
+        if getpass.getpass("The same again: ") != password:
+            raise ConfigurationError("the two passwords differ")
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    try:
+        print(hash_password(password))
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
     return 0
 
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import uvicorn
 from starlette.routing import BaseRoute
@@ -26,9 +26,9 @@ from .broker import Backend
 from .broker.factory import from_url
 from .cluster import QUESTION, Cluster
 from .config import Config, Limits
+from .console.listener import Console
 from .disconnects import Disconnects
 from .extended_hub import ExtendedHub
-from .hub import Hub
 from .listeners import allow_open_files, listen, listener_url, load_tls, reserve_port
 from .queries import Queries
 from .transports import balancer
@@ -39,9 +39,6 @@ from .transports.reading import limit_tls_buffers, make_read_buffer
 from .transports.websocket import Context, WebSocket
 from .webhooks.delivery import Webhooks
 from .workers import run_workers
-
-if TYPE_CHECKING:
-    from .metrics import Metrics
 
 KEEP_ALIVE_S = 65
 """Seconds that a connection may be idle between two requests."""
@@ -104,13 +101,17 @@ class Server:
             config.limits.max_held_bytes, lambda: [*cast(Any, connections), *self._long_polls.holders]
         )
         self._socket = listen(config.host, config.port, shares_port=shares_port)
-        self.url = listener_url(config, self._socket)
+        self.url = listener_url(self._socket, has_tls=tls is not None)
         """``http://HOST:PORT`` or ``https://HOST:PORT``, with the real port if the config says 0."""
-        try:
-            self._metrics = _metrics(config, self._hub, self._webhooks)
-        except BaseException:
-            self._socket.close()
-            raise
+        self._console: Console | None = None
+        if config.console_port is not None:
+            try:
+                self._console = Console(config, self._hub, self._backend, self._webhooks, read_buffer)
+            except BaseException:
+                self._socket.close()
+                raise
+        self.console_url = None if self._console is None else self._console.url
+        """The URL of the console; ``None`` without one."""
 
     def _make_app(self, config: Config, routes: Sequence[BaseRoute]) -> ASGIApp:
         counts = self._hub.counts
@@ -142,8 +143,8 @@ class Server:
             revoked=self._disconnects.catch_up,
         )
         self._webhooks.start()
-        if self._metrics is not None:
-            self._metrics.start()
+        if self._console is not None:
+            self._console.start()
 
     async def _answer(self, question: bytes) -> bytes:
         """Answer another node."""
@@ -156,6 +157,8 @@ class Server:
         self._long_polls.shutdown()
 
     async def _end(self) -> None:
+        if self._console is not None:
+            await self._console.stop()
         await self._webhooks.close()
         await self._backend.close()
 
@@ -170,8 +173,8 @@ class Server:
             self._uvicorn.run(sockets=[self._socket])
         finally:
             self._socket.close()
-            if self._metrics is not None:
-                self._metrics.stop()
+            if self._console is not None:
+                self._console.close()
 
     def stop(self) -> None:
         """Make :meth:`run` return. Any thread may call it."""
@@ -229,18 +232,17 @@ def run(config: Config, on_ready: Callable[[str], None]) -> None:
     load_tls(config)
     with reserve_port(config.host, config.port) as reserved:
         shared = dataclasses.replace(config, port=reserved.getsockname()[1])
-
-        _check_metrics(config)
+        _check_console(config)
 
         def work(number: int, ready: Callable[[], None]) -> None:
-            # Each worker has its own metrics.
-            port = config.metrics_port and config.metrics_port + number
-            Server(dataclasses.replace(shared, workers=1, metrics_port=port), shares_port=True).run(ready)
+            # Each worker has its own console.
+            port = config.console_port and config.console_port + number
+            Server(dataclasses.replace(shared, workers=1, console_port=port), shares_port=True).run(ready)
 
         run_workers(
             config.workers,
             work,
-            on_ready=lambda: on_ready(listener_url(config, reserved)),
+            on_ready=lambda: on_ready(listener_url(reserved, has_tls=config.tls_cert is not None)),
             end_timeout_s=config.limits.shutdown_timeout_s + WORKER_END_S,
         )
 
@@ -308,21 +310,11 @@ def _protocol(factory: Callable[..., Any]) -> Any:
     return cast(Any, factory)
 
 
-def _metrics(config: Config, hub: Hub, webhooks: Webhooks) -> Metrics | None:
-    if config.metrics_port is None:
-        return None
-    from .metrics import Metrics  # noqa: PLC0415 - needs an extra of its own
-
-    return Metrics(config.metrics_port, hub, webhooks)
-
-
-def _check_metrics(config: Config) -> None:
-    """Check that every worker can listen for Prometheus."""
-    if config.metrics_port is not None:
-        from .metrics import check_port  # noqa: PLC0415 - as above
-
+def _check_console(config: Config) -> None:
+    """Check that every worker can listen for its console."""
+    if config.console_port is not None:
         for number in range(config.workers):
-            check_port(config.metrics_port + number)
+            listen(config.console_host, config.console_port + number, setting="console_port").close()
 
 
 def _make_backend(config: Config) -> Backend:

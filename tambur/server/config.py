@@ -17,6 +17,7 @@ from ..protocol.positions import Positions
 from ..protocol.tokens import TokenSigner
 from .broker import AppKey
 from .broker.redis.urls import parse_url
+from .console.password import parse_hash
 from .settings import SettingError, require
 from .webhooks.settings import Webhook
 
@@ -261,8 +262,12 @@ class Config:
         tls_cert: a PEM file with the certificate and its chain, for https and wss only; ``None`` for
             http and ws only.
         tls_key: a PEM file with its private key; ``None`` if ``tls_cert`` contains the key.
-        metrics_port: the port for Prometheus on 127.0.0.1; ``None`` for no metrics. Each of several
-            workers has its own port, from this one on.
+        console_port: the port of the console and the metrics; ``None`` for neither. Each of several workers
+            has its own port, from this one on.
+        console_host: the address that the console listens on. On others than loopback it needs a password,
+            and TLS or ``console_insecure``.
+        console_password: the hash of its password, made by ``tambur hash-password``; ``None`` for none.
+        console_insecure: whether the password may be sent without TLS.
         public_hosts: the values of ``Host`` that are accepted, ``host`` or ``host:port``; any if empty.
         coalesce_window_ms: how long publications of a busy stream are coalesced into one write, in
             milliseconds. With 0, each is a write of its own, to all subscribers in one turn. The first one of
@@ -277,7 +282,10 @@ class Config:
     workers: int = 1
     tls_cert: str | None = None
     tls_key: str | None = None
-    metrics_port: int | None = None
+    console_port: int | None = None
+    console_host: str = "127.0.0.1"
+    console_password: str | None = field(default=None, repr=False)
+    console_insecure: bool = False
     public_hosts: tuple[str, ...] = ()
     coalesce_window_ms: float = 2.0
     limits: Limits = field(default_factory=Limits)
@@ -289,16 +297,7 @@ class Config:
             require(keys.count(key) == 1, "apps", f"holds the app {key.app_id!r} twice with the same api_key")
         require(self.host, "host", "must not be empty")
         require(0 <= self.port <= 65535, "port", f"must be 0 to 65535, not {self.port}")
-        require(
-            self.metrics_port is None or 1 <= self.metrics_port <= 65535,
-            "metrics_port",
-            f"must be 1 to 65535, not {self.metrics_port}",
-        )
-        require(
-            self.metrics_port is None or self.metrics_port + self.workers - 1 <= 65535,
-            "metrics_port",
-            f"must leave a port for each of {self.workers} workers, from {self.metrics_port} up to 65535",
-        )
+        self._check_console()
         require(self.tls_key is None or self.tls_cert is not None, "tls_key", "needs a tls_cert")
         try:
             broker = parse_url(self.broker)
@@ -328,6 +327,36 @@ class Config:
                 is_host(host) and host == host.lower(),
                 "public_hosts",
                 f"takes host or host:port, lower-case, not {host!r}",
+            )
+
+    def _check_console(self) -> None:
+        port, host = self.console_port, self.console_host
+        require(host, "console_host", "must not be empty")
+        if self.console_password is not None:
+            try:
+                parse_hash(self.console_password)
+            except ValueError as error:
+                raise SettingError("console_password", str(error)) from None
+        if port is None:
+            return
+        require(1 <= port <= 65535, "console_port", f"must be 1 to 65535, not {port}")
+        require(
+            port + self.workers - 1 <= 65535,
+            "console_port",
+            f"must leave a port for each of {self.workers} workers, from {port} up to 65535",
+        )
+        if not is_loopback(host):
+            reached = f"on {host}, which others can reach"
+            require(
+                self.console_password is not None,
+                "console_host",
+                f"needs a console_password {reached}; 'tambur hash-password' makes one",
+            )
+            require(
+                self.tls_cert is not None or self.console_insecure,
+                "console_host",
+                f"needs a tls_cert {reached}; or, to send the password unencrypted, console_insecure = true "
+                "(--console-insecure)",
             )
 
     @property

@@ -29,6 +29,7 @@ from .extension import Extension, check_key
 from .logs import line
 from .memory import subscription_bytes
 from .outbox import Transport
+from .refused import record_refused, record_unavailable
 from .revocations import DISCONNECTED, LostSession
 from .subscriptions import Result, Subscriptions, enabled_users
 
@@ -145,7 +146,7 @@ class Connection:
         """Close the connection, since the transport has more unsent than ``max_unsent_bytes``."""
         self._hub.counts.slow_subscribers += 1
         facts = {"transport": self._transport.name, "max_unsent_bytes": self._limits.max_unsent_bytes}
-        logger.info(line("slow subscriber dropped", app=self.app_id, **facts))
+        self._hub.counts.log_refusal("slow subscriber dropped", {"app": self.app_id, **facts})
         self._transport.close(close_codes.SLOW_SUBSCRIBER, "too much is unsent")
 
     def receive(self, frame: str) -> None:
@@ -217,14 +218,13 @@ class Connection:
             if self._malformed >= MAX_MALFORMED_COMMANDS:
                 self._queue.clear()
                 reason = f"{MAX_MALFORMED_COMMANDS} malformed commands in a row"
-                logger.info(line("subscriber closed", app=self.app_id, reason=reason))
+                self._hub.counts.log_refusal("subscriber closed", {"app": self.app_id, "reason": reason})
                 self._transport.close(close_codes.POLICY_VIOLATION, reason)
             return
         self._malformed = 0
         result = self._check(command)
         if result is not Result.OK:
-            if result is Result.INVALID_TOKEN:
-                self._record_invalid_token(command)
+            record_refused(self._hub.counts, self.app_id, command, result)
             self._ack(command.handle, result)
             return
         try:
@@ -232,8 +232,7 @@ class Connection:
         except BrokerUnavailableError as error:
             if self._closed:
                 return  # the subscriber is gone, which may have ended the replay
-            facts = {"app": self.app_id, "stream": getattr(command, "stream", None), "reason": error}
-            logger.warning(line("command refused", command=type(command).__name__, **facts))
+            record_unavailable(self._hub.counts, self.app_id, command, error)
             self._ack(command.handle, Result.UNAVAILABLE)
             return
         if self._is_revoked(command):  # the disconnect came meanwhile, and could not see this connection
@@ -241,12 +240,6 @@ class Connection:
             self._transport.close(close_codes.DISCONNECTED, DISCONNECTED)
         if events:
             self._take_share(asyncio.get_running_loop().time(), events / EVENTS_PER_COMMAND)
-
-    def _record_invalid_token(self, command: Command) -> None:
-        self._hub.counts.refused[Result.INVALID_TOKEN.value] += 1
-        mode = command.mode.value if isinstance(command, SetMode) else None
-        stream = getattr(command, "stream", None)
-        logger.info(line("token refused", app=self.app_id, stream=stream, mode=mode))
 
     def _check(self, command: Command) -> Result:
         result = self._subscriptions.check(command)
@@ -307,6 +300,7 @@ class Connection:
             subscriptions.subscriber_id = key.subscriber_id
             self._begun_ms = key.begun_ms
             self._is_resumed = True
+        hub.counts.count_hello(options.session, is_resumed=self._is_resumed, complete=resumed.complete)
         subscriptions.commit(command)
         session = key or SessionKey(self.subscriber_id, 0, self._begun_ms, 0)
         extension = Extension(app, realm, self._limits, transport, session)
@@ -340,6 +334,7 @@ class Connection:
         self._hub.memory.add(subscription_bytes(command.stream))
         self._subscriptions.commit(command)
         position, complete, replayed, present, version = followed
+        self._hub.counts.incomplete += not complete
         facts = {"position": position, "complete": complete, "replayed": replayed, "present": present}
         self._ack(command.handle, Result.OK, facts)
         events = self._hub.go_live(self._app.key, command.stream, self._transport, version)

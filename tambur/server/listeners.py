@@ -20,13 +20,14 @@ FILES_BESIDES = 64
 logger = logging.getLogger("tambur.server")
 
 
-def listen(host: str, port: int, *, shares_port: bool = False) -> socket.socket:
+def listen(host: str, port: int, *, shares_port: bool = False, setting: str = "port") -> socket.socket:
     """Listen on an address.
 
     Parameters:
         host: a name, or an IP address with or without brackets.
         port: 0 for a free port.
         shares_port: whether other processes may listen on the same port.
+        setting: the name of the setting that holds the port, for errors.
 
     Raises:
         ConfigurationError: if that is not possible. The text names the address and the reason.
@@ -36,7 +37,7 @@ def listen(host: str, port: int, *, shares_port: bool = False) -> socket.socket:
         listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shares_port)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigurationError(f"cannot listen on {address[0]}, port {port}: {reason}") from None
+        raise ConfigurationError(f"cannot listen on {address[0]}, {setting} {port}: {reason}") from None
     # Accepted connections inherit the option. asyncio sets it only if the socket names its protocol. Without
     # it, a small message waits up to 40 ms until the client acknowledges the one before.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -69,9 +70,9 @@ def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int
     return (socket.AF_INET6 if ":" in host else socket.AF_INET), (host, port)
 
 
-def listener_url(config: Config, listener: socket.socket) -> str:
+def listener_url(listener: socket.socket, *, has_tls: bool) -> str:
     """The URL of a listener, ``http://HOST:PORT`` or ``https://HOST:PORT``."""
-    scheme = "http" if config.tls_cert is None else "https"
+    scheme = "https" if has_tls else "http"
     host, port = listener.getsockname()[:2]
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from ..errors import ConfigurationError
 from .hub import Hub
 from .webhooks.delivery import Webhooks
 
 try:
-    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.core import (
         CounterMetricFamily,
         GaugeMetricFamily,
@@ -22,81 +19,38 @@ try:
     from prometheus_client.registry import Collector
 except ImportError as error:
     raise ImportError(
-        "metrics_port needs prometheus-client, which is not installed; pip install 'tambur[metrics]>=1'",
+        "metrics need prometheus-client, which is not installed; pip install 'tambur[metrics]>=1'",
         name=error.name,
     ) from None
 
-ADDRESS = "127.0.0.1"
-"""The metrics are available on this machine only."""
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _ENDPOINT = ["app", "origin", "endpoint"]
 
-TIMEOUT_S = 5.0
-"""Seconds that the event loop may take to read the metrics."""
 
+def exposition(hub: Hub, webhooks: Webhooks) -> bytes:
+    """The metrics in the text format of Prometheus.
 
-class Metrics:
-    """Answers ``GET /metrics`` in its own threads. Listens from construction on.
+    Call this in the event loop of the hub: all values are read in one turn, so they fit together.
 
     Parameters:
-        port: the port to listen on.
         hub: the hub of the server.
         webhooks: its endpoints of webhooks.
-
-    Raises:
-        ConfigurationError: if it cannot listen.
     """
-
-    def __init__(self, port: int, hub: Hub, webhooks: Webhooks) -> None:
-        registry = CollectorRegistry()
-        self._collector = _Collector(hub, webhooks)
-        registry.register(self._collector)
-        with _named(port):
-            self._server, self._thread = start_http_server(port, ADDRESS, registry)
-
-    def start(self) -> None:
-        """Begin to collect. Call this in the event loop of the hub."""
-        self._collector.loop = asyncio.get_running_loop()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def check_port(port: int) -> None:
-    """Check that metrics can listen on a port.
-
-    Raises:
-        ConfigurationError: if not.
-    """
-    with _named(port):
-        socket.create_server((ADDRESS, port)).close()
-
-
-@contextlib.contextmanager
-def _named(port: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {ADDRESS}, metrics_port {port}: {error.strerror}"
-        ) from None
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(hub, webhooks))
+    return generate_latest(registry)
 
 
 class _Collector(Collector):
     def __init__(self, hub: Hub, webhooks: Webhooks) -> None:
         self._hub = hub
         self._webhooks = webhooks
-        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def describe(self) -> Iterable[Metric]:
+        return ()  # otherwise registering would collect
 
     def collect(self) -> Iterable[Metric]:
-        if self.loop is None:
-            return []
-        # All values are read in one turn of the event loop, so they fit together.
-        return asyncio.run_coroutine_threadsafe(self._read(), self.loop).result(TIMEOUT_S)
-
-    async def _read(self) -> list[Metric]:
         counts, gauges, memory = self._hub.counts, self._hub.gauges(), self._hub.memory
         publishes = CounterMetricFamily("tambur_publishes", "Answered publishes.", labels=["status"])
         for status, count in sorted(counts.publishes.items()):
@@ -107,6 +61,9 @@ class _Collector(Collector):
         refused = CounterMetricFamily("tambur_refused", "Subscribers and tokens refused.", labels=["reason"])
         for reason, count in sorted(counts.refused.items()):
             refused.add_metric([reason], count)
+        sessions = CounterMetricFamily("tambur_sessions", "Session keys that came back.", labels=["outcome"])
+        sessions.add_metric(["resumed"], counts.resumed_sessions)
+        sessions.add_metric(["refused"], counts.refused_sessions)
         tasks = len(asyncio.all_tasks()) - 1  # without the task that counts
         return [
             GaugeMetricFamily("tambur_connections", "Connected subscribers.", gauges.connections),
@@ -121,6 +78,10 @@ class _Collector(Collector):
             publishes,
             queries,
             refused,
+            sessions,
+            CounterMetricFamily(
+                "tambur_incomplete", "Answers to clients that messages may be missing.", counts.incomplete
+            ),
             CounterMetricFamily("tambur_deliveries", "Events written to subscribers.", counts.deliveries),
             CounterMetricFamily(
                 "tambur_slow_subscribers", "Dropped because they read too slowly.", counts.slow_subscribers

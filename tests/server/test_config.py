@@ -18,6 +18,7 @@ from tambur.server.config import KeptStreams
 from tambur.server.webhooks.settings import Webhook
 
 from ..support import documentation
+from ..support.console import FAST_HASH
 
 DOCUMENTATION = documentation.text("configuration.md")
 APP = '[[apps]]\napi_key = "k"\napp_id = "a"\nsecrets = ["hunter2"]\n'
@@ -138,9 +139,24 @@ MISTAKES = [
     ("[server]\nport = true\n" + APP, "line 2: port must be an integer, not True"),
     ("[server]\nport = 70000\n" + APP, "line 2: port must be 0 to 65535, not 70000"),
     (
-        "[server]\nbroker = 'redis://h'\nworkers = 3\nmetrics_port = 65534\n" + APP,
-        "line 4: metrics_port must leave a port for each of 3 workers, from 65534 up to 65535",
+        "[server]\nbroker = 'redis://h'\nworkers = 3\nconsole_port = 65534\n" + APP,
+        "line 4: console_port must leave a port for each of 3 workers, from 65534 up to 65535",
     ),
+    ("[server]\nconsole_port = 0\n" + APP, "line 2: console_port must be 1 to 65535, not 0"),
+    ("[server]\nport = 1\nconsole_host = ''\n" + APP, "line 3: console_host must not be empty"),
+    (
+        "[server]\nconsole_port = 1\nconsole_host = '0.0.0.0'\n" + APP,
+        "line 3: console_host needs a console_password on 0.0.0.0, which others can reach; 'tambur hash",
+    ),
+    (
+        f"[server]\nconsole_port = 1\nconsole_password = '{FAST_HASH}'\nconsole_host = '::'\n" + APP,
+        "line 4: console_host needs a tls_cert on ::, which others can reach; or, to send the password",
+    ),
+    (
+        "[server]\nconsole_password = 'hunter2'\n" + APP,
+        "line 2: console_password is not a hash made by 'tambur hash-password'",
+    ),
+    ("[server]\nconsole_password = 1\n" + APP, "line 2: console_password must be a string"),
     ("[server]\ntls_key = 'key.pem'\n" + APP, "line 2: tls_key needs a tls_cert"),
     ("[server]\nhost = ''\n" + APP, "line 2: host must not be empty"),
     ("[server]\ncoalesce_window_ms = -1\n" + APP, "line 2: coalesce_window_ms must be 0 to 1000, not -1.0"),
@@ -293,7 +309,8 @@ def test_no_mistake_shows_a_secret(tmp_path: Path, line: str) -> None:
 def test_no_repr_shows_a_secret() -> None:
     app = App("k", "a", ("hunter2",))
     assert app.signers
-    config = Config(apps=(app,), broker="redis://:hunter2@h")
+    config = Config(apps=(app,), broker="redis://:hunter2@h", console_password=FAST_HASH)
+    assert FAST_HASH not in repr(config)
     assert "hunter2" not in repr(app) + repr(config) + repr(parse_url(config.broker))
 
 

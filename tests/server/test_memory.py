@@ -142,7 +142,7 @@ def test_unread_messages_count(stream: str) -> None:
 
 def test_the_count_matches_the_memory_in_use(tmp_path: Path) -> None:
     port = free_port()
-    node = NodeProcess(tmp_path, "memory://", metrics_port=port)
+    node = NodeProcess(tmp_path, "memory://", console_port=port)
 
     def taken() -> int:
         status = Path(f"/proc/{node.process.pid}/status").read_text("ascii")

@@ -58,7 +58,7 @@ def test_one_without_its_broker_says_why(tmp_path: Path, stream: str) -> None:
 def test_metrics_count_what_happens(stream: str) -> None:
     port = free_port()
     limits = Limits(max_unsent_bytes=1000)
-    with in_background(Config(apps=(APP,), port=0, metrics_port=port, limits=limits)) as server:
+    with in_background(Config(apps=(APP,), port=0, console_port=port, limits=limits)) as server:
         with (
             publisher(server) as tambur,
             subscriber(server, stream, f"{stream}2") as one,
@@ -76,6 +76,7 @@ def test_metrics_count_what_happens(stream: str) -> None:
             with Tambur(API_KEY, APP_ID, "wrong", server.url) as stranger, pytest.raises(RejectedError):
                 stranger.publish(stream, "x")
             assert ask(server, handshake(f"/{API_KEY}/other")).status == 404
+            assert tambur.users(stream) == []
             found = read_metrics(port)
             seconds = found.pop("tambur_broker_seconds_sum")
             assert 0 < seconds < 10
@@ -89,7 +90,11 @@ def test_metrics_count_what_happens(stream: str) -> None:
                 "tambur_subscriptions": 4,
                 'tambur_publishes_total{status="204"}': 4,
                 'tambur_publishes_total{status="401"}': 1,
+                'tambur_queries_total{query="users",status="200"}': 1,
                 'tambur_refused_total{reason="unknown_app"}': 1,
+                'tambur_sessions_total{outcome="refused"}': 0,
+                'tambur_sessions_total{outcome="resumed"}': 0,
+                "tambur_incomplete_total": 0,
                 "tambur_deliveries_total": 6,
                 "tambur_slow_subscribers_total": 0,
                 "tambur_shed_connections_total": 0,
@@ -152,8 +157,8 @@ def test_fewer_connections_are_served_where_few_files_may_be_open() -> None:
 def test_a_port_that_is_taken_is_said_so() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigurationError, match=f"metrics_port {port}: Address already in use"):
-            Server(Config(apps=(APP,), port=0, metrics_port=port))
+        with pytest.raises(ConfigurationError, match=f"console_port {port}: Address already in use"):
+            Server(Config(apps=(APP,), port=0, console_port=port))
 
 
 LINE = re.compile(r'([^"=]+?)((?: \w+=(?:[^" =\\]+|"(?:[^"\\]|\\.)*"))*)')
@@ -170,7 +175,9 @@ def log_line(record: logging.LogRecord) -> tuple[str, dict[str, str]]:
 def test_every_line_of_the_log_is_documented() -> None:
     package = Path(tambur.server.__file__).parent
     source = "".join(path.read_text("utf-8") for path in package.rglob("*.py"))
-    logged = re.findall(r'logger\.\w+\(\s*"(.+?)"', source) + re.findall(r'\bline\(\s*"(.+?)"', source)
+    logged = re.findall(r'logger\.\w+\(\s*"(.+?)"', source) + re.findall(
+        r'\b(?:line|log_refusal)\(\s*"(.+?)"', source
+    )
     assert len(logged) >= 15
     _, _, page = documentation.text("operations.md").partition("## Logs")
     assert set(logged) == set(re.findall(r"^\| `(.+?)` \| [A-Z]+ \|", page, re.MULTILINE))

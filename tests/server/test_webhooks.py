@@ -82,7 +82,7 @@ def test_a_receiver_that_was_away_gets_the_event_later(stream: str) -> None:
 def test_receivers_that_hang_delay_neither_a_publish_nor_another_receiver(stream: str) -> None:
     with FaultyServer(*[hang] * 100) as hanging, Receiver() as hook:
         endpoints = [f"http://{hanging.host}/{number}" for number in range(25)]
-        config = Config(apps=(app(*endpoints, hook),), port=0, metrics_port=(port := free_port()))
+        config = Config(apps=(app(*endpoints, hook),), port=0, console_port=(port := free_port()))
         with in_background(config) as server, publisher(server) as tambur:
             with subscriber(server, stream) as alice:
                 for number in range(4):
@@ -102,7 +102,7 @@ def test_receivers_that_hang_delay_neither_a_publish_nor_another_receiver(stream
 
 def test_metrics_show_failures(stream: str) -> None:
     config = Config(
-        apps=(app(f"http://127.0.0.1:{free_port()}/"),), port=0, metrics_port=(port := free_port())
+        apps=(app(f"http://127.0.0.1:{free_port()}/"),), port=0, console_port=(port := free_port())
     )
     with in_background(config) as server, publisher(server) as tambur, subscriber(server, stream) as alice:
         alice.enable_presence(stream, "alice", tambur.generate_presence_token)

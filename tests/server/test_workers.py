@@ -46,7 +46,7 @@ def is_alive(pid: int) -> bool:
 def connections(parent: NodeProcess) -> list[float | None]:
     """The metrics of each worker; ``None`` for one that does not answer."""
     found: list[float | None] = []
-    for port in range(parent.metrics_port, parent.metrics_port + COUNT):
+    for port in range(parent.console_port, parent.console_port + COUNT):
         try:
             found.append(read_metrics(port).get("tambur_connections"))
         except requests.ConnectionError:
@@ -57,7 +57,7 @@ def connections(parent: NodeProcess) -> list[float | None]:
 @pytest.fixture
 def parent(redis_server: RedisServer, tmp_path: Path) -> Iterator[NodeProcess]:
     process = NodeProcess(
-        tmp_path, redis_server.url(2), "--workers", str(COUNT), metrics_port=free_ports(COUNT)
+        tmp_path, redis_server.url(2), "--workers", str(COUNT), console_port=free_ports(COUNT)
     )
     with process.process:
         yield process
@@ -135,8 +135,8 @@ def test_a_port_that_others_share_is_not_shared_with_them(redis_server: RedisSer
 def test_each_worker_needs_a_port_for_its_metrics(redis_server: RedisServer) -> None:
     first = free_ports(2)
     with socket.create_server(("127.0.0.1", first + 1)):
-        config = Config((APP,), port=0, broker=redis_server.url(), workers=2, metrics_port=first)
-        with pytest.raises(ConfigurationError, match=f"metrics_port {first + 1}: Address already in use"):
+        config = Config((APP,), port=0, broker=redis_server.url(), workers=2, console_port=first)
+        with pytest.raises(ConfigurationError, match=f"console_port {first + 1}: Address already in use"):
             serve(config)
 
 

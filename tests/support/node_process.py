@@ -25,7 +25,7 @@ class NodeProcess:
         directory: where its configuration and its log are kept.
         broker: the URL of its broker.
         words: further arguments of its command line.
-        metrics_port: 0 for no metrics; with several workers, that of the first.
+        console_port: 0 for no console; with several workers, that of the first.
         node_timeout_s: as in the configuration.
         more: further lines of the configuration, from those of the app on.
     """
@@ -35,16 +35,16 @@ class NodeProcess:
         directory: Path,
         broker: str,
         *words: str,
-        metrics_port: int = 0,
+        console_port: int = 0,
         node_timeout_s: float = 30,
         more: str = "",
     ) -> None:
-        self.metrics_port = metrics_port
+        self.console_port = console_port
         self._directory = directory
         self._words = words
-        metrics = f"metrics_port = {metrics_port}\n" if metrics_port else ""
+        console = f"console_port = {console_port}\n" if console_port else ""
         (directory / "tambur.toml").write_text(
-            f'[server]\nbroker = "{broker}"\nnode_timeout_s = {node_timeout_s}\n{metrics}'
+            f'[server]\nbroker = "{broker}"\nnode_timeout_s = {node_timeout_s}\n{console}'
             f'[[apps]]\napi_key = "{API_KEY}"\napp_id = "{APP_ID}"\nsecrets = ["{SECRET}"]\n{more}'
         )
         self.port = free_port()

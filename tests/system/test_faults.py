@@ -51,7 +51,7 @@ class LinkedNode:
             directory,
             f"redis://127.0.0.1:{self.link.port}",
             node_timeout_s=NODE_TIMEOUT_S,
-            metrics_port=free_port(),
+            console_port=free_port(),
         )
         stack.callback(self.process.end, signal.SIGKILL)
         requests.get(f"{self.process.url}/health", timeout=10).raise_for_status()
@@ -59,7 +59,7 @@ class LinkedNode:
 
     def open(self) -> dict[str, float]:
         """Its open files at the moment."""
-        metrics = read_metrics(self.process.metrics_port)
+        metrics = read_metrics(self.process.console_port)
         names = ("connections", "subscriptions", "unsent_bytes", "tasks")
         return {"files": self.process.files()} | {name: metrics[f"tambur_{name}"] for name in names}
 

@@ -81,7 +81,9 @@ class BatchHandler:
             content_type = request.headers.get("content-type", "")
             delivered = await self.publish(target, content_type, body, debug=debug)
         except RefusedError as refused:
-            logger.info(line("batch refused", status=refused.status, **facts, reason=refused.reason))
+            self._counts.log_refusal(
+                "batch refused", {"status": refused.status, **facts, "reason": refused.reason}
+            )
             self._counts.publishes[refused.status] += 1
             return refusal_answer(refused)
         except ClientDisconnect:

@@ -75,7 +75,7 @@ class PublishHandler:
             published = await self.publish(target, content_type, body, debug=debug)
         except RefusedError as refused:
             facts = {"status": refused.status, **_facts(target), "reason": refused.reason}
-            logger.info(line("publish refused", **facts))
+            self._counts.log_refusal("publish refused", facts)
             return refusal_answer(refused)
         except ClientDisconnect:
             logger.info(line("publish broken off by the publisher", **_facts(target)))
@@ -143,8 +143,7 @@ class PublishHandler:
             published = await self._broker.publish(
                 publication, claim, now=now, max_publishes_per_s=app.max_publishes_per_s
             )
-            self._counts.broker_calls += 1
-            self._counts.broker_s += time.perf_counter() - asked_at
+            self._counts.broker_answered(time.perf_counter() - asked_at)
         except BrokerUnavailableError as error:
             raise RefusedError(503, str(error), retry_after_s=error.retry_after_s) from error
         check_admitted(published, app)

@@ -91,7 +91,9 @@ class QueryHandler:
         try:
             content = await self._verified(prepare, request, facts)
         except RefusedError as refused:
-            logger.info(line("query refused", status=refused.status, **facts, reason=refused.reason))
+            self._counts.log_refusal(
+                "query refused", {"status": refused.status, **facts, "reason": refused.reason}
+            )
             answer = refusal_answer(refused)
         except ClientDisconnect:
             logger.info(line("query broken off by the publisher", **facts))

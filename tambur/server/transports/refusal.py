@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple
 
 from starlette.responses import PlainTextResponse, Response
 
 from ...protocol.paths import split_subscribe_path
 from ..counters import Counts
-from ..logs import line
 
 # A page cannot read the answer to its WebSocket handshake. So tambur.js asks the balancer after a failure,
 # and reads the code from this header, which no proxy sends by itself.
 _CODE_HEADER = "Tambur-Refused"
-
-logger = logging.getLogger("tambur.server")
 
 
 class Refusal(NamedTuple):
@@ -53,7 +49,7 @@ class Refusal(NamedTuple):
         names = split_subscribe_path(raw_path)
         app = None if names is None else names[1]
         facts = {"status": self.status, "app": app, "transport": transport, "reason": self.reason}
-        logger.info(line("subscriber refused", **facts))
+        counts.log_refusal("subscriber refused", facts)
 
     def answer(self) -> Response:
         """Make the HTTP answer, with the reason as plain text."""

@@ -1,0 +1,257 @@
+// The console's page. The server's texts are only ever set as text, never as markup.
+/* global uPlot */
+
+const $ = (id) => document.getElementById(id);
+
+// Each chart shows one or two members of a sample. "total" sums up the last 10 minutes.
+const CHARTS = [
+  { title: "Connections", fields: ["connections"] },
+  { title: "Subscriptions", fields: ["subscriptions"] },
+  { title: "Publishes", unit: "/s", fields: ["publishes"] },
+  { title: "Deliveries", unit: "/s", fields: ["deliveries"] },
+  { title: "Refused", unit: "in 10 minutes", fields: ["refusals"], total: true },
+  { title: "Waiting to be sent", fields: ["waiting_bytes"], format: bytes },
+  { title: "Slow subscribers dropped", unit: "in 10 minutes", fields: ["slow"], total: true },
+  { title: "Broker latency", unit: "ms", fields: ["broker_p50_ms", "broker_p99_ms"], names: ["p50", "p99"], format: decimal },
+  { title: "Sessions", unit: "in 10 minutes", fields: ["resumed", "not_resumed"], names: ["resumed", "refused"], total: true },
+  { title: "Messages missed", unit: "in 10 minutes", fields: ["incomplete"], total: true,
+    note: "answers with complete: false" },
+  { title: "Webhooks waiting", fields: ["webhooks"] },
+];
+const SHOWN_S = 600;
+const KEPT_REFUSALS = 200;
+
+let fields = [];
+let samples = [];
+let refusals = [];
+let token = "";
+let charts = [];
+
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+function decimal(number) {
+  return number.toLocaleString("en", { maximumFractionDigits: number < 10 ? 2 : number < 100 ? 1 : 0 });
+}
+
+function bytes(number) {
+  for (const unit of ["B", "KiB", "MiB"]) {
+    if (number < 1024) return `${decimal(number)} ${unit}`;
+    number /= 1024;
+  }
+  return `${decimal(number)} GiB`;
+}
+
+function duration(seconds) {
+  const units = [["day", 86400], ["hour", 3600], ["minute", 60]];
+  for (const [unit, size] of units) {
+    const count = Math.floor(seconds / size);
+    if (count) return `${count} ${unit}${count > 1 ? "s" : ""}`;
+  }
+  return "less than a minute";
+}
+
+function time(at) {
+  const date = new Date(at * 1000);
+  return element("time", { dateTime: date.toISOString(), textContent: date.toLocaleTimeString("en-GB") });
+}
+
+// Now
+
+function color(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+class Chart {
+  constructor(definition) {
+    this.definition = { format: decimal, unit: "", ...definition };
+    this.figure = element("span", { className: "figure" });
+    this.at = element("span", { className: "at" });
+    this.plotted = element("div", { className: "plot" });
+    this.plotted.setAttribute("role", "img");
+    this.card = element(
+      "figure", { title: definition.note ?? "" },
+      element("figcaption", {}, definition.title, this.at), this.figure, this.plotted,
+    );
+    $("charts").append(this.card);
+    new ResizeObserver(() => this.plot?.setSize(this.size())).observe(this.plotted);
+  }
+
+  size() {
+    return { width: this.plotted.clientWidth, height: 96 };
+  }
+
+  draw() {
+    const { fields: shown, format } = this.definition;
+    const axis = { stroke: color("quiet"), font: "11px system-ui", grid: { stroke: color("line"), width: 1 }, ticks: { show: false } };
+    const colors = [color("accent"), color("second")];
+    this.plot?.destroy();
+    this.plot = new uPlot({
+      ...this.size(),
+      padding: [8, 6, 0, 0],
+      legend: { show: false },
+      cursor: { sync: { key: "now" }, y: false, drag: { x: false, y: false } },
+      hooks: { setCursor: [(plot) => this.show(plot.cursor.idx)] },
+      scales: {
+        x: { range: () => [Date.now() / 1000 - SHOWN_S, Date.now() / 1000] },
+        y: { range: (_, __, most) => [0, Math.max(format === bytes ? 1024 : 1, (most ?? 0) * 1.15)] },
+      },
+      axes: [
+        { ...axis, size: 20, space: 70, values: (_, at) => at.map((s) => new Date(s * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })) },
+        { ...axis, size: format === bytes ? 52 : 36, space: 30, values: (_, at) => at.map((value) => (Number.isInteger(value) || format !== decimal ? format(value) : decimal(value))) },
+      ],
+      series: [{}, ...shown.map((_, i) => ({ stroke: colors[i], width: 1.5, points: { show: false }, fill: shown.length === 1 ? `${colors[i]}22` : undefined }))],
+    }, this.data(), this.plotted);
+    this.show(null);
+  }
+
+  column(field) {
+    const index = fields.indexOf(field);
+    return samples.map((sample) => sample[index] ?? null);
+  }
+
+  data() {
+    return [this.column("at"), ...this.definition.fields.map((field) => this.column(field))];
+  }
+
+  update() {
+    this.plot.setData(this.data());
+    this.show(this.plot.cursor.idx);
+  }
+
+  // The figure is the newest value, or the one under the pointer.
+  show(index) {
+    const { title, fields: shown, format, unit, names, total } = this.definition;
+    const isPast = index !== null && index !== undefined && index < samples.length - 1;
+    const columns = shown.map((field) => this.column(field));
+    const values = columns.map((column) => {
+      if (isPast) return column[index];
+      return total ? column.reduce((sum, value) => sum + value, 0) : column.findLast((value) => value !== null);
+    });
+    const texts = values.map((value) => (value === null || value === undefined ? "–" : format(value)));
+    const suffix = isPast && total ? "" : ` ${unit}`;
+    this.figure.replaceChildren(...texts.flatMap((text, i) => [
+      ...(i ? [" "] : []),
+      element("span", { className: i ? "second" : "" }, text, ...(names ? [element("small", { textContent: ` ${names[i]}` })] : [])),
+    ]), element("small", { textContent: suffix }));
+    this.at.textContent = isPast ? new Date(samples[index][0] * 1000).toLocaleTimeString("en-GB") : "";
+    if (!isPast) {
+      const now = texts.map((text, i) => (names ? `${names[i]} ${text}` : text)).join(", ");
+      const most = Math.max(0, ...columns.flat());
+      this.plotted.setAttribute("aria-label", `${title}: ${now} ${unit}; at most ${format(most)} at a time in the last 10 minutes`);
+    }
+  }
+}
+
+function showSamples(added) {
+  samples = [...samples, ...added];
+  const oldest = samples.at(-1)[0] - SHOWN_S;
+  samples = samples.filter((sample) => sample[0] >= oldest);
+  if (!charts.length) {
+    charts = CHARTS.map((definition) => new Chart(definition));
+    for (const chart of charts) chart.draw();
+  } else {
+    for (const chart of charts) chart.update();
+  }
+}
+
+function showNodes(nodes) {
+  $("nodes").replaceChildren(...nodes.map(({ node, health, version, age_s: age }) => element(
+    "tr", {},
+    element("td", { textContent: node }),
+    element("td", { textContent: health ?? "ok", className: health ? "bad" : "good" }),
+    element("td", { textContent: version }),
+    element("td", { textContent: duration(age) }),
+  )));
+}
+
+// Refused
+
+function refusalRow({ at, event, facts }) {
+  const { app = "", status = "", stream = "", reason = "", ...rest } = facts;
+  const others = Object.entries(rest).map(([name, value]) => `${name}: ${value}`);
+  return element(
+    "tr", {},
+    element("td", { className: "time" }, time(at)),
+    element("td", { textContent: event, className: "word" }),
+    element("td", { textContent: app }),
+    element("td", { textContent: status }),
+    element("td", { textContent: stream }),
+    element("td", { textContent: [reason, ...others].filter(Boolean).join("; "), className: "reason" }),
+  );
+}
+
+function showRefusals() {
+  const app = $("refused-app").value;
+  const text = $("refused-text").value.toLowerCase();
+  const shown = refusals.filter(({ event, facts }) =>
+    (!app || facts.app === app) && [event, ...Object.values(facts)].join(" ").toLowerCase().includes(text));
+  $("refusals").replaceChildren(...shown.map(refusalRow).reverse());
+  $("refused-none").hidden = refusals.length > 0;
+  $("refused-count").textContent = refusals.length || "";
+  $("refused-shown").textContent = refusals.length ? `${shown.length} of ${refusals.length} shown` : "";
+}
+
+$("refused-app").addEventListener("change", showRefusals);
+$("refused-text").addEventListener("input", showRefusals);
+for (const form of document.querySelectorAll("form[role=search]")) {
+  form.addEventListener("submit", (event) => event.preventDefault());
+}
+
+// Panels
+
+function showPanel() {
+  const name = location.hash.split("/")[1] || "now";
+  for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== name;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash === `#/${name}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+}
+
+window.addEventListener("hashchange", showPanel);
+showPanel();
+
+// The link to the server
+
+function setLink(state, text) {
+  $("link").dataset.state = state;
+  $("link").textContent = text;
+  document.body.classList.toggle("lost", state === "lost");
+}
+
+function connect() {
+  const source = new EventSource("/events");
+  const on = (name, take) => source.addEventListener(name, (event) => take(JSON.parse(event.data)));
+  on("hello", (hello) => {
+    fields = hello.sample;
+    token = hello.token;
+    samples = [];
+    refusals = [];
+    const apps = [...new Set(hello.apps.map((app) => app.split("/")[1]))];
+    const chosen = $("refused-app").value;
+    $("refused-app").replaceChildren(
+      element("option", { value: "", textContent: "all" }), ...apps.map((app) => element("option", { value: app, textContent: app })),
+    );
+    $("refused-app").value = apps.includes(chosen) ? chosen : "";
+    showRefusals();
+    setLink("live", "Live");
+  });
+  on("samples", showSamples);
+  on("nodes", showNodes);
+  on("refusals", (added) => {
+    refusals = [...refusals, ...added].slice(-KEPT_REFUSALS);
+    showRefusals();
+  });
+  source.addEventListener("error", () => {
+    setLink("lost", "The server does not answer. Trying again.");
+    // A browser tries again by itself, but not after an answer other than 200.
+    if (source.readyState === EventSource.CLOSED) setTimeout(connect, 2000);
+  });
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach((chart) => chart.draw()));
+connect();

@@ -1,0 +1,24 @@
+"""The console's notes while the server works."""
+
+from __future__ import annotations
+
+from tambur.server.console.watch import KEPT_REFUSALS, KEPT_TIMES, Refusal, Watch
+
+
+def test_a_refusal_keeps_its_facts_as_text_without_subscriber_ids() -> None:
+    watch = Watch(lambda: 5.0)
+    subscriber_id = "2f1b63e5-8c5c-8ddc-9d8e-d23d7b2e9e63"
+    facts = {"status": 401, "app": None, "stream": f"private:{subscriber_id}", "reason": "x" * 1000}
+    watch.refused("publish refused", facts)
+    shown = {"status": "401", "stream": "private:SUBSCRIBER_ID", "reason": "x" * 300 + "..."}
+    assert list(watch.refusals) == [Refusal(5.0, "publish refused", shown)]
+
+
+def test_the_newest_refusals_and_times_are_kept() -> None:
+    watch = Watch(lambda: 5.0)
+    for number in range(KEPT_REFUSALS + 1):
+        watch.refused("publish refused", {"status": number})
+    assert [r.facts["status"] for r in watch.refusals] == [str(n) for n in range(1, KEPT_REFUSALS + 1)]
+    for _ in range(KEPT_TIMES + 1):
+        watch.broker_answered(0.1)
+    assert len(watch.broker_times) == KEPT_TIMES
