@@ -58,7 +58,7 @@ class Console:
         self._hub = hub
         self._watch = Watch()
         self._sampler = Sampler(hub, webhooks, self._watch)
-        self._pages = Pages(config, hub, backend, webhooks, self._watch, self._sampler)
+        self._pages = Pages(config, hub, backend, webhooks, watch=self._watch, sampler=self._sampler)
         hashed = None if config.console_password is None else parse_hash(config.console_password)
         is_local = is_loopback(config.console_host)
         access = Access(

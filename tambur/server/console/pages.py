@@ -57,6 +57,7 @@ class Pages:
         hub: Hub,
         backend: Backend,
         webhooks: Webhooks,
+        *,
         watch: Watch,
         sampler: Sampler,
     ) -> None:
