@@ -51,7 +51,7 @@ def test_without_an_extra_the_error_says_what_to_install() -> None:
 
 def test_each_example_of_the_help_is_a_command() -> None:
     """The parser accepts it; other tests show what the commands do."""
-    assert set(cli._EXAMPLES) == set(re.findall(r"^    (\S+) ", run("--help").stdout, re.MULTILINE))
+    assert set(cli._EXAMPLES) == set(re.findall(r"^    (\S+)(?: |$)", run("--help").stdout, re.MULTILINE))
     for name, examples in cli._EXAMPLES.items():
         shown = run(name, "--help").stdout
         for example in examples:

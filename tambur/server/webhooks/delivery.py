@@ -222,5 +222,7 @@ class _Endpoint:
         if bool(reason) != self._is_failing:
             self._is_failing = bool(reason)
             facts = {"app": self._app_id, "endpoint": self._origin, "reason": reason or None}
-            event = "webhook not accepted, trying again" if reason else "webhooks are accepted again"
-            logger.warning(line(event, **facts))
+            if reason:
+                logger.warning(line("webhook not accepted, trying again", **facts))
+            else:
+                logger.warning(line("webhooks are accepted again", **facts))
