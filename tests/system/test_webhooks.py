@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from tambur.protocol.tokens import TokenSigner
@@ -26,6 +28,36 @@ LIMITS = "[limits]\npresence_linger_s = {}\n"
 WEBHOOK = '[[apps.webhooks]]\nurl = "{}"\nsecret = "{}"\n'
 
 
+@contextlib.contextmanager
+def running(
+    directory: Path,
+    redis: RedisServer,
+    hook: Receiver,
+    count: int,
+    *,
+    linger_s: float,
+    node_timeout_s: float = 30,
+) -> Iterator[list[NodeProcess]]:
+    """Nodes with one endpoint, over an empty Redis."""
+    redis.cli("FLUSHALL")
+    more = WEBHOOK.format(hook.url, receiver.SECRET) + LIMITS.format(linger_s)
+    nodes: list[NodeProcess] = []
+    try:
+        for number in range(count):
+            (directory / str(number)).mkdir()
+            nodes.append(
+                NodeProcess(directory / str(number), redis.url(), node_timeout_s=node_timeout_s, more=more)
+            )
+        yield nodes
+        for node in nodes:
+            node.end(signal.SIGTERM)
+            assert node.process.returncode == 0
+    finally:
+        for node in nodes:
+            if node.process.returncode is None:
+                node.end(signal.SIGKILL)
+
+
 def enter(node: NodeProcess, stream: str, user: str) -> Client:
     """A new extended connection, present as a user."""
     client = Client(node)
@@ -43,18 +75,13 @@ def leave(client: Client, code: int) -> None:
 
 
 def test_the_receivers_picture_is_right_after_faults(tmp_path: Path, redis_server: RedisServer) -> None:
-    redis_server.cli("FLUSHALL")
     chance = random.Random(7)
-    hook = Receiver()
-    nodes = []
-    for number in range(3):
-        directory = tmp_path / str(number)
-        directory.mkdir()
-        more = WEBHOOK.format(hook.url, receiver.SECRET) + LIMITS.format(1)
-        nodes.append(NodeProcess(directory, redis_server.url(), node_timeout_s=2, more=more))
     here: dict[tuple[str, str], tuple[int, Client]] = {}
     joins = 0
-    with hook:
+    with (
+        Receiver() as hook,
+        running(tmp_path, redis_server, hook, 3, linger_s=1, node_timeout_s=2) as nodes,
+    ):
         for round_number in range(ROUNDS):
             for _ in range(JOINS):
                 joins += 1
@@ -83,9 +110,6 @@ def test_the_receivers_picture_is_right_after_faults(tmp_path: Path, redis_serve
         for _, client in here.values():
             leave(client, 1000)
         events = hook.wait(lambda _: not hook.picture())
-        for node in nodes:
-            node.end(signal.SIGTERM)
-    assert {(event.stream, event.user_id) for event in events if event.type == "user.joined"}
     assert len({event.user_id for event in events if event.type == "user.joined"}) == joins
     same: dict[str, set[object]] = defaultdict(set)
     for event in events:
@@ -95,13 +119,7 @@ def test_the_receivers_picture_is_right_after_faults(tmp_path: Path, redis_serve
 
 
 def test_a_return_within_the_linger_is_no_event(tmp_path: Path, redis_server: RedisServer) -> None:
-    redis_server.cli("FLUSHALL")
-    with Receiver() as hook:
-        nodes = []
-        for name in ("a", "b"):
-            (tmp_path / name).mkdir()
-            more = WEBHOOK.format(hook.url, receiver.SECRET) + LIMITS.format(1000)
-            nodes.append(NodeProcess(tmp_path / name, redis_server.url(), more=more))
+    with Receiver() as hook, running(tmp_path, redis_server, hook, 2, linger_s=1000) as nodes:
         alice = enter(nodes[1], "room", "alice")
         bob = enter(nodes[0], "room", "bob")
         assert alice.json()[3] == ["bob", "up"]
@@ -127,5 +145,3 @@ def test_a_return_within_the_linger_is_no_event(tmp_path: Path, redis_server: Re
         ]
         for client in (alice, bob):
             client.connection.close()
-        for node in nodes:
-            node.end(signal.SIGTERM)

@@ -132,11 +132,14 @@ class _Endpoint:
         self._taken = Taken((), None, 0, 0.0, 0)
         self._succeeded = self._failed = self._dropped = 0
         self._is_failing = False
+        self._is_stopped = False
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def stop(self) -> None:
+        self._is_stopped = True
+        self._awake.set()
         if self._task is not None:
             self._task.cancel()
 
@@ -159,7 +162,8 @@ class _Endpoint:
         return EndpointState(self._app_id, self._origin, self._queue, taken.waiting, taken.oldest_s, *counts)
 
     async def _run(self) -> None:
-        while True:
+        # Python before 3.12 may lose a cancellation of wait_for.
+        while not self._is_stopped:
             try:
                 wait_s = await self._take()
             except BrokerUnavailableError:

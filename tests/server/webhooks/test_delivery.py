@@ -248,6 +248,15 @@ def test_a_server_that_stops_takes_no_more_and_returns_what_it_sends() -> None:
     run(scenario)
 
 
+def test_a_server_stops_in_the_moment_in_which_an_event_comes() -> None:
+    async def scenario(setting: Setting) -> None:
+        setting.join()
+        await setting.webhooks.close()
+        assert setting.receiver.seen == []
+
+    run(scenario)
+
+
 def test_the_log_has_changes_and_no_secret(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(setting: Setting) -> None:
         for outcome in (500, 500, 200, 200):
