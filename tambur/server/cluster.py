@@ -31,7 +31,7 @@ class Cluster:
         self.answers: dict[str, Callable[..., Awaitable[Any]]] = {}
 
     async def ask_all(self, word: str, app: AppKey, *arguments: object) -> list[Any]:
-        """What all other nodes answer.
+        """Have all other nodes answer.
 
         Raises:
             BrokerUnavailableError: a node has not answered. The others have been asked.

@@ -38,7 +38,7 @@ class Disconnects:
         cluster.answers["disconnect"] = self._answer
 
     async def disconnect(self, app: App, *, subscriber_id: str | None, user_id: str | None) -> int:
-        """End the sessions of a subscriber or of a user, and hold that against a return.
+        """End the sessions of a subscriber or of a user for good.
 
         Parameters:
             subscriber_id: the subscriber; ``None`` for a user.

@@ -1,4 +1,4 @@
-"""What an app asks about its streams: section 9 of the protocol."""
+"""Queries of apps about their streams: section 9 of the protocol."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class _Memory:
 
 
 class Revocations:
-    """What a node knows of disconnects.
+    """Revoked subscriber IDs and users, as a node knows them.
 
     Parameters:
         limits: give the number of revocations of each app, and how long sessions last.

@@ -107,7 +107,7 @@ def away(link: TcpProxy) -> Iterator[None]:
         link.refuse(False)
 
 
-def test_a_node_that_was_away_makes_up_for_a_disconnect(redis_server: RedisServer, stream: str) -> None:
+def test_a_disconnect_takes_effect_on_a_node_once_it_is_back(redis_server: RedisServer, stream: str) -> None:
     user, other_user = f"alice-{stream}", f"bob-{stream}"
     with contextlib.ExitStack() as stack:
         link = stack.enter_context(TcpProxy(redis_server.port))
@@ -134,7 +134,7 @@ def test_a_node_that_was_away_makes_up_for_a_disconnect(redis_server: RedisServe
         assert plain.close_code() == 4003
         for client in (alice, plain):
             assert not is_resumed(one, client)
-        # What the node had heard before does not take effect again.
+        # The disconnect that the node had heard of before does not take effect again.
         for client in (bob, again):
             while (answer := client.ask("subscribe", f"{stream}2")) == "unavailable":
                 pass

@@ -75,7 +75,7 @@ class QueryHandler:
 
     @property
     def answers(self) -> dict[str, Answer]:
-        """What answers ``POST /app/APP_ID/WORD``, by ``WORD``."""
+        """The functions that answer ``POST /app/APP_ID/WORD``, by ``WORD``."""
         prepare = {
             "users": self._users,
             "history": self._history,

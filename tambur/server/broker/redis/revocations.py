@@ -16,7 +16,7 @@ NAMES_AT_ONCE = 1000
 
 
 class RedisRevocations:
-    """What the cluster remembers. Each node keeps a copy, and reads what it missed with each new link.
+    """The memory of the cluster. Each node keeps a copy, and reads what it missed with each new link.
 
     Parameters:
         shard: the Redis.
@@ -37,7 +37,7 @@ class RedisRevocations:
         return self._last_ms
 
     async def revoke(self, app: AppKey, subscriber_ids: Collection[str], user_id: str | None) -> int:
-        link = self._shard.link  # which may not be ready, while this node makes up for what it missed
+        link = self._shard.link  # it may not be ready, while this node catches up
         if link is None:
             raise BrokerUnavailableError("the broker cannot be reached", RETRY_AFTER_S)
         names = list(subscriber_ids)

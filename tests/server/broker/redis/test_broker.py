@@ -158,7 +158,7 @@ def test_the_documentation_lists_all_keys_and_channels(redis_server: RedisServer
         re.compile(re.sub("[A-Z_]+", ".+" if written.endswith("LOG") else "[^:]+", written), re.DOTALL)
         for written in re.findall(r"^\| `(tambur:.+?)` \|", text, re.MULTILINE)
     ]
-    assert len(documented) == 21
+    assert len(documented) == 23
 
     async def scenario(node: RecordingBackend) -> None:
         await node.broker.subscribe(APP, "s")
@@ -168,6 +168,7 @@ def test_the_documentation_lists_all_keys_and_channels(redis_server: RedisServer
             await node.presence.join(APP, "s", user, user)
         assert node.backend.recovery is not None
         await node.backend.recovery.resume(APP, "12345678-28d8-4fd4-b862-f67e9b6dfd8f", 1)
+        await node.backend.revocations.revoke(APP, ["id"], "carol")
         redis_server.cli("SADD", "tambur:0:unheard", "while an epoch is not proven")
         keys = redis_server.cli("KEYS", "*").replace("s\nbob", "s bob").split("\n")
         channels = redis_server.cli("PUBSUB", "CHANNELS", "tambur:0:*").split("\n")
