@@ -65,6 +65,14 @@ class TcpProxy:
         """Drop every new connection, or stop doing so."""
         self._refuses = refuses
 
+    def redirect(self, *ports: int) -> None:
+        """Send new connections to other ports."""
+
+        def redirect() -> None:
+            self._ports = deque(ports)
+
+        self._do(redirect)
+
     def delay(self, delay_s: float) -> None:
         """Have every chunk wait, in both directions, before it is passed on; 0 for no delay."""
         self._delay_s = delay_s

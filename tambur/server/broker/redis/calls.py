@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ...logs import line
 from .. import Answer, AppKey, BrokerUnavailableError, Moved
@@ -30,24 +30,33 @@ class RedisNodeCalls:
         self._shard = shard
         self._answer: Answer | None = None
         self.moved: Moved = lambda _, __: None
+        self._lose: Callable[[AppKey, str, int], bool] = lambda _, __, ___: True
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._answering: dict[bytes, asyncio.Task[None]] = {}
 
-    def start(self, answer: Answer, moved: Moved) -> None:
-        self._answer, self.moved = answer, moved
+    def start(self, answer: Answer, moved: Moved, lose: Callable[[AppKey, str, int], bool]) -> None:
+        """Parameters:
+        moved: called with the ID of a session whose connection is closed, since another node continues it.
+        lose: returns whether that is so, given how often the session was resumed.
+        """
+        self._answer, self.moved, self._lose = answer, moved, lose
 
     async def ask(self, subscriber_id: str, question: bytes, *, timeout_s: float) -> bytes | None:
         node = node_of(subscriber_id)
         return None if node == self._shard.node else await self._ask(node, question, timeout_s)
 
-    async def close_moved(self, node: str, app: AppKey, subscriber_id: str, *, timeout_s: float) -> None:
+    async def close_moved(
+        self, node: str, app: AppKey, subscriber_id: str, resumes: int, *, timeout_s: float
+    ) -> None:
         """Have another node close the connection of a session that this node continues.
 
         Raises:
             BrokerUnavailableError: the node has not answered.
         """
-        await self._ask(node, f"{_MOVED}{app.api_key}\n{app.app_id}\n{subscriber_id}".encode(), timeout_s)
+        await self._ask(
+            node, f"{_MOVED}{app.api_key}\n{app.app_id}\n{subscriber_id}\n{resumes}".encode(), timeout_s
+        )
 
     async def ask_all(self, question: bytes, *, timeout_s: float) -> Sequence[bytes]:
         shard = self._shard
@@ -124,8 +133,10 @@ class RedisNodeCalls:
         assert self._answer is not None
         try:
             if question.startswith(_MOVED.encode()):
-                _, api_key, app_id, subscriber_id = question.decode().split("\n")
-                self.moved(AppKey(api_key, app_id), subscriber_id)
+                _, api_key, app_id, subscriber_id, resumes = question.decode().split("\n")
+                app = AppKey(api_key, app_id)
+                if self._lose(app, subscriber_id, int(resumes)):
+                    self.moved(app, subscriber_id)
                 answer = b""
             else:
                 answer = await self._answer(question)

@@ -8,7 +8,7 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ...config import App
 from ...history import Budgets
@@ -32,6 +32,18 @@ NAMES_AT_ONCE = 200
 
 _TELL_SHARE = 8
 """A node tells this many times in ``position_ttl_s`` and ``session_ttl_s`` which logs and sessions it has."""
+
+
+class _Owned(NamedTuple):
+    """A session that was resumed on this node.
+
+    Attributes:
+        number: of the key that was used.
+        resumes: how often the session had been resumed then.
+    """
+
+    number: int
+    resumes: int
 
 
 class RedisRecovery:
@@ -66,8 +78,8 @@ class RedisRecovery:
         self._direct_tails: dict[Log, set[str]] = {}
         self._loading: dict[Log, asyncio.Task[None]] = {}
         self._needs: Counter[Log] = Counter()
-        # Sessions that were resumed here, by the log of their private messages, with the used key's number.
-        self._owned: dict[Log, int] = {}
+        # Sessions that were resumed here, by the log of their private messages.
+        self._owned: dict[Log, _Owned] = {}
         self._sync: asyncio.Future[int] | None = None
         self._tell_at = 0.0
         self._cursors: dict[AppKey, bytes] = {}
@@ -292,14 +304,29 @@ class RedisRecovery:
     async def resume(self, app: AppKey, subscriber_id: str, number: int) -> bool:
         shard, link = self._shard, self._shard.ready_link()
         arguments = shard.deadline_ms(), shard.keys.prefix, scope(app), subscriber_id, shard.node, number
-        owner = await link.call(*scripts.RESUME(*arguments, self._own_s, keys=()))
-        if owner == 0:
+        answer = await link.call(*scripts.RESUME(*arguments, self._own_s, keys=()))
+        if answer == 0:
             return False
-        self._owned[Log(app, private_log(subscriber_id))] = number
-        if owner.decode() != shard.node:
+        owner, resumes = answer[0].decode(), answer[1]
+        log = Log(app, private_log(subscriber_id))
+        self._owned[log] = owned = _Owned(number, resumes)
+        if owner != shard.node:
             # A node that does not answer in time finds out before it delivers private messages again.
             with contextlib.suppress(BrokerUnavailableError):
-                await self._calls.close_moved(owner.decode(), app, subscriber_id, timeout_s=TAKEOVER_WAIT_S)
+                await self._calls.close_moved(owner, app, subscriber_id, resumes, timeout_s=TAKEOVER_WAIT_S)
+        return self._owned.get(log) is owned  # unless another connection has continued it meanwhile
+
+    def lose(self, app: AppKey, subscriber_id: str, resumes: int) -> bool:
+        """Note that another node has continued a session; returns whether it is not here again.
+
+        Parameters:
+            resumes: how often the session had been resumed then.
+        """
+        log = Log(app, private_log(subscriber_id))
+        owned = self._owned.get(log)
+        if owned is not None and owned.resumes > resumes:
+            return False
+        self._owned.pop(log, None)
         return True
 
     @property
@@ -310,15 +337,16 @@ class RedisRecovery:
         """Tell Redis which sessions were resumed here; return those that other nodes have resumed since."""
         moved = []
         for some in _batches(list(self._owned.items())):
-            names = [(scope(log.app), log.name.removeprefix("private:"), number) for log, number in some]
+            names = [(scope(log.app), log.name.removeprefix("private:"), *owned) for log, owned in some]
             arguments = itertools.chain.from_iterable(names)
             shard = self._shard
             found = await link.call(
                 *scripts.OWN(shard.keys.prefix, shard.node, self._own_s, *arguments, keys=())
             )
-            moved += [some[i][0] for i in found]
-        for log in moved:
-            self._owned.pop(log, None)
+            for log, owned in (some[i] for i in found):
+                if self._owned.get(log) is owned:
+                    del self._owned[log]
+                    moved.append(log)
         return moved
 
     # Callbacks of the link

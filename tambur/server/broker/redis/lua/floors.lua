@@ -21,17 +21,19 @@ local function forget_floor(prefix, scope, name, value)
   redis.call('HDEL', key, name)
 end
 
--- Forget some of the floors that nobody needs, if there are more than the limit.
-local function bound_floors(prefix, scope, limit)
+-- If there are more floors than the limit, look at some, and forget those that nobody needs. Returns whether any was forgotten.
+local function bound_floors(prefix, scope, limit, count)
   local key = prefix .. 'floors:' .. scope
-  if redis.call('HLEN', key) <= limit then
-    return
-  end
-  local some = redis.call('HRANDFIELD', key, 10, 'WITHVALUES')
-  for i = 1, #some, 2 do
-    local second = string.match(some[i + 1], ' (%d+)$')
-    if some[i] ~= '' and second and tonumber(second) <= tonumber(time[1]) then
-      forget_floor(prefix, scope, some[i], some[i + 1])
+  local is_any = false
+  if redis.call('HLEN', key) > limit then
+    local some = redis.call('HRANDFIELD', key, count, 'WITHVALUES')
+    for i = 1, #some, 2 do
+      local second = string.match(some[i + 1], ' (%d+)$')
+      if some[i] ~= '' and second and tonumber(second) <= tonumber(time[1]) then
+        forget_floor(prefix, scope, some[i], some[i + 1])
+        is_any = true
+      end
     end
   end
+  return is_any
 end

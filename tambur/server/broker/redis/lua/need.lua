@@ -5,7 +5,7 @@
 for i = 6, #ARGV, 2 do
   local scope, name = ARGV[i], ARGV[i + 1]
   write_floor(ARGV[1], scope, name, read_floor(ARGV[1], scope, name), string.format('%.0f', time[1] + ARGV[4]))
-  bound_floors(ARGV[1], scope, tonumber(ARGV[5]))
+  bound_floors(ARGV[1], scope, tonumber(ARGV[5]), 10)
 end
 if ARGV[3] ~= '' then
   redis.call('PUBLISH', ARGV[2], ARGV[3] .. (redis.call('HGET', ARGV[1] .. 'shard', 'last') or '0'))

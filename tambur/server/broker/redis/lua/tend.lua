@@ -31,5 +31,9 @@ for i = 1, #found[2], 2 do
     forget_floor(prefix, scope, name, value)
   end
 end
-bound_floors(prefix, scope, tonumber(ARGV[4]))
+for _ = 1, TENDED_AT_ONCE do
+  if not bound_floors(prefix, scope, tonumber(ARGV[4]), TENDED_AT_ONCE) then
+    break
+  end
+end
 return found[1]
