@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..credentials import Credentials, base_url
-from ..errors import SubscriberClosedError
+from ..errors import ConfigurationError, SubscriberClosedError
 from ..protocol.names import check_credential_name, check_stream, check_user_id
 from ..protocol.options import MAX_LAST
 from ..protocol.paths import subscribe_path
@@ -144,14 +144,13 @@ class Subscriber:
 
         Raises:
             InvalidNameError: if ``stream`` is not a valid name.
-            ValueError: if ``last`` is out of range, or given with ``since``.
+            ConfigurationError: if ``since`` or ``last`` is invalid, or both are given.
             CommandRefusedError: if the server refuses the command.
             SubscriberClosedError: if the connection is lost.
             SubscriberTimeoutError: if the server does not answer in time.
         """
         stream = check_stream(stream)
-        if last is not None and (since is not None or not 0 <= last <= MAX_LAST):
-            raise ValueError(f"last must be 0 to {MAX_LAST}, not {last!r}, and excludes since")
+        _check_replay(since, last)
         options: dict[str, object] = {"since": since, "last": last}
         options = {name: value for name, value in options.items() if value is not None}
         token = auth(stream, self.subscriber_id) if callable(auth) else auth
@@ -257,3 +256,14 @@ class Subscriber:
                     return
                 raise
             yield message
+
+
+def _check_replay(since: str | None, last: int | None) -> None:
+    if since is not None and (not isinstance(since, str) or not since):
+        raise ConfigurationError(f"since must be a position that the server gave, not {since!r}")
+    if last is None:
+        return
+    if not isinstance(last, int) or isinstance(last, bool) or not 0 <= last <= MAX_LAST:
+        raise ConfigurationError(f"last must be an integer from 0 to {MAX_LAST}, not {last!r}")
+    if since is not None:
+        raise ConfigurationError("since and last exclude each other")

@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 from websockets.sync.server import ServerConnection
 
-from tambur import CommandRefusedError, MessagesMissedError, SubscriberClosedError, Tambur
+from tambur import (
+    CommandRefusedError,
+    ConfigurationError,
+    MessagesMissedError,
+    SubscriberClosedError,
+    Tambur,
+)
 from tambur.server import App, Config, Limits, Server, in_background
 from tambur.server.config import KeptStreams
 from tambur.subscriber import Message, Subscriber, Subscription
@@ -192,13 +198,23 @@ def test_the_newest_messages_are_replayed(stream: str) -> None:
             assert one.subscribe(f"{stream}2", last=2).replayed == 0
 
 
-@pytest.mark.parametrize("last", [-1, 1001])
-def test_an_invalid_number_of_messages_is_named(server: Server, stream: str, last: int) -> None:
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"last": -1}, "last must be an integer from 0 to 1000, not -1"),
+        ({"last": 1001}, "last must be an integer from 0 to 1000, not 1001"),
+        ({"last": True}, "last must be an integer from 0 to 1000, not True"),
+        ({"last": "5"}, "last must be an integer from 0 to 1000, not '5'"),
+        ({"since": ""}, "since must be a position that the server gave, not ''"),
+        ({"since": 5}, "since must be a position that the server gave, not 5"),
+        ({"since": "x", "last": 1}, "since and last exclude each other"),
+    ],
+)
+def test_an_invalid_option_is_named(server: Server, stream: str, options: dict[str, Any], rule: str) -> None:
     with subscriber(server) as one:
-        with pytest.raises(ValueError, match=f"last must be 0 to 1000, not {last}"):
-            one.subscribe(stream, last=last)
-        with pytest.raises(ValueError, match="excludes since"):
-            one.subscribe(stream, last=1, since="x")
+        with pytest.raises(ConfigurationError) as refused:
+            one.subscribe(stream, **options)
+        assert str(refused.value) == rule
 
 
 def test_a_replay_needs_an_extended_connection(server: Server, tambur: Tambur, stream: str) -> None:

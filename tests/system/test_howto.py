@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from operator import itemgetter
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tambur import Tambur
-from tambur.server import Server
+from tambur.server import Config, Server, in_background
 
 from ..support import documentation
-from ..support.app import API_KEY, APP_ID, SECRET, subscriber
+from ..support.app import API_KEY, APP, APP_ID, SECRET, subscriber, tambur_url
 from ..support.browser import chromium, page, wait, wait_for_script
+from ..support.ports import free_port
 
 TIMEOUT_S = 60
 
@@ -142,6 +144,59 @@ def test_code_of_2012_runs_unchanged(tmp_path: Path, server: Server) -> None:
         "".join(f"{name} = {value!r}\n" for name, value in account.items()).replace(SECRET, "x")
     )
     assert python(tmp_path, "published").startswith("not published: ")
+
+
+def test_what_was_missed_is_loaded(driver: Chrome, tmp_path: Path) -> None:
+    write_files(tmp_path, "missed-messages.md")
+    config = Config(apps=(APP,), port=free_port())
+
+    def shown() -> list[str]:
+        return [item.text for item in driver.find_elements(By.CSS_SELECTOR, "#messages li")]
+
+    with ExitStack() as first, ExitStack() as stack:
+        server = first.enter_context(in_background(config))
+        url = tambur_url(server)
+        file = tmp_path / "static" / "room.html"
+        html = file.read_text("utf-8").replace("http://tambur.example.com:8080", server.url)
+        file.write_text(html.replace("API_KEY", API_KEY).replace("APP_ID", APP_ID), "utf-8")
+        address = stack.enter_context(flask(tmp_path, "rooms", TAMBUR_URL=url))
+
+        def send(text: str) -> None:
+            answer = requests.post(f"{address}/rooms/1/messages", data={"message": text}, timeout=TIMEOUT_S)
+            assert answer.status_code == 204
+
+        send("before the page")
+        driver.get(f"{address}/room.html")
+        wait(driver, lambda _: shown() == ["before the page"])
+        with running_worker(tmp_path, url) as said:
+            assert next(said) == "loading everything from the database"
+            send("live")
+            assert json.loads(next(said))["message"] == "live"
+            wait(driver, lambda _: (tmp_path / "position.txt").exists())
+        wait(driver, lambda _: shown() == ["before the page", "live"])
+        for text in ("missed", "missed, too"):
+            send(text)
+        with running_worker(tmp_path, url) as said:
+            assert [json.loads(next(said))["message"] for _ in range(2)] == ["missed", "missed, too"]
+        first.close()
+        with in_background(config):
+            send("after the restart")
+            wait(driver, lambda _: shown()[-1] == "after the restart")
+            assert shown() == ["before the page", "live", "missed", "missed, too", "after the restart"]
+            with running_worker(tmp_path, url) as said:
+                assert next(said) == "loading everything from the database"
+
+
+@contextmanager
+def running_worker(directory: Path, url: str) -> Iterator[Iterator[str]]:
+    """Run ``worker.py``; yields the lines that it prints."""
+    with subprocess.Popen(
+        [sys.executable, "worker.py"], cwd=directory, env=environment(directory, TAMBUR_URL=url),
+        stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        yield (line.rstrip("\n") for line in process.stdout)
+        process.kill()
 
 
 HTML = """<!doctype html><title>A page</title><script src="%s/tambur.js"></script>%s
