@@ -547,7 +547,7 @@ var tambur = ((url) => {
       // Meanwhile the user is not there.
       if (type === "pagehide") this.#leave("waiting");
       else if (type === "offline") this.#transport && this.#retry();
-      else if (type === "online" || document.visibilityState === "visible") this.#wake(type === "online");
+      else if (type !== "visibilitychange" || !document.hidden) this.#wake(type === "online");
     };
 
     #followPage(change) {

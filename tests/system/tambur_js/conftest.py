@@ -10,7 +10,7 @@ from tambur.server import Server
 from tests.support.browser import Browser, page
 from tests.support.firefox import Firefox, firefox
 
-pytest.register_assert_rewrite("tests.system.tambur_js.page")
+pytest.register_assert_rewrite("tests.system.tambur_js.page", "tests.system.tambur_js.line")
 
 from .page import HTML, Page, opened  # noqa: E402 - after that, so that its assertions show the values
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -10,90 +9,15 @@ from collections.abc import Iterator
 import pytest
 from websockets.sync.server import ServerConnection
 
-from tambur import Tambur
-from tambur.server import App, Config, Limits, Server, in_background
+from tambur.server import Config, in_background
 from tambur.server.config import KeptStreams
-from tests.support.app import APP, publisher, subscriber
+from tests.support.app import APP, subscriber
 from tests.support.browser import Browser, page
 from tests.support.extended import Client
 from tests.support.strange_server import GREETING, strange_server
-from tests.support.tcp_proxy import TcpProxy
 
-from .page import HTML, Page, opened
-
-STREAM = "room"
-
-WATCH = """
-    me.log = [];
-    me.onerror = null;
-    me.addEventListener("error", (event) => { event.preventDefault(); me.log.push(["error", event.detail.code]) });
-    me.ready = () => me.log.push("ready");
-    me.onresume = function (it) { me.log.push(["resume", it === me && this === me, me.state]) };
-    for (const name of ["room", "private"]) {
-      me.get_stream(name).ready = () => me.log.push([name, "ready"]);
-    }
-    me.log = [];
-"""
-LOST = ["error", "connection_lost"]
-RESUMED = ["resume", True, "connected"]
-
-
-@dataclasses.dataclass
-class Line:
-    """A page that is connected to a server through a proxy."""
-
-    page: Page
-    server: Server
-    proxy: TcpProxy
-    tambur: Tambur
-    id: str
-
-    def cut(self) -> None:
-        """Break the connection, and let none through."""
-        self.proxy.refuse(True)
-        assert self.proxy.drop() >= 1
-        self.page.wait("!me.get_stream('room').active")
-
-    def mend(self) -> None:
-        self.proxy.refuse(False)
-        self.page.wait("me.get_stream('room').active")
-
-    def enable(self, mode: str) -> None:
-        """Enable a mode, as alice if it takes a user."""
-        self.page.run(f"me.get_stream('room').enable_{mode}(...arguments[0])", self.token(mode))
-        self.page.wait(f"me.get_stream('room').enabled_modes.includes({mode!r})")
-
-    def token(self, mode: str) -> list[str]:
-        if mode == "auth":
-            return [self.tambur.generate_auth_token(STREAM, self.id)]
-        make = getattr(self.tambur, f"generate_{mode}_token")
-        return ["alice", make(STREAM, "alice", self.id)]
-
-    def forget(self) -> None:
-        """Lose what was published, as where the server keeps less than what comes."""
-        for number in range(4):
-            self.tambur.publish(STREAM, f"lost {number}")
-
-    def log(self) -> list[object]:
-        """What has happened until now, but for failed attempts to connect."""
-        entries: list[object] = self.page.run("return me.log.splice(0)")
-        return [entry for entry in entries if entry != ["error", "cannot_connect"]]
-
-
-@contextlib.contextmanager
-def joined(driver: Browser, transport: str, app: App = APP, **options: object) -> Iterator[Line]:
-    config = Config(apps=(app,), port=0, limits=Limits(history_messages=3))
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(in_background(config))
-        proxy = stack.enter_context(TcpProxy(int(server.url.rpartition(":")[2])))
-        address = stack.enter_context(page(HTML % server.url))
-        tambur = stack.enter_context(publisher(server))
-        opening = opened(driver, address, transport)
-        made = next(opening)
-        me = made.connect("me", STREAM, "private", host=f"127.0.0.1:{proxy.port}", **options)
-        made.run(WATCH)
-        yield Line(made, server, proxy, tambur, me)
-        assert list(opening) == []
+from .line import LOST, RESUMED, STREAM, Line, joined
+from .page import HTML, opened
 
 
 @pytest.fixture
@@ -127,7 +51,7 @@ def test_a_page_misses_nothing_and_hears_nothing_twice(line: Line) -> None:
         with subscriber(line.server, STREAM) as dave:
             dave.enable_presence(STREAM, "dave", line.tambur.generate_presence_token)
             line.mend()
-            line.page.wait("me.log.at(-1)[0] === 'resume'")
+            line.wait_until_resumed()
             line.tambur.publish(STREAM, "after")
             line.page.wait("me.log.at(-1)[2] === 'after'")
             log = line.log()
@@ -261,7 +185,7 @@ def test_a_page_may_act_while_the_connection_is_lost(line: Line) -> None:
     message = "TamburError: stream 'room' is not active, so it takes no direct message"
     assert line.page.thrown("me.get_stream('room').direct_msg('bob', 'x')") == message
     line.mend()
-    line.page.wait("me.log.at(-1)[0] === 'resume'")
+    line.wait_until_resumed()
     assert line.page.run("return me.get_stream('room').enabled_modes") == ["auth", "direct"]
     assert line.log() == [
         LOST, [STREAM, "ondisabled", "presence"], "another new ready", "a new ready", "late", RESUMED,
@@ -288,7 +212,7 @@ def test_a_void_token_disables_the_modes_and_the_stream_begins_anew(line: Line) 
     line.cut()
     line.page.run('change = (frame) => frame.replace(/(?<="auth":")./, \'x\')')
     line.mend()
-    line.page.wait("me.log.at(-1)[0] === 'resume'")
+    line.wait_until_resumed()
     assert line.page.run("return me.get_stream('room').enabled_modes") == []
     assert line.log() == [
         LOST, [STREAM, "ondisabled", "auth"], ["error", "invalid_token"], [STREAM, "ready"], RESUMED,
@@ -312,7 +236,7 @@ def test_a_stream_can_start_with_history_and_goes_on_after_it(driver: Browser, t
         line.cut()
         line.tambur.publish("kept", "4")
         line.mend()
-        line.page.wait("me.log.at(-1)[0] === 'resume'")
+        line.wait_until_resumed()
         assert line.log() == [LOST, "4", RESUMED]
         line.page.run("me.get_stream('kept').close(); me.get_stream('kept').reopen()")
         line.page.wait("me.get_stream('kept').active")
