@@ -9,17 +9,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import delivery, memory, nodes, publish
+from . import delivery, nodes, publish
 from .peers import MissingError, versions
 from .report import Section, machine
 
 PARTS: dict[str, Callable[..., Section]] = {
     "publish": publish.publish,
+    "batch": publish.batch,
     "fanout": delivery.fanout,
     "burst": delivery.burst,
     "latency": delivery.latency,
     "signed": delivery.signed,
-    "memory": memory.memory,
+    "memory": delivery.memory,
     "nodes": nodes.nodes,
 }
 

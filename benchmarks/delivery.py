@@ -1,4 +1,4 @@
-"""Delivery: how fast messages reach many subscribers, and how soon."""
+"""Delivery: how fast messages reach many subscribers, how soon, and what a connection costs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from .load import Run, loaded
+from .load import Run, loaded, subscribed
 from .peers import MissingError
-from .report import Section, table
-from .rounds import interleave
+from .report import Section, interleave, table
 from .servers import LIMIT, NCHAN, STARTERS, TAMBUR, UNCOALESCED, UVLOOP, WS, Starter
 
 R = TypeVar("R")
@@ -25,11 +24,7 @@ PACE_PER_S = 20
 def race(
     names: Sequence[str], measure: Callable[[Starter], R], rounds: int
 ) -> tuple[dict[str, list[R]], dict[str, MissingError]]:
-    """Measure servers in turns; each is started again every time.
-
-    Returns:
-        The results of each server, and the servers that are missing.
-    """
+    """Measure servers in turns; each is started again every time."""
     missing: dict[str, MissingError] = {}
     for name in names:
         try:
@@ -161,4 +156,26 @@ def signed(*, quick: bool) -> Section:
         "Publishers that wait for each answer, and one subscriber. Tambur verifies each signature, claims its nonce "
         "and checks its limits. nchan checks nothing.",
         tables,
+    )
+
+
+def memory(*, quick: bool) -> Section:
+    """KiB a connection."""
+    connections = 200 if quick else 5000
+
+    def measure(start: Starter) -> float:
+        with start() as server:
+            with subscribed(server, 100):
+                pass
+            before = server.process.private_bytes()
+            with subscribed(server, connections):
+                return (server.process.private_bytes() - before) / 1024 / connections
+
+    found, missing = race(list(STARTERS), measure, 1 if quick else 3)
+    figures = {"KiB each": lambda kib: kib}
+    return Section(
+        "Memory of idle connections",
+        "How much the private memory of the server's process grows when the connections open. Each connection has "
+        "one subscription. The kernel's memory for a socket is not included.",
+        [table(f"{connections:,} idle connections", found, figures, against=NCHAN, missing=missing)],
     )

@@ -53,11 +53,7 @@ class Load:
         self._process = process
 
     def run(self, mode: str, amount: float, of: float = 1) -> Run:
-        """One run, of the modes that load.c knows.
-
-        Raises:
-            RuntimeError: not everything was answered and delivered.
-        """
+        """One run, of the modes that load.c knows."""
         before = self.server.process.cpu_s()
         self._process.write_line(f"{mode} {amount} {of}")
         found = json.loads(self._process.read_line())

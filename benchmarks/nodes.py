@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from .load import Run, subscribed
 from .processes import Process
-from .report import Section, table
-from .rounds import interleave
+from .report import Section, interleave, table
 from .servers import Server, redis, tambur
 
 _PUBLISHERS = 16

@@ -23,16 +23,15 @@ NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
 
 class MissingError(Exception):
-    """Something that a benchmark needs is not here; the text says what, and how to install it."""
+    """Something that a benchmark needs is not here; the text says what, and how to install it.
+
+    The functions below raise it.
+    """
 
 
 @functools.cache
 def python_with(module: str, package: str) -> str:
-    """The path of a Python that can import ``module``.
-
-    Raises:
-        MissingError: there is none.
-    """
+    """The path of a Python that can import ``module``."""
     for python in (sys.executable, os.environ.get("PEERS_PYTHON")):
         if python and _imports(python, module):
             return python
@@ -54,11 +53,7 @@ def python_version_of(python: str, package: str) -> str:
 
 @functools.cache
 def node_with(module: str) -> str:
-    """The path of a Node that can load ``module``.
-
-    Raises:
-        MissingError: there is none.
-    """
+    """The path of a Node that can load ``module``."""
     node = program("node", "nodejs")
     if subprocess.run([node, "-e", f"require({module!r})"], check=False, capture_output=True).returncode:
         raise MissingError(f"`npm install {module}` into a directory whose `node_modules` is in `NODE_PATH`")
@@ -67,11 +62,7 @@ def node_with(module: str) -> str:
 
 @functools.cache
 def program(name: str, package: str) -> str:
-    """The path of a program, also of one in Debian's directory for daemons or beside ``PEERS_PYTHON``.
-
-    Raises:
-        MissingError: it is nowhere.
-    """
+    """The path of a program, also of one in Debian's directory for daemons or beside ``PEERS_PYTHON``."""
     beside = Path(os.environ.get("PEERS_PYTHON", sys.executable)).parent
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", str(beside)])
     found = shutil.which(name, path=path)
@@ -81,11 +72,7 @@ def program(name: str, package: str) -> str:
 
 
 def nginx_with_nchan() -> str:
-    """The path of an nginx that can load nchan.
-
-    Raises:
-        MissingError: there is none.
-    """
+    """The path of an nginx that can load nchan."""
     if not NCHAN_MODULE.exists():
         raise MissingError("`apt-get install libnginx-mod-nchan`")
     return program("nginx", "nginx")
@@ -107,11 +94,7 @@ def versions() -> list[str]:
 
 @functools.cache
 def compiled(name: str) -> Path:
-    """One of the C programs beside this file, compiled for as long as this process runs.
-
-    Raises:
-        MissingError: there is no C compiler.
-    """
+    """One of the C programs beside this file, compiled for as long as this process runs."""
     compiler = program(os.environ.get("CC", "cc"), "gcc")
     made = Path(_build_directory().name) / name
     subprocess.run([compiler, "-O2", "-Wall", "-o", made, HERE / "c" / f"{name}.c"], check=True)

@@ -28,13 +28,7 @@ class Process:
         is_quiet: whether what it writes to its standard error is thrown away.
     """
 
-    def __init__(
-        self,
-        command: Sequence[str | Path],
-        *,
-        core: int | None,
-        is_quiet: bool = False,
-    ) -> None:
+    def __init__(self, command: Sequence[str | Path], *, core: int | None, is_quiet: bool = False) -> None:
         _raise_file_limit()
         pinned = [*command]
         if core is not None and _cores() > 1:
@@ -62,11 +56,7 @@ class Process:
         return self._process.poll() is None
 
     def read_line(self) -> str:
-        """The next line that it prints.
-
-        Raises:
-            RuntimeError: it has ended instead.
-        """
+        """The next line that it prints."""
         line = self._stdout.readline()
         if not line:
             raise RuntimeError(f"{self._process.args!r} ended with status {self._process.wait()}")

@@ -1,17 +1,18 @@
-"""Publishing through each library's public call, from one thread."""
+"""Publishing through each library's public call, from one thread: one message, and many."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
-from . import publishers
+from . import publishers, servers
 from .peers import MissingError, compiled, python_version_of, python_with
 from .processes import SERVER_CORE, Process
-from .report import Section, table
-from .workers import Job, Timing, race
+from .report import Section, interleave, table
+from .workers import Job, Timing, Worker, race
 
 LIMIT = "raw socket, the request made once"
 TAMBUR = "tambur"
@@ -48,14 +49,10 @@ def find() -> tuple[dict[str, str], dict[str, MissingError]]:
 
 
 @contextlib.contextmanager
-def answering(answer: str, awake_ms: float) -> Iterator[str]:
-    """The URL of a server that gives one answer to everything.
-
-    Parameters:
-        awake_ms: how long it does not sleep after a request, in milliseconds.
-    """
+def _answering(answer: str, awake_ms: float) -> Iterator[tuple[Process, str]]:
+    """A server that gives one answer to everything, and does not sleep for so long after a request; and its URL."""
     with Process([compiled("limit"), str(awake_ms), answer], core=SERVER_CORE) as server:
-        yield f"http://127.0.0.1:{server.read_line()}"
+        yield server, f"http://127.0.0.1:{server.read_line()}"
 
 
 def _label(name: str, python: str) -> str:
@@ -75,7 +72,7 @@ def publish(*, quick: bool) -> Section:
         jobs = {}
         for server, awake_ms in _AWAKE_MS.items():
             for name, python in pythons.items():
-                url = stack.enter_context(answering(CONTENDERS[name].answer, awake_ms))
+                _, url = stack.enter_context(_answering(CONTENDERS[name].answer, awake_ms))
                 jobs[f"{name}, {server}"] = Job(python, CONTENDERS[name].function, url)
         timings = race(jobs, rounds=3 if quick else 9, round_s=0.1 if quick else 0.5)
     figures: dict[str, Callable[[Timing], float]] = {
@@ -93,4 +90,58 @@ def publish(*, quick: bool) -> Section:
         "answer costs processor time, too. In the first table the server does not sleep, so its answer is there "
         "before a library waits. In the second table both sides sleep, as over a network.",
         tables,
+    )
+
+
+class Many(NamedTuple):
+    """Of each message of one run: its time, and the processor time of caller and server, all in microseconds."""
+
+    wall_us: float
+    caller_us: float
+    server_us: float
+
+
+def batch(*, quick: bool) -> Section:
+    """Many messages at once."""
+    pythons, missing = find()
+    missing = {f"{name}, `trigger_batch`": error for name, error in missing.items() if name == "pusher"}
+    with contextlib.ExitStack() as stack:
+        node = stack.enter_context(servers.tambur())
+        url = f"http://{servers.API_KEY}:{servers.SECRET}@127.0.0.1:{node.port}/app/{servers.APP_ID}"
+        c, c_url = stack.enter_context(_answering(publishers.TAMBUR_ANSWER, 0.0))
+        rows = {
+            "`publish` in a loop": ("tambur", "tambur_loop", url, node.process),
+            "`publish_many`": ("tambur", "tambur_many", url, node.process),
+            "`publish_many`, server in C": (
+                "tambur",
+                "tambur_many",
+                c_url.replace("//", "//k:s@") + "/app/a",
+                c,
+            ),
+        }
+        if "pusher" in pythons:
+            other, other_url = stack.enter_context(_answering(publishers.PUSHER_ANSWER, 0.0))
+            rows["pusher, `trigger_batch`, server in C"] = ("pusher", "pusher_batch", other_url, other)
+
+        def measure(worker: Worker, size: int, server: Process) -> Many:
+            calls, before = max(1, (1000 if quick else 20_000) // size), server.cpu_s()
+            run = worker.run(calls)
+            used = run.wall_s, run.cpu_s, server.cpu_s() - before
+            return Many(*(1e6 * seconds / size / calls for seconds in used))
+
+        turns = {}
+        for row, (name, function, of, server) in rows.items():
+            worker = Worker(Job(pythons[name], function, of), stack)
+            turns[row] = partial(measure, worker, publishers.SIZES[function], server)
+        results = interleave(turns, 2 if quick else 7)
+    figures: dict[str, Callable[[Many], float]] = {
+        "messages/s": lambda many: 1e6 / many.wall_us,
+        "caller, CPU µs each": lambda many: many.caller_us,
+        "server, CPU µs each": lambda many: many.server_us,
+    }
+    return Section(
+        "Many messages",
+        "One thread publishes messages of 128 bytes to 100 streams without subscribers: 500 in a loop, or 10,000 with one "
+        "call. Pusher allows 10 in a batch. A server in C only answers.",
+        [table("one caller", results, figures, against=next(iter(rows)), missing=missing)],
     )

@@ -50,6 +50,27 @@ def tambur(url: str) -> Call:
     return Call("client.publish('news', message)", {"client": client, "message": MESSAGE})
 
 
+PAIRS = [(f"stream-{i % 100}", MESSAGE) for i in range(10_000)]
+SIZES = {"tambur_loop": 500, "tambur_many": 10_000, "pusher_batch": 10}
+
+
+def tambur_loop(url: str) -> Call:
+    from tambur import Tambur
+
+    return Call("for p in pairs: client.publish(*p)", {"client": Tambur.from_url(url), "pairs": PAIRS[:500]})
+
+
+def tambur_many(url: str) -> Call:
+    from tambur import Tambur
+
+    return Call("client.publish_many(pairs)", {"client": Tambur.from_url(url), "pairs": PAIRS})
+
+
+def pusher_batch(url: str) -> Call:
+    events = [{"channel": stream, "name": "message", "data": text} for stream, text in PAIRS[:10]]
+    return Call("client.trigger_batch(events)", pusher(url).names | {"events": events})
+
+
 def requests_oauthlib(url: str) -> Call:
     """How the package of 2012 published: a connection for each message, signed by requests-oauthlib."""
     import requests

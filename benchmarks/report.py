@@ -1,4 +1,4 @@
-"""The results of a part as Markdown, and the machine of the run."""
+"""Runs in turns, their results as Markdown, and the machine of the run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
-
-from .rounds import ratio
 
 T = TypeVar("T")
 
@@ -32,6 +30,25 @@ class Section(NamedTuple):
 
     def markdown(self) -> str:
         return "\n\n".join([f"## {self.title}", self.text, *self.tables]) + "\n"
+
+
+def interleave(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+    """Run every contender once a round, so that a machine that changes its pace does so for all.
+
+    Each round begins with another one, so that none always follows the same.
+    """
+    results: dict[str, list[T]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for number in range(rounds):
+        first = number % len(names) if names else 0
+        for name in names[first:] + names[:first]:
+            results[name].append(contenders[name]())
+    return results
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of each round's ratio: what two contenders of one round share cancels out."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def table(
@@ -71,12 +88,7 @@ def number(value: float) -> str:
 
 
 def machine(load_before: float, others: Sequence[str]) -> str:
-    """The date, the processor and the versions.
-
-    Parameters:
-        load_before: the load average when the run began.
-        others: versions of the peers.
-    """
+    """The date, the processor, the load average when the run began, and the versions, also those of the peers."""
     installed = {distribution.metadata["Name"] for distribution in importlib.metadata.distributions()}
     packages = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES if name in installed]
     date = dt.datetime.now(dt.timezone.utc).date()

@@ -15,15 +15,7 @@ from typing import NamedTuple
 
 from tambur import Tambur
 
-from .peers import (
-    HERE,
-    NCHAN_MODULE,
-    compiled,
-    nginx_with_nchan,
-    node_with,
-    program,
-    python_with,
-)
+from .peers import HERE, NCHAN_MODULE, compiled, nginx_with_nchan, node_with, program, python_with
 from .processes import LOAD_CORE, SERVER_CORE, Process
 
 API_KEY = "30af96de47e3c58329045ff136a4a3ea"

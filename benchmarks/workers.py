@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .processes import LOAD_CORE, Process
-from .rounds import interleave
+from .report import interleave
 
 
 class Call(NamedTuple):

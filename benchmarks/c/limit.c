@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CONNECTIONS = 65536, REQUEST_BYTES = 65536 };
+enum { CONNECTIONS = 65536, REQUEST_BYTES = 1200000 };
 
 struct request {
     char data[REQUEST_BYTES];

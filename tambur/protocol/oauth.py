@@ -43,6 +43,11 @@ def percent_encode(text: str | bytes) -> str:
     return _encode(text.encode() if isinstance(text, str) else text, _ONCE).decode()
 
 
+def percent_encoded_bytes(data: bytes) -> int:
+    """The length of the result of :func:`percent_encode`."""
+    return len(data) + 2 * len(data.translate(None, delete=_UNRESERVED))
+
+
 def _encode(data: bytes, columns: list[bytes]) -> bytes | bytearray:
     if not data.translate(None, delete=_UNRESERVED):
         return data
@@ -222,18 +227,17 @@ def sign_publish(
     )
 
 
-def sign_batch(url: str, messages: str, *, api_key: str, secret: str, timestamp: int, nonce: str) -> str:
+def sign_batch(url: str, messages: bytes, *, api_key: str, secret: str, timestamp: int, nonce: str) -> str:
     """The body of a batch: its parameters in the order in which they are signed, and their signature.
 
     Parameters:
         url: a :func:`base_string_url`.
-        messages: the JSON text of the messages, percent-encoded.
+        messages: the JSON text of the messages.
         timestamp: seconds since 1970.
         nonce: text that no other request of the same second has.
     """
-    return _sign_form(
-        url, f"messages={messages}", api_key=api_key, secret=secret, timestamp=timestamp, nonce=nonce
-    )
+    content = f"messages={percent_encode(messages)}"
+    return _sign_form(url, content, api_key=api_key, secret=secret, timestamp=timestamp, nonce=nonce)
 
 
 def _sign_form(url: str, content: str, *, api_key: str, secret: str, timestamp: int, nonce: str) -> str:

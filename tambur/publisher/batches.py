@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import secrets
 import time
@@ -26,8 +27,6 @@ MAX_MESSAGES = 1000
 MAX_BYTES = 1024 * 1024 - 4096
 """How large the messages of a batch may be, percent-encoded. A server allows 1 MiB with the signature."""
 
-_COMMA = signing.percent_encode(",")
-
 _REFUSED = re.compile(r"messages\[([0-9]{1,4})\]: ")
 
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -42,24 +41,28 @@ class Message(NamedTuple):
         number: its place among the messages of the caller.
         stream: the destination, prefix included.
         message: as the caller gave it.
-        size: of its text, in bytes.
-        encoded: its form in a batch, percent-encoded.
+        json: its form in a batch.
+        encoded_bytes: how many bytes it takes there, percent-encoded and with a comma.
     """
 
     number: int
     stream: str
     message: Any
-    size: int
-    encoded: str
+    json: bytes
+    encoded_bytes: int
 
     @property
-    def encoded_bytes(self) -> int:
-        """How many bytes of a batch it takes."""
-        return len(self.encoded) + len(_COMMA)
+    def text_bytes(self) -> int:
+        """The size of its text."""
+        return len(json.loads(self.json)[1].encode())
 
 
 class NoBatchesError(Exception):
-    """The server has no batches, or no such app."""
+    """The server has no batches, or no such app; ``left`` are the messages that were not sent."""
+
+    def __init__(self, left: list[Message]) -> None:
+        super().__init__(f"{len(left)} messages are left")
+        self.left = left
 
 
 def are_usable(self: Tambur) -> bool:
@@ -76,8 +79,8 @@ def encode(self: Tambur, number: int, stream: Name, message: Any) -> Message:
     """
     destination = check_destination(stream)
     text = message_text(message, self._encode)
-    encoded = signing.percent_encode(_to_json([destination, text]))
-    return Message(number, destination, message, len(text.encode()), encoded)
+    encoded = f"[{_to_json(destination)},{_to_json(text)}]".encode()
+    return Message(number, destination, message, encoded, signing.percent_encoded_bytes(encoded) + len("%2C"))
 
 
 def send(
@@ -92,7 +95,7 @@ def send(
         Each message with ``True`` or its error; with ``None`` if it must be published by itself.
 
     Raises:
-        NoBatchesError: at the first message.
+        NoBatchesError: the server answers 404.
     """
     waiting = [messages]
     while waiting:
@@ -103,16 +106,16 @@ def send(
             continue
         status = 0 if outcome.response is None else outcome.response.status_code
         if status == 404:
-            raise NoBatchesError
-        # Refused, so nothing of it was delivered. What comes first in a stream is sent first.
+            raise NoBatchesError([message for part in (some, *reversed(waiting)) for message in part])
+        # Refused, so nothing of it was delivered. The parts are sent in their order.
         if (refused := _refused(outcome, len(some))) is not None:
             invalid = some[refused]
             yield invalid, _of_one(outcome, refused).to_error(invalid.stream, attempts)
-            is_too_large = status == 413
+            too_large = invalid.text_bytes if status == 413 else math.inf
             rest = []
             for message in some[refused + 1 :]:
-                if is_too_large and message.size >= invalid.size:
-                    yield message, None
+                if message.text_bytes >= too_large:
+                    yield message, None  # and it will be refused, too
                 else:
                     rest.append(message)
             waiting += [part for part in (rest, some[:refused]) if part]
@@ -149,7 +152,7 @@ def _attempt(
     request.url = f"{request.url}{BATCH_PATH}"
     request.body = signing.sign_batch(
         signing.base_string_url(request.url),
-        f"%5B{_COMMA.join([message.encoded for message in messages])}%5D",
+        b"[%s]" % b",".join([message.json for message in messages]),
         api_key=self.api_key,
         secret=self.secret,
         timestamp=int(time.time()),

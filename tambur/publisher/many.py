@@ -1,10 +1,9 @@
-"""Publishes many messages: streams side by side, the messages of each stream in order."""
+"""Publishes many messages in batches; without batches, streams side by side, and each stream in order."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,9 +17,6 @@ from .batches import MAX_BYTES, MAX_MESSAGES, Message, NoBatchesError
 if TYPE_CHECKING:
     from .client import Tambur
 
-MAX_LANES = 4
-"""How many batches are under way at the same time."""
-
 Pair: TypeAlias = tuple[int, Name, Any]
 
 
@@ -31,12 +27,12 @@ def publish_many(
     timeout: float | tuple[float, float] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[bool | TamburError]:
-    """Publish many messages: to several streams at once, and to each stream in the given order.
+    """Publish many messages, to each stream in the given order.
 
-    Each request holds up to 1,000 messages (section 8 of the protocol), and a few are under way at once.
-    A server without batches gets a request for each message, over up to ``pool_maxsize`` connections; so
-    does the ``publish`` of a subclass that has its own. A message that fails does not stop the others,
-    not even those to the same stream.
+    One request holds up to 1,000 messages, and the server delivers each message once (section 8 of the
+    protocol). A server without batches gets a request for each message, over up to ``pool_maxsize``
+    connections at once; a subclass with its own ``publish`` gets a call for each. A message that fails does
+    not stop the others, not even those to the same stream.
 
     Parameters:
         pairs: pairs of a stream and a message, as in :meth:`publish`. All are read before the first
@@ -94,19 +90,8 @@ class _Run:
     def start(self, pairs: list[Pair]) -> None:
         if len(pairs) == 1 or not batches.are_usable(self._tambur):
             self._start_single(pairs)
-            return
-        counts = Counter(_key(stream) for _, stream, _ in pairs)
-        lanes: list[list[Pair]] = [[] for _ in range(min(MAX_LANES, -(-len(pairs) // MAX_MESSAGES)))]
-        sizes = [0] * len(lanes)
-        lane_of: dict[str, int] = {}
-        for pair in pairs:
-            key = _key(pair[1])
-            if key not in lane_of:
-                lane = lane_of[key] = sizes.index(min(sizes))
-                sizes[lane] += counts[key]
-            lanes[lane_of[key]].append(pair)
-        for some in filter(None, lanes):
-            self._submit(self._send_batches, some)
+        else:
+            self._submit(self._send_batches, pairs)
 
     def _start_single(self, pairs: list[Pair]) -> None:
         """Publish each message by itself, in a thread for each stream."""
@@ -164,7 +149,6 @@ class _Run:
 
     def _send(self, batch: list[Message]) -> list[Pair]:
         """Publish one batch. Returns the messages that are left if the server has no batches."""
-        left = {message.number: (message.number, message.stream, message.message) for message in batch}
         try:
             for message, outcome in batches.send(self._tambur, batch, self._timeouts):
                 if self.stopped.is_set():
@@ -173,9 +157,8 @@ class _Run:
                     self._publish(message.number, message.stream, message.message)
                 else:
                     self.finished.put((message.number, outcome))
-                del left[message.number]
-        except NoBatchesError:
-            return list(left.values())
+        except NoBatchesError as error:
+            return [message[:3] for message in error.left]
         return []
 
 
