@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,7 +32,7 @@ from .recovery import RedisRecovery
 from .rules import Rules
 from .shard import Shard
 
-_NO_MESSAGE = b"", b"", "", "", "", 0, 0, ""
+_NO_MESSAGE = b"", b"", "", "", 0, 0, ""
 
 logger = logging.getLogger("tambur.server")
 
@@ -40,7 +41,7 @@ MAX_CLOCK_SKEW_S = 30
 
 
 BATCH_STEP = 50
-"""How many publications of a batch are sent to Redis at once."""
+"""How many publications of a batch one script publishes: Redis is busy with them for a millisecond or two."""
 
 
 class RedisBroker:
@@ -104,40 +105,27 @@ class RedisBroker:
     async def publish(
         self, publication: Publication, claim: Claim, *, now: int, max_publishes_per_s: float | None
     ) -> Published:
-        private_id = publication.name if publication.kind is Kind.PRIVATE else ""
-        message = *self._keys.encode(publication), *self._log_arguments(publication), private_id
-        return await self._publish(message, claim, now, max_publishes_per_s)
+        return await self._publish(self._message(publication), claim, now, max_publishes_per_s)
 
     async def _publish(
         self, message: tuple[Any, ...], claim: Claim, now: int, max_publishes_per_s: float | None
     ) -> Published:
         """Claim a nonce and publish a message to its channel; to none if that is empty."""
         channel, data, *log_arguments = message
-        link = self._shard.ready_link()
-        outcome, retry_after_s, nodes, place = await link.call(
+        answer, retry_after_s, nodes, place = await self._shard.ready_link().call(
             *scripts.PUBLISH(
                 self._shard.deadline_ms(),
                 channel,
                 data,
-                claim.nonce,
-                claim.signature,
-                claim.timestamp,
-                now,
-                CLAIM_WINDOW_S + MAX_CLOCK_SKEW_S,
-                self._max_claims,
-                "" if max_publishes_per_s is None else max_publishes_per_s,
+                *self._claim_arguments(claim, now, max_publishes_per_s),
                 self._keys.prefix,
+                scope(claim.app),
                 *log_arguments,
                 keys=self._keys.publishing(claim.app, claim.timestamp),
             )
         )
         self._shard.epoch.see(int(place))
-        if outcome == b"full":
-            raise BrokerUnavailableError(
-                f"{self._max_claims} publishes are remembered, the most that max_claims allows",
-                retry_after_s=float(retry_after_s),
-            )
-        return Published(Outcome[outcome.decode().upper()], float(retry_after_s), nodes)
+        return Published(self._outcome(answer, retry_after_s), float(retry_after_s), nodes)
 
     async def admit(self, claim: Claim, *, now: int, max_publishes_per_s: float | None) -> Published:
         return await self._publish(_NO_MESSAGE, claim, now, max_publishes_per_s)
@@ -150,24 +138,59 @@ class RedisBroker:
         now: int,
         max_publishes_per_s: float | None,
     ) -> Published:
-        first, *others = publications
-        published = await self.publish(first, claim, now=now, max_publishes_per_s=max_publishes_per_s)
-        if published.outcome not in {Outcome.DELIVERED, Outcome.REPLAYED}:
-            return published
-        outcomes: set[Outcome] = {published.outcome}
-        for start in range(0, len(others), BATCH_STEP):
-            # Each has a claim of its own. The script runs in the order in which it is called.
-            step = [
-                self.publish(other, _numbered(claim, start + i), now=now, max_publishes_per_s=None)
-                for i, other in enumerate(others[start : start + BATCH_STEP])
-            ]
-            outcomes |= {published.outcome for published in await asyncio.gather(*step)}
-        return Published(Outcome.DELIVERED if Outcome.DELIVERED in outcomes else Outcome.REPLAYED)
+        messages = [self._message(publication) for publication in publications]
+        outcome, done = Outcome.REPLAYED, 0
+        while done < len(messages):
+            answer, retry_after_s, published, place = await self._shard.ready_link().call(
+                *scripts.BATCH(
+                    self._shard.deadline_ms(),
+                    *self._claim_arguments(claim, now, max_publishes_per_s),
+                    self._keys.prefix,
+                    scope(claim.app),
+                    done,
+                    len(messages),
+                    *itertools.chain.from_iterable(messages[done : done + BATCH_STEP]),
+                    keys=self._keys.publishing(claim.app, claim.timestamp),
+                )
+            )
+            self._shard.epoch.see(int(place))
+            of_step = self._outcome(answer, retry_after_s)
+            if of_step not in {Outcome.DELIVERED, Outcome.REPLAYED}:
+                return Published(of_step, float(retry_after_s))
+            if of_step is Outcome.DELIVERED:
+                outcome = of_step
+            # The same request may come again meanwhile, and publish some of the messages.
+            done = published
+        return Published(outcome)
 
-    def _log_arguments(self, publication: Publication) -> tuple[str, str, str, int, int]:
+    def _message(self, publication: Publication) -> tuple[Any, ...]:
+        """The arguments of a message in scripts: channel, data, log, budget, limits, and private ID."""
+        private_id = publication.name if publication.kind is Kind.PRIVATE else ""
+        return *self._keys.encode(publication), *self._log_arguments(publication), private_id
+
+    def _claim_arguments(self, claim: Claim, now: int, max_publishes_per_s: float | None) -> tuple[Any, ...]:
+        return (
+            claim.nonce,
+            claim.signature,
+            claim.timestamp,
+            now,
+            CLAIM_WINDOW_S + MAX_CLOCK_SKEW_S,
+            self._max_claims,
+            "" if max_publishes_per_s is None else max_publishes_per_s,
+        )
+
+    def _outcome(self, answer: bytes, retry_after_s: bytes) -> Outcome:
+        if answer == b"full":
+            raise BrokerUnavailableError(
+                f"{self._max_claims} publishes are remembered, the most that max_claims allows",
+                retry_after_s=float(retry_after_s),
+            )
+        return Outcome[answer.decode().upper()]
+
+    def _log_arguments(self, publication: Publication) -> tuple[str, str, int, int]:
         log = log_of(publication)
         rule = self._rules.of(publication.app, log)
-        return scope(publication.app), log, rule.budget, rule.max_messages, rule.max_bytes
+        return log, rule.budget, rule.max_messages, rule.max_bytes
 
     async def claimed(self, claim: Claim) -> Outcome | None:
         link = self._shard.ready_link()
@@ -184,7 +207,7 @@ class RedisBroker:
         channel, data = self._keys.encode(publication)
         arguments = self._shard.deadline_ms(), self._keys.prefix, channel, data
         place = await self._shard.ready_link().call(
-            *scripts.DIRECT(*arguments, *self._log_arguments(publication), keys=())
+            *scripts.DIRECT(*arguments, scope(publication.app), *self._log_arguments(publication), keys=())
         )
         self._shard.epoch.see(int(place))
 
@@ -255,8 +278,3 @@ class RedisBroker:
     def _deliver(self, publication: Publication) -> None:
         self._recovery.append(publication)
         self.deliver(publication)
-
-
-def _numbered(claim: Claim, number: int) -> Claim:
-    """The claim of one message of a batch. No nonce's digest is as long."""
-    return claim._replace(nonce=b"%s %d" % (claim.nonce, number))

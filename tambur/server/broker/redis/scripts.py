@@ -66,6 +66,7 @@ SEND = Script("send")
 NODES = Script("nodes")
 DIRECT = Script("direct")
 PUBLISH = Script("publish")
+BATCH = Script("batch")
 ENTER = Script("enter", "renew")
 LEASE = Script("fence", "renew")
 JOIN = Script("join")
@@ -83,6 +84,6 @@ FINISH = Script("finish")
 RETRY = Script("retry")
 
 ALL = (
-    *(SEND, NODES, DIRECT, PUBLISH, ENTER, LEASE, JOIN, PRESENT, LEAVE, SWEEP),
+    *(SEND, NODES, DIRECT, PUBLISH, BATCH, ENTER, LEASE, JOIN, PRESENT, LEAVE, SWEEP),
     *(NEED, READ, TEND, RESUME, REVOKE, OWN, TAKE, FINISH, RETRY),
 )
