@@ -32,9 +32,10 @@ def test_the_public_names_are_frozen() -> None:
     assert package.__all__ == sorted(package.__all__, key=lambda name: (name.startswith("_"), name))
     assert set(package.__all__) == {
         "AppNotFoundError", "CommandRefusedError", "ConfigurationError", "ConnectionFailedError",
-        "History", "InvalidMessageError", "InvalidNameError", "KeptMessage", "MessageTooLargeError", "PublishError", "RateLimitedError",
-        "RejectedError", "StreamInfo", "SubscriberClosedError", "SubscriberError", "SubscriberTimeoutError", "Tambur",
-        "TamburError", "TimedOutError", "UnauthorizedError", "UnavailableError", "__version__",
+        "History", "InvalidMessageError", "InvalidNameError", "KeptMessage", "MessageTooLargeError", "MessagesMissedError",
+        "PublishError", "RateLimitedError", "RejectedError", "StreamInfo", "SubscriberClosedError", "SubscriberError",
+        "SubscriberTimeoutError", "Tambur", "TamburError", "TimedOutError", "UnauthorizedError", "UnavailableError",
+        "WebhookVerificationError", "__version__",
     }  # fmt: skip
 
 
