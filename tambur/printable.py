@@ -20,9 +20,14 @@ def one_line(text: str, max_code_points: int | None = None) -> str:
     line = " ".join(text.split())
     if max_code_points is not None and len(line) > max_code_points:
         line = f"{line[:max_code_points]}..."
-    if line.isprintable():
-        return line
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return printable(line)
+
+
+def printable(text: str) -> str:
+    """Replace each unprintable character of a text by its Python escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def json_line(value: Any, *, ascii_only: bool = False) -> str:

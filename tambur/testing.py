@@ -19,116 +19,31 @@ Without a server, where the published messages are all that a test needs::
 from __future__ import annotations
 
 import contextlib
-import io
-import json
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-import requests
-from requests.adapters import HTTPAdapter
 
-from .credentials import Credentials
 from .loopback import no_proxy
-from .protocol.paths import BATCH_PATH, split_publish_path
 from .protocol.webhooks import decode_secret, make_headers
 from .publisher.client import Tambur
+from .recording import CREDENTIALS, Disconnected, Published, RecordingTambur
 from .webhooks import encode, make_event
 
 if TYPE_CHECKING:
     from .subscriber import Subscriber
 
-_CREDENTIALS = Credentials(api_key="key", app_id="app", secret="secret", base_url="http://tambur.invalid")  # noqa: S106
-
-
-class _Pair(NamedTuple):
-    stream: str
-    message: str
-
-
-class Published(_Pair):
-    """One published message: a pair of stream and message.
-
-    Attributes:
-        stream: the stream, prefix included.
-        message: the text that a server would receive.
-        exclude: the subscriber ID that does not receive it; ``None`` for none. Comparisons ignore it.
-    """
-
-    exclude: str | None
-
-    def __new__(cls, stream: str, message: str, exclude: str | None = None) -> Published:  # noqa: PYI034
-        made = super().__new__(cls, stream, message)
-        made.exclude = exclude
-        return made
-
-
-class RecordingTambur(Tambur):
-    """A publisher that records messages instead of sending them.
-
-    It checks names and messages as :class:`tambur.Tambur` and a server do, one by one and in batches.
-
-    Parameters:
-        max_message_bytes: the server's limit; a longer message raises :class:`tambur.MessageTooLargeError`.
-        encode: the ``encode`` of your application's :class:`tambur.Tambur`; ``None`` if it has none.
-
-    Attributes:
-        published: the messages, in the order of their publishing.
-    """
-
-    def __init__(
-        self, *, max_message_bytes: int = 64 * 1024, encode: Callable[[Any], str] | None = None
-    ) -> None:
-        self.published: list[Published] = []
-        session = requests.Session()
-        session.mount("http://", _Recorder(self.published, max_message_bytes))
-        super().__init__(
-            _CREDENTIALS.api_key,
-            _CREDENTIALS.app_id,
-            _CREDENTIALS.secret,
-            _CREDENTIALS.base_url,
-            session=session,
-            encode=encode,
-        )
-
-
-class _Recorder(HTTPAdapter):
-    """Answers each request in place of the network."""
-
-    def __init__(self, published: list[Published], max_message_bytes: int) -> None:
-        super().__init__()
-        self._published = published
-        self._max_message_bytes = max_message_bytes
-
-    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
-        path = urlsplit(request.url or "").path.encode()
-        assert isinstance(request.body, str)
-        fields = dict(parse_qsl(request.body, keep_blank_values=True))
-        split = split_publish_path(path)
-        if split is not None:
-            messages = {"": Published(split[1].decode(), fields["message"], fields.get("exclude"))}
-        else:
-            assert path.endswith(BATCH_PATH.encode())
-            pairs = enumerate(json.loads(fields["messages"]))
-            messages = {f"messages[{i}]: ": Published(*pair) for i, pair in pairs}
-        for place, published in messages.items():
-            size, limit = len(published.message.encode()), self._max_message_bytes
-            if size > limit:
-                reason = f"{place}the message has {size} bytes, at most {limit} are allowed"
-                return _response(request, 413, reason)
-        self._published += messages.values()
-        return _response(request, 204, "")
-
-
-def _response(request: requests.PreparedRequest, status: int, reason: str) -> requests.Response:
-    response = requests.Response()
-    response.request = request
-    response.url = request.url or ""
-    response.status_code = status
-    response.raw = io.BytesIO(reason.encode())
-    return response
+__all__ = [
+    "Disconnected",
+    "Published",
+    "RecordingTambur",
+    "TamburServer",
+    "WebhookRequest",
+    "make_webhook",
+    "tambur_recorder",
+    "tambur_server",
+]
 
 
 class TamburServer:
@@ -204,10 +119,10 @@ def tambur_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[TamburServer]:
 
     monkeypatch.setenv("no_proxy", no_proxy())  # the tested application publishes to this machine, too
     with (
-        in_background(Config.from_credentials(_CREDENTIALS, port=0)) as server,
+        in_background(Config.from_credentials(CREDENTIALS, port=0)) as server,
         contextlib.ExitStack() as stack,
     ):
-        yield TamburServer(_CREDENTIALS.at(server.url).to_url(), stack)
+        yield TamburServer(CREDENTIALS.at(server.url).to_url(), stack)
 
 
 @pytest.fixture

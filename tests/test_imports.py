@@ -41,7 +41,8 @@ MAY_IMPORT = {
     ),
     "__main__": ("cli",),
     "webhooks": ("errors", "protocol"),
-    "testing": ("credentials", "loopback", "protocol", "publisher", "webhooks"),
+    "recording": ("credentials", "protocol", "publisher"),
+    "testing": ("loopback", "protocol", "publisher", "recording", "webhooks"),
 }
 PURE = (
     "credentials", "protocol", "server.history", "server.subscriptions", "server.broker.redis.mirror", "server.broker.redis.scripts",
@@ -51,7 +52,7 @@ IMPURE = {
     "asyncio", "datetime", "random", "redis", "requests", "secrets", "socket", "starlette", "threading",
     "time", "uvicorn", "websockets",
 }  # fmt: skip
-KNOWS_REQUESTS = ("errors", "publisher", "cli.doctor", "testing")
+KNOWS_REQUESTS = ("errors", "publisher", "cli.doctor", "recording")
 TRANSPORTS = ("server.transports.longpoll", "server.transports.websocket")
 
 

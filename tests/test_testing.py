@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from tambur import InvalidMessageError, InvalidNameError, MessageTooLargeError, Tambur
+from tambur import ConfigurationError, InvalidMessageError, InvalidNameError, MessageTooLargeError, Tambur
 from tambur.subscriber import Message
 from tambur.testing import RecordingTambur, TamburServer
 
@@ -78,6 +78,58 @@ def test_the_recorder_encodes_like_the_applications_publisher() -> None:
     with RecordingTambur(encode=repr) as recorder:
         recorder.publish("news", {"a": 1})
     assert recorder.published == [("news", "{'a': 1}")]
+
+
+def test_the_recorder_answers_queries(tambur_recorder: RecordingTambur) -> None:
+    assert tambur_recorder.users("room") == []
+    assert list(tambur_recorder.streams()) == []
+    tambur_recorder.present |= {"room": ["bob", "alice"], "other": ["bob"], "empty": []}
+    assert tambur_recorder.users("room") == ["alice", "bob"]
+    assert list(tambur_recorder.streams()) == [("other", 1, 1), ("room", 2, 2)]
+    assert list(tambur_recorder.streams("ro")) == [("room", 2, 2)]
+    with pytest.raises(InvalidNameError):
+        tambur_recorder.users("auth:room")
+
+
+def test_the_recorder_keeps_a_history(tambur_recorder: RecordingTambur) -> None:
+    start = tambur_recorder.history("room")
+    assert (start.messages, start.complete, start.more) == ([], True, False)
+    for i in range(4):
+        tambur_recorder.publish("auth:room" if i == 1 else "room", str(i))
+        tambur_recorder.publish("other", "x")
+    newest = tambur_recorder.history("room", limit=3)
+    assert [(m.kind, m.message) for m in newest.messages] == [("auth", "1"), ("public", "2"), ("public", "3")]
+    assert newest.more is True
+    some = tambur_recorder.history("room", limit=2, since=start.position)
+    assert ([m.message for m in some.messages], some.more) == (["0", "1"], True)
+    rest = tambur_recorder.history("room", since=some.position)
+    assert ([m.message for m in rest.messages], rest.more, rest.complete) == (["2", "3"], False, True)
+    assert tambur_recorder.history("room", since=rest.position).messages == []
+    assert tambur_recorder.history("room", since="elsewhere").complete is False
+    with pytest.raises(ConfigurationError, match="limit must be"):
+        tambur_recorder.history("room", limit=0)
+
+
+def test_the_recorder_records_disconnects(tambur_recorder: RecordingTambur) -> None:
+    tambur_recorder.present["room"] = ["alice", "bob"]
+    assert tambur_recorder.disconnect(user_id="alice") == 1
+    assert tambur_recorder.disconnect(subscriber_id="id") == 0
+    assert tambur_recorder.users("room") == ["bob"]
+    assert tambur_recorder.disconnected == [(None, "alice"), ("id", None)]
+    assert tambur_recorder.disconnected[0].user_id == "alice"
+    with pytest.raises(ConfigurationError, match="exactly one"):
+        tambur_recorder.disconnect()
+
+
+def test_the_server_of_a_test_answers_queries(tambur_server: TamburServer) -> None:
+    room = tambur_server.subscriber("room")
+    room.enable_presence("room", "alice", tambur_server.publisher.generate_presence_token)
+    tambur_server.publisher.publish("room", "kept")
+    assert tambur_server.publisher.users("room") == ["alice"]
+    assert list(tambur_server.publisher.streams()) == [("room", 1, 1)]
+    assert [m.message for m in tambur_server.publisher.history("room").messages] == ["kept"]
+    assert tambur_server.publisher.disconnect(user_id="alice") == 1
+    assert tambur_server.publisher.users("room") == []
 
 
 def test_the_installed_package_brings_the_fixtures(pytester: pytest.Pytester) -> None:

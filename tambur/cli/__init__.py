@@ -19,6 +19,7 @@ from ..protocol.options import MAX_LAST
 from ..protocol.tokens import Mode
 from .client import run_doctor, run_listen, run_publish, run_token
 from .new_app import run_new_app
+from .queries import run_disconnect, run_history, run_streams, run_users
 from .serve import run_demo, run_hash_password, run_serve
 
 INTERRUPTED = 128 + 2  # a shell reports this for a command that SIGINT ended
@@ -80,6 +81,10 @@ _EXAMPLES = {
         "tambur listen news --last 20",
     ],
     "token": ["tambur token auth news SUBSCRIBER_ID", "tambur token presence news alice SUBSCRIBER_ID"],
+    "history": ["tambur history news", "tambur history news --limit 20"],
+    "users": ["tambur users lobby"],
+    "streams": ["tambur streams", "tambur streams room-"],
+    "disconnect": ["tambur disconnect --user alice", "tambur disconnect --subscriber SUBSCRIBER_ID"],
     "doctor": ["tambur doctor"],
     "new-app": ["tambur new-app shop --output tambur.toml", "tambur new-app shop"],
 }
@@ -89,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tambur",
         description="Publish messages to browsers over WebSockets, and serve them.",
-        epilog=f"publish, listen, token and doctor read the environment variable {ENVIRONMENT_VARIABLE}:\n"
+        epilog="publish, listen, token, history, users, streams, disconnect and doctor read the environment\n"
+        f"variable {ENVIRONMENT_VARIABLE}:\n"
         "  http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID\n\n"
         "exit status: 0 success, 1 failure (stderr says why), 2 wrong usage, 130 interrupted",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -193,6 +199,26 @@ def _parser() -> argparse.ArgumentParser:
         if mode is not Mode.AUTH:
             added.add_argument("user_id", metavar="USER_ID")
         added.add_argument("subscriber_id", metavar="SUBSCRIBER_ID")
+
+    added = command("history", run_history, "print the kept messages of a stream, each as a line of JSON")
+    added.add_argument("stream", metavar="STREAM")
+    added.add_argument(
+        "--limit", type=int, default=100, metavar="N", help="how many, 1 to 1000 (default: 100)"
+    )
+    added.add_argument(
+        "--since", metavar="POSITION", help="print those after this position (default: the newest)"
+    )
+
+    added = command("users", run_users, "print who is present on a stream, one user a line")
+    added.add_argument("stream", metavar="STREAM")
+
+    added = command("streams", run_streams, "print the streams with subscribers, each as a line of JSON")
+    added.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="how their names begin")
+
+    added = command("disconnect", run_disconnect, "end the sessions of a user, or of one subscriber")
+    target = added.add_mutually_exclusive_group(required=True)
+    target.add_argument("--user", metavar="ID", help="a user; ends all sessions with a mode as that user")
+    target.add_argument("--subscriber", metavar="ID", help="the ID of a subscriber")
 
     command("doctor", run_doctor, f"check the connection to {ENVIRONMENT_VARIABLE}")
 

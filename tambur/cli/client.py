@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import logging
 import os
 import sys
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from ..credentials import Credentials
 from ..errors import ConfigurationError, MessagesMissedError, TamburError
-from ..printable import json_line, one_line
+from ..printable import one_line
 from ..protocol.tokens import TokenSigner
 from ..publisher.client import Tambur
 from ..publisher.debugging import DebuggingTambur
 from .doctor import examine
+from .output import print_json
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ def run_listen(arguments: argparse.Namespace) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("tambur: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    is_utf8 = sys.stdout is None or codecs.lookup(sys.stdout.encoding).name == "utf-8"
     credentials = Credentials.from_env()
     with Subscriber.from_url(credentials.to_url(), reconnect=True) as subscriber:
         _subscribe(subscriber, _signer(credentials), arguments)
@@ -75,7 +74,7 @@ def run_listen(arguments: argparse.Namespace) -> int:
                 logging.getLogger("tambur").warning("%s", missed)
                 continue
             fields = {name: value for name, value in message._asdict().items() if value is not None}
-            print(json_line(fields, ascii_only=not is_utf8), flush=True)
+            print_json(fields)
 
 
 class _Formatter(logging.Formatter):
