@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from ..config import App
 from . import AppKey
@@ -57,7 +57,7 @@ class MemoryWebhooks:
         self._max_events = max_events
         self._clock = clock
         self._version = 0
-        self.wake: Callable[[], None] = lambda: None
+        self.wake: Callable[[Collection[str]], None] = lambda _: None
 
     def add(self, app: AppKey, stream: str, user_id: str, *, is_up: bool) -> None:
         """Queue the event of a user who joined or left."""
@@ -73,7 +73,7 @@ class MemoryWebhooks:
             queue.schedule(event.version, now)
             if len(queue.events) > self._max_events:
                 queue.drop_oldest()
-        self.wake()
+        self.wake(names)
 
     async def take(self, queue: str, count: int) -> Taken:
         found, now = self._queues[queue], self._clock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ...protocol.webhooks import JOINED, LEFT
@@ -60,10 +60,10 @@ class WebhookQueues(Protocol):
     """The queues, by name. Every coroutine may raise :class:`BrokerUnavailableError`.
 
     Attributes:
-        wake: called when this node may have queued an event.
+        wake: called with the names of queues to which this node may add an event in this turn.
     """
 
-    wake: Callable[[], None]
+    wake: Callable[[Collection[str]], None]
 
     async def take(self, queue: str, count: int) -> Taken:
         """Take events that are due. Without a further call, they are due again after :data:`LEASE_S`."""

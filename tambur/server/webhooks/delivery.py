@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -79,34 +79,36 @@ class Webhooks:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._queues = queues
-        self._endpoints = [
-            _Endpoint(app, webhook, queues, send, clock) for app in apps for webhook in app.webhooks
-        ]
+        self._endpoints = {
+            queue_name(app.key, webhook.url): _Endpoint(app, webhook, queues, send, clock)
+            for app in apps
+            for webhook in app.webhooks
+        }
 
     def start(self) -> None:
         """Begin to deliver, in tasks of the running event loop."""
-        for endpoint in self._endpoints:
+        for endpoint in self._endpoints.values():
             endpoint.start()
         self._queues.wake = self._wake
 
     def stop(self) -> None:
         """Take no more events: the server stops, and other nodes may send them."""
-        self._queues.wake = lambda: None
-        for endpoint in self._endpoints:
+        self._queues.wake = lambda _: None
+        for endpoint in self._endpoints.values():
             endpoint.stop()
 
     async def close(self) -> None:
         """End the requests that still wait. Their events go back into the queues."""
         self.stop()
-        await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints))
+        await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints.values()))
 
     def states(self) -> list[EndpointState]:
         """The state of each endpoint."""
-        return [endpoint.state() for endpoint in self._endpoints]
+        return [endpoint.state() for endpoint in self._endpoints.values()]
 
-    def _wake(self) -> None:
-        for endpoint in self._endpoints:
-            endpoint.wake()
+    def _wake(self, queues: Collection[str]) -> None:
+        for queue in queues:
+            self._endpoints[queue].wake()
 
 
 class _Endpoint:
@@ -128,7 +130,9 @@ class _Endpoint:
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._awake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._requests: dict[asyncio.Task[None], int] = {}  # each with the version of its event
+        self._requests: dict[asyncio.Task[None], QueuedEvent] = {}
+        # The request with the newest event of each user of a stream.
+        self._newest: dict[tuple[object, ...], asyncio.Task[None]] = {}
         self._taken = Taken((), None, 0, 0.0, 0)
         self._succeeded = self._failed = self._dropped = 0
         self._is_failing = False
@@ -149,9 +153,9 @@ class _Endpoint:
             task.cancel()
         tasks = [*ended, *filter(None, [self._task])]
         await asyncio.gather(*tasks, return_exceptions=True)
-        for version in ended.values():
+        for event in ended.values():
             with contextlib.suppress(BrokerUnavailableError):
-                await self._queues.retry(self._queue, version, 0)
+                await self._queues.retry(self._queue, event.version, 0)
 
     def wake(self) -> None:
         self._awake.set()
@@ -186,18 +190,25 @@ class _Endpoint:
             facts = {"app": self._app_id, "endpoint": self._origin, "events": taken.dropped}
             logger.error(line("webhook events dropped, too many or too old", **facts))
         for event in taken.events:
-            request = asyncio.get_running_loop().create_task(self._deliver(event))
-            self._requests[request] = event.version
+            # Events of one user leave one after another, since they would overtake each other.
+            before = self._newest.get(event[2:])
+            request = asyncio.get_running_loop().create_task(self._deliver(event, before))
+            self._newest[event[2:]] = request
+            self._requests[request] = event
             request.add_done_callback(self._end_request)
         if free == 0 or taken.next_s is None:
             return LOOK_S  # a request that ends wakes this up, and so does an event
         return min(LOOK_S, taken.next_s)
 
     def _end_request(self, request: asyncio.Task[None]) -> None:
-        self._requests.pop(request)
+        event = self._requests.pop(request)
+        if self._newest[event[2:]] is request:
+            del self._newest[event[2:]]
         self._awake.set()
 
-    async def _deliver(self, queued: QueuedEvent) -> None:
+    async def _deliver(self, queued: QueuedEvent, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
         version, is_up, app, stream, user_id = queued
         event = make_event(JOINED if is_up else LEFT, app.app_id, stream, user_id, version)
         body, now = encode(event), self._clock()

@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from tambur.server import App, Limits
-from tambur.server.broker import Backend, Entry
+from tambur.server.broker import AppKey, Backend, Entry
 from tambur.server.broker.webhooks import QueuedEvent, queue_name
 from tambur.server.webhooks.settings import Webhook
 from tests.support.broker import APP, OTHER_APP, nobody_asks
@@ -49,8 +49,8 @@ class WebhookContract(abc.ABC):
 
     def test_the_first_join_and_the_last_leave_are_queued(self) -> None:
         async def scenario(backend: Backend) -> None:
-            woken = []
-            backend.webhooks.wake = lambda: woken.append(1)
+            woken: set[str] = set()
+            backend.webhooks.wake = woken.update
             before = int(time.time() * 1_000_000)
             entries = [Entry(APP, "s:\u00e4", "alice \U0001f600", name) for name in ("1", "2")]
             for entry in entries:
@@ -65,7 +65,9 @@ class WebhookContract(abc.ABC):
             assert before <= up.version < down.version
             assert [event.version for event in await self.take(backend, LEFT_QUEUE)] == [down.version]
             assert await self.take(backend, OTHER_QUEUE) == []
-            assert woken
+            assert woken == {QUEUE, LEFT_QUEUE}
+            await backend.presence.join(AppKey("app", "without webhooks"), "s", "alice", "1")
+            assert woken == {QUEUE, LEFT_QUEUE}
 
         self.run(scenario)
 

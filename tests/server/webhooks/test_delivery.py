@@ -187,6 +187,27 @@ def test_a_receiver_that_hangs_has_few_requests_and_delays_no_other() -> None:
     run(scenario)
 
 
+def test_the_events_of_a_user_are_sent_one_after_another() -> None:
+    async def scenario(setting: Setting) -> None:
+        for is_up in (True, False):
+            setting.queues.add(APP.key, "room", "alice", is_up=is_up)
+        setting.queues.add(APP.key, "other room", "alice", is_up=True)
+        await settle()
+        seen = setting.receiver.seen
+        assert [(event.stream, event.type) for event in seen] == [
+            ("room", "user.joined"), ("other room", "user.joined")
+        ]  # fmt: skip
+        setting.receiver.answer(200)
+        await settle()
+        assert (seen[2].stream, seen[2].type) == ("room", "user.left")
+        for _ in range(2):
+            setting.receiver.answer(200)
+        await settle()
+        assert setting.state[3:] == (0, 0, 3, 0, 0)
+
+    run(scenario)
+
+
 def test_an_unavailable_broker_is_asked_again() -> None:
     async def scenario(setting: Setting) -> None:
         take = setting.queues.take

@@ -122,9 +122,9 @@ class RedisPresence:
             self._may_announce_downs = True
             await self._compare(link)
         keys = self._shard.keys.links, self._shard.keys.leases
-        arguments = self._shard.keys.prefix, MAX_SWEPT_AT_ONCE, *self._webhooks.sweep_arguments()
+        arguments = self._shard.keys.prefix, MAX_SWEPT_AT_ONCE, *self._webhooks.expect_any()
         while await link.call(*scripts.SWEEP(*arguments, keys=keys)):
-            self._webhooks.wake()
+            self._webhooks.wake_all()
 
     def unlink(self) -> None:
         """Nothing to do: the next link brings everything into step."""
@@ -153,13 +153,11 @@ class RedisPresence:
         shard = self._shard
         keys = shard.keys.links, shard.node_key, shard.keys.present(entry.app, entry.stream)
         arguments = encode_entry(entry), shard.keys.prefix, shard.node_key, reply_head
-        queues = self._webhooks.arguments(scope(entry.app), is_up=True)
+        queues = self._webhooks.expect(scope(entry.app), is_up=True)
         link.send(*scripts.JOIN(*shard.fence(), *arguments, *queues, keys=keys))
-        self._webhooks.wake()
 
     def _send_leave(self, link: Link, encoded: bytes) -> None:
         shard = self._shard
         keys = shard.keys.links, shard.node_key
-        queues = self._webhooks.arguments(encoded.partition(b":")[0].decode(), is_up=False)
+        queues = self._webhooks.expect(encoded.partition(b":")[0].decode(), is_up=False)
         link.send(*scripts.LEAVE(*shard.fence(), encoded, shard.keys.prefix, *queues, keys=keys))
-        self._webhooks.wake()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from ...config import App
 from .. import AppKey
@@ -23,21 +23,30 @@ class RedisWebhooks:
 
     def __init__(self, shard: Shard, apps: Iterable[App], *, max_events: int) -> None:
         self._shard = shard
-        self._queues = {
-            scope(app): (" ".join(left), " ".join(joined))
-            for app, (left, joined) in queues_by_app(apps).items()
-        }
+        self._queues = {scope(app): both for app, both in queues_by_app(apps).items()}
         self._max_events = max_events
-        self.wake: Callable[[], None] = lambda: None
+        self.wake: Callable[[Collection[str]], None] = lambda _: None
 
-    def arguments(self, app: str, *, is_up: bool) -> tuple[str, int]:
-        """The arguments of a script that may queue an event of an app, named by its scope."""
-        return self._queues.get(app, ("", ""))[is_up], self._max_events
+    def expect(self, app: str, *, is_up: bool) -> tuple[str, int]:
+        """The arguments of a script that this turn sends, and that may queue an event of an app.
 
-    def sweep_arguments(self) -> tuple[str | int, ...]:
+        Parameters:
+            app: the scope of the app.
+            is_up: whether a user joins, or leaves.
+        """
+        queues = self._queues.get(app, ((), ()))[is_up]
+        if queues:
+            self.wake(queues)
+        return " ".join(queues), self._max_events
+
+    def expect_any(self) -> tuple[str | int, ...]:
         """The arguments of a script that may queue the events of users of any app who leave."""
-        pairs = ((app, left) for app, (left, _) in self._queues.items() if left)
+        pairs = ((app, " ".join(left)) for app, (left, _) in self._queues.items() if left)
         return self._max_events, *(value for pair in pairs for value in pair)
+
+    def wake_all(self) -> None:
+        """Such a script has queued events."""
+        self.wake([queue for left, _ in self._queues.values() for queue in left])
 
     async def take(self, queue: str, count: int) -> Taken:
         lease_ms = round(LEASE_S * 1000)

@@ -36,7 +36,7 @@ def test_a_node_queues_the_leave_of_users_of_a_dead_one_once(redis_server: Redis
             await node.start(lambda _: None, nobody_asks)
         woken = asyncio.Event()
         for node in living:
-            node.webhooks.wake = woken.set
+            node.webhooks.wake = lambda _: woken.set()
         for user in ("alice", "bob"):
             await dead.presence.join(APP, "s", user, user)
         await dead._shard.close()  # without a goodbye, as after a kill
