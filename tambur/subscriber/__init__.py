@@ -2,14 +2,18 @@
 
 It needs ``pip install 'tambur[subscriber]>=1'``. A bot that answers direct messages, and reconnects::
 
-    from tambur import Tambur
+    from tambur import MessagesMissedError, Tambur
     from tambur.subscriber import Subscriber
 
     tambur = Tambur.from_env()
     with Subscriber.from_env(reconnect=True) as bot:
         bot.subscribe("lobby")
         bot.enable_direct("lobby", "bot", tambur.generate_direct_token)
-        for message in bot:
+        while True:
+            try:
+                message = bot.receive()
+            except MessagesMissedError:
+                continue  # this bot keeps no state that it would have to load again
             if message.kind == "direct":
                 bot.send_direct("lobby", message.user_id, f"You said: {message.text}")
 

@@ -17,10 +17,11 @@ from tambur.server.memory import STREAM_BYTES, UNCOUNTED_BYTES, buffer_bytes, su
 from tests.support.app import APP, APP_ID, publisher
 
 from ..support.clock import settle
+from ..support.extended_polling import ExtendedPoller
 from ..support.node_process import NodeProcess, read_metrics
 from ..support.polling import Poller
 from ..support.ports import free_port
-from ..support.wire import TIMEOUT_S, Answer, Listening, Socket, ask, connect, read_all
+from ..support.wire import TIMEOUT_S, Answer, Listening, Socket, ask, connect, read_all, read_answer
 
 KB = 1000
 
@@ -208,6 +209,51 @@ def test_a_request_that_holds_most_is_answered_503() -> None:
         assert answer.body == b"Service Unavailable: the server holds too much for its clients\n"
         assert is_served(modest)
         assert held(server) == 0
+
+
+def test_frames_of_an_extended_poller_count_until_they_are_confirmed(stream: str) -> None:
+    count, size = 20, 60 * KB
+    with in_background(limited(max_unsent_bytes=2 * count * size)) as server, publisher(server) as tambur:
+        poller = ExtendedPoller(server)
+        poller.ask("subscribe", stream)
+        for _ in range(count):
+            tambur.publish(stream, "x" * size)
+        wait_until(server, lambda: held(server) >= buffer_bytes(count * size))
+        assert len(poller.poll()) == count
+        wait_until(server, lambda: held(server) < buffer_bytes((count + 1) * size))  # the answer was read
+        assert held(server) >= buffer_bytes(count * size)
+        with poller.waiting_poll():
+            wait_until(server, lambda: held(server) <= 2 * STREAM_BYTES)
+        poller.send(close=1000)
+        wait_until(server, lambda: held(server) == 0)
+
+
+def test_commands_of_an_extended_poller_count_and_are_limited() -> None:
+    size = 150 * KB
+    with in_background(limited(max_commands_per_s=0.001)) as server:
+        poller = ExtendedPoller(server, plain=True)
+        with connect(server) as first, connect(server) as second:
+            for handle, connection in enumerate((first, second), 1):
+                connection.sendall(poller.request([["x", handle, "y" * size]]))
+                settle(server)
+            assert read_answer(first).status == 200  # the second request took its place
+            wait_until(server, lambda: held(server) >= buffer_bytes(2 * size))
+            # More wait than a body may have.
+            assert ask(server, poller.request([["x", 3, "y"]])).status == 429
+        poller.send(close=1000)
+        wait_until(server, lambda: held(server) == 0)
+
+
+def test_an_extended_poller_with_the_most_to_poll_is_closed(stream: str) -> None:
+    with in_background(limited(max_held_bytes=200 * KB)) as server, publisher(server) as tambur:
+        poller, modest = ExtendedPoller(server), ExtendedPoller(server)
+        for one in (poller, modest):
+            one.ask("subscribe", stream)
+        for _ in range(20):
+            tambur.publish(stream, "x" * 10 * KB)
+            assert modest.next()[0] == "msg"
+        assert poller.poll() == [["close", 1013, "the server holds too much for its clients"]]
+        assert modest.ask("unsubscribe", stream) == "ok"
 
 
 def test_a_poller_with_the_most_to_poll_is_dropped(stream: str) -> None:

@@ -105,6 +105,25 @@ def test_an_unknown_frame_is_ignored(frame: str, caplog: pytest.LogCaptureFixtur
     assert message.isprintable()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"id": "x"}, {"id": GREETING[3:], "session": 1}, {"heartbeat_s": 0, "id": GREETING[3:]}, {"id": HOSTILE}],
+)  # fmt: skip
+def test_an_invalid_answer_to_a_hello_is_refused(content: dict[str, object]) -> None:
+    whole = {
+        "id": GREETING[3:],
+        "session": "k",
+        "resumed": False,
+        "position": "p",
+        "complete": True,
+        "heartbeat_s": 15,
+    }
+    answer = json.dumps(["ack", 1, "ok", (whole | content) if content else {}])
+    with strange_server(sending(GREETING, answer)) as host:
+        with pytest.raises(SubscriberClosedError, match="sent an invalid answer to 'hello'"):
+            Subscriber(API_KEY, APP_ID, host, reconnect=True, timeout=TIMEOUT_S)
+
+
 def test_a_hostile_refusal_is_shown_as_printable_text() -> None:
     with FaultyServer(response("403 No", body=f"<p>\r\n{HOSTILE}".encode())) as server:
         with pytest.raises(SubscriberClosedError) as caught:

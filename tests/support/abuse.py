@@ -15,6 +15,7 @@ import itertools
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from typing import Any
 from urllib.parse import quote
 
 from websockets.frames import Opcode
@@ -23,6 +24,7 @@ from .abuser import (
     _FORM,
     _PUBLISH,
     LOST_COMMANDS,
+    LOST_POSTS,
     PATH,
     SECRET,
     STREAM,
@@ -278,6 +280,44 @@ async def lost_commands(seen: Seen) -> None:
             polling.cancel()
 
 
+async def lost_posts(seen: Seen) -> None:
+    """Send the largest commands by extended long polling, and close each connection without an answer."""
+    async with connected(seen) as connection:
+        secret = (await post(connection, {}))["poll"]
+        polling = asyncio.create_task(keep_posting(connection, secret))
+        try:
+            for turn in itertools.count(1):
+                sent = [["subscribe", turn, "x" * 190_000]]
+                async with connected(seen) as (_, writer):
+                    writer.write(post_request({"poll": secret, "n": 0, "send": sent}))
+                    await writer.drain()
+                    writer.write_eof()
+                seen["lost"] += 1
+                if turn == LOST_POSTS:
+                    seen.started()
+        finally:
+            polling.cancel()
+
+
+def post_request(body: dict[str, object]) -> bytes:
+    data = json.dumps(body).encode()
+    return request(f"POST /comet{PATH}", f"Content-Length: {len(data)}", body=data)
+
+
+async def post(connection: Connection, body: dict[str, object]) -> Any:
+    reader, writer = connection
+    writer.write(post_request(body))
+    status, answer = await read_answer(reader)
+    assert status == "200", status
+    return json.loads(answer)
+
+
+async def keep_posting(connection: Connection, secret: str) -> None:
+    n = 0
+    while True:
+        n = (await post(connection, {"poll": secret, "n": n}))["n"]
+
+
 async def keep_polling(connection: Connection, path: str) -> None:
     reader, writer = connection
     while True:
@@ -339,7 +379,7 @@ async def trailers(seen: Seen) -> None:
 
 ABUSES: list[Callable[[Seen], Awaitable[None]]] = [
     idle, silence, handshakes, never_read, never_read_answers, drip_head, drip_body, drip_frame, streams, publishes,
-    forgeries, percent_signs, small_chunks, colons, pipeline, commands, pings, fragments, polls, poll_again, lost_commands, hoard_pings, hoard_requests, body, head, trailers,
+    forgeries, percent_signs, small_chunks, colons, pipeline, commands, pings, fragments, polls, poll_again, lost_commands, lost_posts, hoard_pings, hoard_requests, body, head, trailers,
 ]  # fmt: skip
 
 

@@ -25,6 +25,7 @@ PATH = f"/{API_KEY}/{APP_ID}"
 
 DRIP_S = 0.2
 LOST_COMMANDS = 1000
+LOST_POSTS = 50
 STREAMS = 1000
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -37,7 +37,7 @@ from ..support.abused_server import (
     serving,
     wait_for_files,
 )
-from ..support.abuser import LOST_COMMANDS, frame
+from ..support.abuser import LOST_COMMANDS, LOST_POSTS, frame
 from ..support.certificate import Certificate
 from ..support.stream_abuse import DIRECT_BYTES
 from ..support.wire import Socket, connect, handshake, read_answer
@@ -240,6 +240,14 @@ CASES = [
         "MAX_QUEUED_COMMANDS",
         MAX_QUEUED_COMMANDS * 4 * MAX_LINE_LENGTH + READ_AT_ONCE,
         lambda seen, clients: seen["lost"] >= LOST_COMMANDS * clients,
+        server="crowded",
+    ),
+    Case(
+        "lost_posts",
+        5,
+        "max_body_bytes",
+        3 * LIMITS.max_body_bytes + 2 * READ_AT_ONCE,
+        lambda seen, clients: seen["lost"] >= LOST_POSTS * clients,
         server="crowded",
     ),
     Case("poll_again", 20, "max_long_polling_subscribers", 64 * KIB, each("200")),

@@ -56,7 +56,7 @@ _SECRET_BYTES = 24
 _OK = b"200"
 _UNKNOWN = b"404there is no such connection any more\n"
 _UNKNOWN_N = b"400n must not be above the n of the last answer\n"
-_BUSY = b"429at most %d commands of a connection may wait\n" % MAX_COMMANDS
+_BUSY = b"429too many commands of this connection wait\n"
 
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
@@ -247,7 +247,8 @@ class _PolledConnection:
             if command.handle is None or command.handle > handle:
                 handle = command.handle or handle
                 new.append(command.text)
-        if new and self._taken - self._answered + len(new) > MAX_COMMANDS:
+        is_too_many = self._taken - self._answered + len(new) > MAX_COMMANDS
+        if new and (is_too_many or self._connection.queued_bytes > self._limits.max_body_bytes):
             return False
         self._handle = handle
         self._taken += len(new)
