@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
+
 import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
@@ -24,6 +28,18 @@ fetch(url, { method: "POST", headers: { "Content-Type": type }, mode, body })
 PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
 
 
+def lines(driver: Chrome, element: WebElement, selector: str) -> list[str]:
+    """The items of a list, without their times."""
+    script = """
+        return [...arguments[0].querySelectorAll(arguments[1])].map((item) =>
+            [...item.childNodes].filter(({ nodeName }) => nodeName !== "TIME").map((each) => each.textContent)
+              .join("").trim())
+    """
+    # One script reads all items, because the page may replace them at any time.
+    found: list[str] = driver.execute_script(script, element, f"{selector} li")
+    return found
+
+
 class Panel:
     """One of the two subscribers on the page."""
 
@@ -35,10 +51,7 @@ class Panel:
         return self.element.find_element(By.CSS_SELECTOR, selector)
 
     def lines(self, selector: str) -> list[str]:
-        script = "return [...arguments[0].querySelectorAll(arguments[1])].map((item) => item.textContent)"
-        # One script reads all items, because the page may replace them at any time.
-        lines: list[str] = self.driver.execute_script(script, self.element, f"{selector} li")
-        return lines
+        return lines(self.driver, self.element, selector)
 
     def wait_lines(self, selector: str, *expected: str) -> None:
         wait(self.driver, lambda _: len(self.lines(selector)) >= len(expected))
@@ -54,12 +67,14 @@ class Panel:
 
 
 @pytest.fixture
-def panels(driver: Chrome, demo: Server) -> tuple[Panel, Panel]:
+def panels(driver: Chrome, demo: Server) -> Iterator[tuple[Panel, Panel]]:
     driver.get(f"{demo.url}/")
     alice, bob = Panel(driver, "Alice"), Panel(driver, "Bob")
     for panel in (alice, bob):
         wait(driver, lambda _, panel=panel: panel.mode("auth").is_enabled())  # type: ignore[misc]
-    return alice, bob
+    yield alice, bob
+    # Users who only leave the page stay present for a while.
+    driver.execute_script("for (const { connection } of panels) connection.close()")
 
 
 def publish(driver: Chrome, target: str, message: str) -> None:
@@ -68,7 +83,12 @@ def publish(driver: Chrome, target: str, message: str) -> None:
     box = driver.find_element(By.ID, "message")
     box.clear()
     box.send_keys(message, Keys.ENTER)
-    wait(driver, lambda d: target in d.find_element(By.ID, "published").text)
+    wait(driver, lambda _: sent(driver)[-1:] == [f"{target} {message}"])
+
+
+def sent(driver: Chrome) -> list[str]:
+    """The messages that the page shows as published."""
+    return lines(driver, driver.find_element(By.ID, "publish-card"), "#sent")
 
 
 def test_each_kind_of_message_appears_in_the_right_panels(
@@ -98,8 +118,15 @@ def test_each_kind_of_message_appears_in_the_right_panels(
         "lobby · message <i>from the page</i>",
         "lobby · auth admins",
         "lobby · message from Python",
+        "lobby · direct to Bob psst",
         "private for you",
     )
+    assert sent(driver) == ["lobby <i>from the page</i>", "auth:lobby admins", "private: Alice alone for you"]
+    times = driver.execute_script(
+        "return [...document.querySelectorAll('.log time')].map((one) => one.textContent)"
+    )
+    assert len(times) == 13
+    assert all(re.search(r"\d:\d\d:\d\d", time) for time in times)
     assert alice.lines(".users") == ["Alice (you)", "Bob"]
     bob.mode("presence").click()
     wait(driver, lambda _: alice.lines(".users") == ["Alice (you)"])
@@ -110,15 +137,30 @@ def test_the_page_shows_frames_without_tokens(driver: Chrome, panels: tuple[Pane
     alice, _ = panels
     alice.enable("presence")
     alice.find("summary").click()
-    wait(driver, lambda _: '← ["ack",2,"ok"]' in alice.lines(".wire"))
-    greeting, *others = alice.lines(".wire")
+    wait(driver, lambda _: '← ["ack",3,"ok"]' in alice.lines(".wire"))
+    greeting, hello, session, *others = alice.lines(".wire")
     assert greeting.startswith("← id:")
+    assert hello == '→ ["hello",1,{}]'
+    assert json.loads(session.removeprefix("← "))[3]["session"] == "(key)"
+    assert json.loads(others.pop(1).removeprefix("← "))[:3] == ["ack", 2, "ok"]
     assert others == [
-        '→ ["subscribe",1,"lobby"]',
-        '← ["ack",1,"ok"]',
-        '→ ["set_mode",2,"presence","lobby","Alice","(token)"]',
-        '← ["ack",2,"ok"]',
+        '→ ["subscribe",2,"lobby"]',
+        '→ ["set_mode",3,"presence","lobby","Alice","(token)"]',
+        '← ["ack",3,"ok"]',
     ]
+    # A resumed connection sends what it has.
+    driver.execute_script("for (const type of ['pagehide', 'pageshow']) dispatchEvent(new Event(type))")
+    wait(
+        driver, lambda _: alice.lines(".wire")[1:2] != ['→ ["hello",1,{}]'] and len(alice.lines(".wire")) >= 5
+    )
+    shown = "\n".join(alice.lines(".wire"))
+    assert re.fullmatch(
+        r'← id:.*\n→ \["hello",\d+,\{"session":"\(key\)","since":"[^"]+"\}\]\n'
+        r'← \["ack",.*"session":"\(key\)".*\n'
+        r'→ \["subscribe",\d+,"lobby",\{"since":"[^"]+","presence":\["Alice","\(token\)"\]\}\]\n'
+        r'← \["ack",.*',
+        shown,
+    )
 
 
 def test_streams_and_connections_can_be_left_and_joined(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
@@ -162,6 +204,19 @@ def test_the_page_fits_a_phone(driver: Chrome, panels: tuple[Panel, Panel]) -> N
         assert driver.execute_script("return document.documentElement.scrollWidth") == PHONE["width"]
         left, right = (panel.element.rect for panel in panels)
         assert left["x"] == right["x"]
+        script = """
+            const [form, ...logs] = document.querySelectorAll("#publish, #subscribers .log");
+            const { top, bottom } = form.getBoundingClientRect();
+            return [top, bottom, ...logs.map((log) => log.getBoundingClientRect().bottom)];
+        """
+        # A user who publishes sees what a subscriber receives.
+        top, bottom, alice, _ = driver.execute_script(script)
+        assert 0 <= top < bottom < alice < PHONE["height"] + 1
+        driver.execute_script(
+            "document.querySelectorAll('#subscribers .log')[1].scrollIntoView({ block: 'end' })"
+        )
+        top, bottom, _, bob = driver.execute_script(script)
+        assert 0 <= top < bottom < bob < PHONE["height"] + 1
     finally:
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

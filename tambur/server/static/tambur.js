@@ -784,7 +784,7 @@ var tambur = ((url) => {
       if (!pending) return;
       if (result === "ok") return pending.onok?.(info);
       const [command] = pending.array;
-      if (command === "hello" && !(result === "unavailable" && this.#session)) return pending.onrefused();
+      if (command === "hello" && result !== "unavailable") return pending.onrefused();
       if (result === "unavailable" && command !== "direct") this.#sendLater(pending);
       else pending.onrefused?.(result);
       const stream = pending.stream?.name ?? null;

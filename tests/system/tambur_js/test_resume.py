@@ -168,6 +168,18 @@ def test_a_page_stays_away_while_another_connection_has_its_session(line: Line) 
     assert line.log() == [["private", "ready"], "ready", [STREAM, "ready"]]
 
 
+def test_a_page_that_the_application_disconnected_stays_away(line: Line) -> None:
+    line.enable("presence")
+    line.page.run("me.onclose = () => me.log.push(['closed', me.state, me.subscriber_id])")
+    line.log()
+    assert line.tambur.disconnect(user_id="alice") == 1
+    line.page.wait("me.log.at(-1)?.[0] === 'closed'")
+    assert line.log() == [
+        [STREAM, "ondisabled", "presence"], ["error", "disconnected"], ["closed", "refused", None],
+    ]  # fmt: skip
+    assert line.page.run("return websockets.filter(({ readyState }) => readyState <= 1).length") == 0
+
+
 def test_a_page_may_act_while_the_connection_is_lost(line: Line) -> None:
     for mode in ("auth", "presence", "direct"):
         line.enable(mode)
