@@ -243,7 +243,7 @@ class RedisBroker:
         else:
             place = last = await recovery.mark(link)
             if recovery.place:
-                logger.error(line("Redis lost messages, or may have lost some; subscribers connect again"))
+                logger.error(line("Redis may have lost messages: subscribers missed messages"))
                 self._callbacks.missed(None)
             recovery.reset(self.streams.values(), last)
         held, self._held = self._held or [], None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ...logs import line
 from .. import AppKey, Deliver, Missed, Moved, Publication
 from .link import Link
 from .logs import NO_PLACE, Log, LogReader
 from .recovery import RedisRecovery
+
+logger = logging.getLogger("tambur.server")
 
 LOGS_AT_ONCE = 100
 """Logs that one script reads; everything else in Redis waits for it."""
@@ -101,6 +105,7 @@ class CatchUp:
             else:
                 publications += missing.entries
         if lost:
+            logger.error(line("without Redis for too long, subscribers missed messages", logs=len(lost)))
             callbacks.missed(lost)
         for publication in sorted(publications, key=lambda publication: publication.place):
             callbacks.deliver(publication)

@@ -368,16 +368,17 @@ class RedisRecovery:
             for log in await self.confirm(link):
                 self._calls.moved(log.app, log.name.removeprefix("private:"))
         for app in self._rules.apps:
-            budgets = itertools.chain.from_iterable((r.budget, r.ttl) for r in self._rules.budgets(app))
+            budgets = [part for rule in self._rules.budgets(app) for part in (rule.budget, rule.ttl)]
             arguments = (
                 self._shard.keys.prefix,
                 scope(app),
                 round(limits.position_ttl_s),
                 self._rules.max_floors,
             )
-            self._cursors[app] = await link.call(
-                *scripts.TEND(*arguments, self._cursors.get(app, b"0"), *budgets, keys=())
-            )
+            is_more = True
+            while is_more:
+                command = scripts.TEND(*arguments, self._cursors.get(app, b"0"), *budgets, keys=())
+                self._cursors[app], is_more = await link.call(*command)
 
     def unlink(self) -> None:
         """Nothing to do: the next link catches up."""

@@ -19,7 +19,8 @@ local function admit(keys, request)
   end
 
   local total = tonumber(redis.call('HGET', keys[2], 'total') or 0)
-  if total >= request.max_claims or redis.call('EXISTS', keys[1]) == 0 then
+  local is_new_second = redis.call('EXISTS', keys[1]) == 0
+  if total >= request.max_claims or is_new_second then
     local counts = redis.call('HGETALL', keys[2])
     local oldest = timestamp
     for i = 1, #counts, 2 do
@@ -37,10 +38,12 @@ local function admit(keys, request)
   end
 
   redis.call('HSET', keys[1], request.nonce, request.value)
-  redis.call('EXPIRE', keys[1], math.max(1, timestamp + kept_s + 1 - now))
   redis.call('HINCRBY', keys[2], 'total', 1)
   redis.call('HINCRBY', keys[2], timestamp, 1)
-  redis.call('EXPIRE', keys[2], 2 * kept_s + 1)
+  if is_new_second then
+    redis.call('EXPIRE', keys[1], math.max(1, timestamp + kept_s + 1 - now))
+    redis.call('EXPIRE', keys[2], 2 * kept_s + 1)
+  end
   if per_s then
     tokens = tokens - request.count
     redis.call('HSET', keys[3], 'tokens', tokens, 'filled_at', string.format('%.6f', clock))

@@ -1,11 +1,14 @@
 -- needs: keep
 -- Drop the expired entries of an app, and forget floors that nobody has needed for long.
 -- ARGV: the prefix of all keys, the app's scope, seconds for which a floor is remembered, floors that the app may have, a cursor into
---       the floors, then each budget and for how many microseconds it keeps entries. Returns the next cursor.
+--       the floors, then each budget and for how many microseconds it keeps entries. Returns the next cursor, and
+--       whether more entries may have expired.
 local prefix, scope = ARGV[1], ARGV[2]
+local looks = TENDED_AT_ONCE
 for i = 6, #ARGV, 2 do
   local budget, expired = ARGV[i], time[1] * 1000000 + time[2] - ARGV[i + 1]
-  for _ = 1, TENDED_AT_ONCE do
+  while looks > 0 do
+    looks = looks - 1
     local name, place = oldest_log(prefix, scope, budget)
     if not name or place > expired then
       break
@@ -36,4 +39,4 @@ for _ = 1, TENDED_AT_ONCE do
     break
   end
 end
-return found[1]
+return {found[1], looks == 0 and 1 or 0}
