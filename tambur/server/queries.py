@@ -123,8 +123,7 @@ class Queries:
 
     async def _streams_here(self, app: AppKey, prefix: str, limit: int, after: str) -> dict[str, int]:
         """The first streams of this node, one more than the limit, with their subscribers."""
-        subscribers = self._hub.subscribers(app, prefix, after)
-        return {name: subscribers[name] for name in heapq.nsmallest(limit + 1, subscribers)}
+        return await self._hub.subscribers(app, prefix, after, limit + 1)
 
     async def history(self, app: App, stream: str, *, limit: int, since: str | None) -> History:
         """The kept messages of a stream without direct ones: the newest, or those after a position.

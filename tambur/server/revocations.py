@@ -179,5 +179,5 @@ class LostSessions:
         return [
             subscriber_id
             for (of, subscriber_id), session in self._sessions.items()
-            if of == app and user_id in session.users
+            if user_id in session.users and of == app
         ]

@@ -190,11 +190,10 @@ class Stream:
         for subscription in self._direct.get(user_id, ()):
             yield subscription.outbox
 
-    def subscribers_as(self, user_id: str) -> Iterator[str]:
+    def subscribers_as(self, user_id: str) -> list[str]:
         """The IDs of the subscribers that have presence or direct mode as a user."""
-        for subscription in (*self._direct.get(user_id, ()), *self._presence):
-            if user_id in (subscription.direct_as, subscription.present_as):
-                yield subscription.subscriber_id
+        present = [each.subscriber_id for each in self._presence if each.present_as == user_id]
+        return present + [each.subscriber_id for each in self._direct.get(user_id, ())]
 
     def enable_presence(self, outbox: Outbox, user_id: str) -> None:
         subscription = self._caught_up(outbox)
