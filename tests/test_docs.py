@@ -19,7 +19,7 @@ from selenium.webdriver import Chrome
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 import tambur as package
-from tambur import Tambur, UnauthorizedError, cli
+from tambur import SubscriberClosedError, Tambur, UnauthorizedError, cli
 from tambur.protocol import close_codes
 from tambur.protocol.tokens import Mode, TokenSigner
 from tambur.server import App, Config, Limits, Server
@@ -194,6 +194,39 @@ def test_a_user_is_notified_on_a_page_with_the_flask_view(
     may_join = run(snippet(NOTIFY, "def may_join"))["may_join"]
     assert may_join("alice", "inbox-alice", "auth")
     assert not may_join("bob", "inbox-alice", "auth")
+
+
+def test_the_page_on_users_shows_who_is_online(driver: Chrome, server: Server) -> None:
+    text = documentation.text("who-is-online.md")
+    app = run(snippet(README, "from flask"))["app"]
+    app.secret_key = "secret"
+    (html,) = snippets(text, "html")
+    with shown(driver, real(html, server), app, user="alice"), subscriber(server, "room-1", "room-2"):
+        wait_for_script(driver, "lobby.enabled_modes.length === 1")
+        assert run(snippet(text, 'users("lobby")'))["online"] == ["alice"]
+        assert run(snippet(text, "streams("))["rooms"] == {"room-1": 0, "room-2": 0}
+
+
+def test_the_page_on_throwing_out_ends_sessions(server: Server) -> None:
+    text = documentation.text("throw-a-user-out.md")
+    run(snippet(text, "ended ="))  # of other tests
+    with (
+        subscriber(server, "room") as alice,
+        subscriber(server, "room") as again,
+        subscriber(server) as plain,
+    ):
+        alice.enable_presence("room", "alice", SIGNER.presence)
+        assert run(snippet(text, "ended ="))["ended"] == 1
+        again.enable_direct("room", "bob", SIGNER.direct)
+        banning = run(snippet(text, "def ban("))
+        assert banning["may_join"]("bob", "room", "direct")
+        banning["ban"]("bob")
+        assert not banning["may_join"]("bob", "room", "direct")
+        run(snippet(text, "def log_out"))["log_out"](plain.subscriber_id)
+        for one in (alice, again, plain):
+            with pytest.raises(SubscriberClosedError) as caught:
+                one.receive(60)
+            assert caught.value.code == 4003
 
 
 def real(html: str, server: Server) -> str:
