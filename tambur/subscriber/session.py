@@ -68,6 +68,8 @@ class Session:
         self._private_position: str | None = None
         self._key: str | None = None
         self._missed: dict[str, None] = {}  # an ordered set of streams
+        self._attempts = 0  # since the connection was lost
+        self._attempt_at: float | None = None  # when the next one is made, by the monotonic clock
         self._connection: Connection | None = None
         self._dropping = threading.Lock()
         try:
@@ -146,6 +148,9 @@ class Session:
         while not self.inbox or self._missed:
             if self._missed:
                 self._raise_missed()
+            if self._connection is None and self._reconnect and not self.is_closed:
+                self._reopen(deadline, late)
+                continue
             try:
                 connection = self._live()
                 connection.read(deadline, late)
@@ -155,7 +160,6 @@ class Session:
                     raise
                 logger.warning("%s; reconnecting", lost)
                 self._drop(WILL_RETURN)
-                self._reopen(deadline, late)
         return self.inbox.popleft()
 
     def _raise_missed(self) -> NoReturn:
@@ -235,29 +239,39 @@ class Session:
             )
 
     def _reopen(self, deadline: float | None, late: str) -> None:
-        wait_s = MIN_RECONNECT_WAIT_S
-        while True:
-            pause_s = wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
-            if deadline is not None and time.monotonic() + pause_s > deadline:
-                raise SubscriberTimeoutError(f"{late}; the connection is lost")
-            if self._closed.wait(pause_s):
-                raise SubscriberClosedError("the subscriber was closed")
-            wait_s = min(2 * wait_s, MAX_RECONNECT_WAIT_S)
-            try:
-                self._restore(resumed=self._open())
-            except (SubscriberClosedError, SubscriberTimeoutError, CommandRefusedError) as error:
-                if isinstance(error, SubscriberClosedError) and error.code in LASTING_REFUSALS + LASTING_ENDS:
-                    raise
-                self._drop(WILL_RETURN)
-                if isinstance(error, CommandRefusedError) and error.result != "unavailable":
-                    raise  # rather than stay connected with less than before
-                logger.warning("%s; trying again", error)
-            except BaseException:  # such as an error of a function that makes tokens
-                self._drop(WILL_RETURN)
+        """Make one attempt to connect again, when it is time."""
+        self._wait_for_attempt(deadline, late)
+        try:
+            self._restore(resumed=self._open())
+        except (SubscriberClosedError, SubscriberTimeoutError, CommandRefusedError) as error:
+            if isinstance(error, SubscriberClosedError) and error.code in LASTING_REFUSALS + LASTING_ENDS:
                 raise
-            else:
-                logger.warning("reconnected as %s", self.subscriber_id)
-                return
+            self._drop(WILL_RETURN)
+            if isinstance(error, CommandRefusedError) and error.result != "unavailable":
+                raise  # rather than stay connected with less than before
+            logger.warning("%s; trying again", error)
+        except BaseException:  # such as an error of a function that makes tokens
+            self._drop(WILL_RETURN)
+            raise
+        else:
+            logger.warning("reconnected as %s", self.subscriber_id)
+            self._attempts = 0
+
+    def _wait_for_attempt(self, deadline: float | None, late: str) -> None:
+        if self._attempt_at is None:
+            # Beyond 2 ** 10 the exponent would only be large.
+            wait_s = min(MIN_RECONNECT_WAIT_S * 2 ** min(self._attempts, 10), MAX_RECONNECT_WAIT_S)
+            pause_s = wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+            # It stays, so that calls with short timeouts get there, too.
+            self._attempt_at = time.monotonic() + pause_s
+        is_late = deadline is not None and deadline < self._attempt_at
+        until = deadline if deadline is not None and is_late else self._attempt_at
+        if self._closed.wait(max(0.0, until - time.monotonic())):
+            raise SubscriberClosedError("the subscriber was closed")
+        if is_late:
+            raise SubscriberTimeoutError(f"{late}; the connection is lost")
+        self._attempt_at = None
+        self._attempts += 1
 
     def _restore(self, *, resumed: bool) -> None:
         """Subscribe to all streams again, with their modes."""

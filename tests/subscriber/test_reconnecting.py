@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -91,6 +92,42 @@ def test_a_subscriber_gives_up_after_a_refusal_that_lasts(stream: str, changed: 
         with pytest.raises(SubscriberClosedError, match=f"answered {status}"):
             one.receive(TIMEOUT_S)
     one.close()
+
+
+def test_calls_with_short_timeouts_reconnect(stream: str) -> None:
+    config = Config(apps=(APP,), port=free_port())
+    with in_background(config) as server:
+        one = subscriber(server, stream, reconnect=True)
+        before = one.subscriber_id
+    with one, in_background(config):
+        deadline = time.monotonic() + TIMEOUT_S
+        while one.subscriber_id == before:
+            assert time.monotonic() < deadline
+            with contextlib.suppress(SubscriberTimeoutError, MessagesMissedError):
+                one.receive(0.001)
+
+
+def test_an_error_of_a_token_function_is_raised_and_the_next_call_tries_again(stream: str) -> None:
+    config = Config(apps=(APP,), port=free_port())
+    fails = False
+
+    def token(name: str, subscriber_id: str) -> str:
+        if fails:
+            raise RuntimeError("no database")
+        return publisher(server).generate_auth_token(name, subscriber_id)
+
+    with in_background(config) as server:
+        one = subscriber(server, stream, reconnect=True)
+        one.enable_auth(stream, token)
+    with one, in_background(config) as server, publisher(server) as tambur:
+        fails = True
+        with pytest.raises(RuntimeError, match="no database"):
+            one.receive(TIMEOUT_S)
+        fails = False
+        with pytest.raises(MessagesMissedError):
+            one.receive(TIMEOUT_S)
+        tambur.publish(f"auth:{stream}", "x")
+        assert one.receive(TIMEOUT_S).text == "x"
 
 
 def test_closing_ends_the_attempts_to_reconnect(stream: str) -> None:
