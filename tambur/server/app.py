@@ -27,6 +27,8 @@ from .broker.factory import from_url
 from .cluster import QUESTION, Cluster
 from .config import Config, Limits
 from .console.listener import Console
+from .console.nodes import Nodes
+from .console.parts import Parts
 from .disconnects import Disconnects
 from .extended_hub import ExtendedHub
 from .listeners import allow_open_files, listen, listener_url, load_tls, reserve_port
@@ -71,6 +73,7 @@ class Server:
         self._long_polls = LongPolls(config, self._hub, self._backend.calls)
         self._cluster = Cluster(self._backend.calls)
         self._disconnects = Disconnects(self._backend, self._hub, self._cluster)
+        self._queries = Queries(self._backend, self._hub, self._cluster)
         read_buffer = make_read_buffer()
         handshakes = Handshakes(Apps(config.apps), config.public_hosts, self._hub.counts)
         context = Context(config, handshakes, self._hub, read_buffer)
@@ -103,10 +106,20 @@ class Server:
         self._socket = listen(config.host, config.port, shares_port=shares_port)
         self.url = listener_url(self._socket, has_tls=tls is not None)
         """``http://HOST:PORT`` or ``https://HOST:PORT``, with the real port if the config says 0."""
+        nodes = Nodes(self._backend, self._cluster, self._socket.getsockname()[1])
         self._console: Console | None = None
         if config.console_port is not None:
             try:
-                self._console = Console(config, self._hub, self._backend, self._webhooks, read_buffer)
+                parts = Parts(
+                    config,
+                    self._hub,
+                    self._backend,
+                    self._webhooks,
+                    self._queries,
+                    self._disconnects,
+                    nodes,
+                )
+                self._console = Console(parts, read_buffer)
             except BaseException:
                 self._socket.close()
                 raise
@@ -116,8 +129,7 @@ class Server:
     def _make_app(self, config: Config, routes: Sequence[BaseRoute]) -> ASGIApp:
         counts = self._hub.counts
         publish = PublishHandler(config, self._backend.broker, counts=counts)
-        queries = Queries(self._backend, self._hub, self._cluster)
-        query = QueryHandler(config, self._backend.broker, queries, self._disconnects, counts=counts)
+        query = QueryHandler(config, self._backend.broker, self._queries, self._disconnects, counts=counts)
         batch = BatchHandler(config, self._backend.broker, counts=counts)
         return make_app(
             {"stream": publish.answer, "batch": batch.answer, **query.answers},

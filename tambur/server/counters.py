@@ -6,9 +6,13 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from .broker import Publication, Published
 from .logs import line
+
+if TYPE_CHECKING:
+    from .stream import Stream  # it counts deliveries
 
 logger = logging.getLogger("tambur.server")
 
@@ -24,8 +28,27 @@ class Observer(Protocol):
             facts: its facts; those that are ``None`` do not apply.
         """
 
-    def broker_answered(self, seconds: float) -> None:
-        """The broker took a publish, in this time."""
+    def published(
+        self, publication: Publication, published: Published | None, check_s: float, broker_s: float
+    ) -> None:
+        """The broker took a publication.
+
+        Parameters:
+            published: the broker's answer; ``None`` for one of a batch.
+            check_s: seconds that this node needed to check the request, without reading it. 0 for a batch.
+            broker_s: seconds that the broker took. 0 for a batch.
+        """
+
+    def delivering(self, publication: Publication, stream: Stream) -> None:
+        """A publication of a stream is about to be added to the queue of this node."""
+
+    def wrote(self, stream: Stream, began: float, slow_subscribers: int) -> None:
+        """The node has written to some subscribers of a stream.
+
+        Parameters:
+            began: when it began, by ``time.perf_counter``.
+            slow_subscribers: how many were dropped meanwhile because they read too slowly.
+        """
 
 
 @dataclass
@@ -58,12 +81,14 @@ class Counts:
     incomplete: int = 0
     observer: Observer | None = None
 
-    def broker_answered(self, seconds: float) -> None:
-        """Count a publish that the broker took."""
+    def count_publish(
+        self, publication: Publication, published: Published, check_s: float, broker_s: float
+    ) -> None:
+        """Count a publish that the broker took; the parameters are those of :meth:`Observer.published`."""
         self.broker_calls += 1
-        self.broker_s += seconds
+        self.broker_s += broker_s
         if self.observer is not None:
-            self.observer.broker_answered(seconds)
+            self.observer.published(publication, published, check_s, broker_s)
 
     def count_hello(self, session: str | None, *, is_resumed: bool, complete: bool) -> None:
         """Count the answer to a ``hello``.

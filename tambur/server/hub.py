@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
@@ -105,9 +106,12 @@ class Hub:
             return
         if logger.isEnabledFor(logging.DEBUG):
             _log(publication, stream.count_receivers(publication))
+        if self.counts.observer is not None:
+            self.counts.observer.delivering(publication, stream)
         stream.append(publication)
         if not self._window_s:
-            stream.write_all()
+            while self._write_some(stream):
+                pass
         elif not stream.is_scheduled:
             self._write(stream)
 
@@ -118,11 +122,21 @@ class Hub:
     def _write(self, stream: _Stream) -> None:
         loop = asyncio.get_running_loop()
         stream.is_scheduled = True
-        if stream.write_some():
+        if self._write_some(stream):
             # Thousands of outboxes take tens of milliseconds: everything else runs in between.
             loop.call_soon(self._write, stream)
         else:
             loop.call_later(self._window_s, self._end_window, stream)
+
+    def _write_some(self, stream: Stream) -> bool:
+        """Write to a few subscribers; return whether others wait for their turn."""
+        observer = self.counts.observer
+        if observer is None:
+            return stream.write_some()
+        began, slow = time.perf_counter(), self.counts.slow_subscribers
+        has_more = stream.write_some()
+        observer.wrote(stream, began, self.counts.slow_subscribers - slow)
+        return has_more
 
     def _end_window(self, stream: _Stream) -> None:
         if stream.has_unwritten:

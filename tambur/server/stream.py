@@ -74,14 +74,24 @@ class Stream:
     # The queue.
 
     @property
-    def _end(self) -> int:
+    def end(self) -> int:
         """The number of the next entry that arrives."""
         return self._first + len(self._entries)
 
     @property
+    def writing(self) -> int:
+        """The number of the first entry that no round has begun to write."""
+        return self._written if self._round is None else self._round.end
+
+    @property
+    def written(self) -> int:
+        """The number of the first entry that no round has finished."""
+        return self._written
+
+    @property
     def has_unwritten(self) -> bool:
         """Whether entries wait for a round, or a round is unfinished."""
-        return self._written < self._end
+        return self._written < self.end
 
     def append(self, publication: Publication) -> None:
         """Add an entry, which the next round writes."""
@@ -108,11 +118,6 @@ class Stream:
         self._trim()
         return False
 
-    def write_all(self) -> None:
-        """Do all steps of the current round now."""
-        while self.write_some():
-            pass
-
     def _receivers(self, publications: Iterable[Publication]) -> Sequence[Subscription]:
         found: dict[Subscription, None] = {}
         for publication in publications:
@@ -129,6 +134,8 @@ class Stream:
 
     def count_receivers(self, publication: Publication) -> int:
         """How many subscriptions an entry is for."""
+        if publication.kind is Kind.PUBLIC and publication.excluded is None:
+            return len(self._subscriptions)
         return sum(subscription.receives(publication) for subscription in self._receivers([publication]))
 
     def _trim(self) -> None:
@@ -141,7 +148,7 @@ class Stream:
 
     def add(self, outbox: Outbox, subscriber_id: str = "", *, is_extended: bool = False) -> None:
         """Subscribe an outbox to all later events; the parameters are :class:`Subscription`'s."""
-        added = Subscription(outbox, self._end, subscriber_id, is_extended=is_extended)
+        added = Subscription(outbox, self.end, subscriber_id, is_extended=is_extended)
         self._subscriptions[outbox] = added
 
     def remove(self, outbox: Outbox) -> None:
@@ -214,7 +221,7 @@ class Stream:
     def hold(self, outbox: Outbox) -> None:
         """Write the missing events of a subscription, then hold back later ones until :meth:`release`."""
         subscription = self._caught_up(outbox)
-        self._held[subscription] = self._end
+        self._held[subscription] = self.end
         subscription.next = _HELD
 
     def release(self, outbox: Outbox, *, version: int = 0) -> None:
@@ -246,4 +253,4 @@ class Stream:
         if events:
             subscription.outbox.write(Batch(events))
             self._counts.deliveries += len(events)
-        subscription.next = self._end
+        subscription.next = self.end

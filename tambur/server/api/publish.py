@@ -126,6 +126,7 @@ class PublishHandler:
             raise
 
     async def _publish(self, target: PublishTarget, request: SignedRequest) -> Published:
+        began_at = time.perf_counter()
         self._verifier.check_form(request, [b"message"])
         message = _parse_message(request.parameters[b"message"])
         excluded = _parse_excluded(request)
@@ -143,7 +144,8 @@ class PublishHandler:
             published = await self._broker.publish(
                 publication, claim, now=now, max_publishes_per_s=app.max_publishes_per_s
             )
-            self._counts.broker_answered(time.perf_counter() - asked_at)
+            broker_s = time.perf_counter() - asked_at
+            self._counts.count_publish(publication, published, asked_at - began_at, broker_s)
         except BrokerUnavailableError as error:
             raise RefusedError(503, str(error), retry_after_s=error.retry_after_s) from error
         check_admitted(published, app)

@@ -14,18 +14,17 @@ from uvicorn.server import ServerState
 
 from ...loopback import is_loopback
 from ..acceptor import Acceptor
-from ..broker import Backend
-from ..config import Config
-from ..hub import Hub
 from ..listeners import listen, listener_url, load_tls
 from ..logs import line
 from ..memory import Memory
 from ..transports.http_protocol import BoundedHttpProtocol
-from ..webhooks.delivery import Webhooks
 from .access import Access
+from .live import Stopping
 from .pages import Pages
+from .parts import Parts
 from .password import parse_hash
 from .samples import Sampler
+from .streams import Streams
 from .watch import Watch
 
 MAX_CONNECTIONS = 64
@@ -41,28 +40,28 @@ class Console:
     """Listens from construction on, and answers once it is started.
 
     Parameters:
-        config: the apps and the console's settings.
-        hub: the hub of the server.
-        backend: the broker's part in the server.
-        webhooks: the server's endpoints of webhooks.
+        parts: the parts of the server.
         read_buffer: what connections are read into.
 
     Raises:
         ConfigurationError: if it cannot listen.
     """
 
-    def __init__(
-        self, config: Config, hub: Hub, backend: Backend, webhooks: Webhooks, read_buffer: memoryview
-    ) -> None:
+    def __init__(self, parts: Parts, read_buffer: memoryview) -> None:
+        config = parts.config
         assert config.console_port is not None
-        self._hub = hub
+        self._hub = parts.hub
         self._watch = Watch()
-        self._sampler = Sampler(hub, webhooks, self._watch)
-        self._pages = Pages(config, hub, backend, webhooks, watch=self._watch, sampler=self._sampler)
+        self._sampler = Sampler(parts.hub, parts.webhooks, self._watch)
+        self._stopping = Stopping()
+        self._pages = Pages(parts, self._watch, self._sampler, self._stopping)
+        streams = Streams(parts, self._watch, self._stopping)
         hashed = None if config.console_password is None else parse_hash(config.console_password)
         is_local = is_loopback(config.console_host)
         access = Access(
-            Router(self._pages.routes, redirect_slashes=False), is_local=is_local, password=hashed
+            Router([*self._pages.routes, *streams.routes], redirect_slashes=False),
+            is_local=is_local,
+            password=hashed,
         )
         self._pages.token = access.token
         self._tls = None if is_local else load_tls(config)
@@ -104,7 +103,7 @@ class Console:
     async def stop(self) -> None:
         """Stop answering. Viewers see that they lost the server."""
         self._sampler.stop()
-        self._pages.stop()
+        self._stopping.set()
         if self._acceptor is not None:
             await self._acceptor.close()
         if self._state.tasks:

@@ -1,19 +1,31 @@
-"""The console's notes while the server works: refusals, and how long the broker takes."""
+"""The console's notes while the server works: refusals, times of the broker, and traces."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+from ..broker import AppKey, Outcome, Publication, Published
 from ..logs import MAX_VALUE_CODE_POINTS, mask_subscriber_ids
+from ..stream import Stream
 from .feed import Feed
+from .trace import Trace
 
 KEPT_REFUSALS = 200
 
 KEPT_TIMES = 4096
 """Of how many publishes between two samples the broker's time is kept."""
+
+
+MAX_TRACES = 16
+"""How many streams viewers may follow at once."""
+
+
+class TooManyTracesError(Exception):
+    """Viewers follow as many streams as they may."""
 
 
 class Refusal(NamedTuple):
@@ -43,6 +55,8 @@ class Watch:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self._traces: dict[tuple[AppKey, str], Trace] = {}
+        self._traced: dict[Stream, Trace] = {}
         self.refusals: Feed[Refusal] = Feed(KEPT_REFUSALS)
         self.broker_times: deque[float] = deque(maxlen=KEPT_TIMES)
 
@@ -51,9 +65,67 @@ class Watch:
         shown = {name: _shown(value) for name, value in facts.items() if value is not None}
         self.refusals.add(Refusal(self._clock(), event, shown))
 
-    def broker_answered(self, seconds: float) -> None:
-        """See :meth:`~tambur.server.counters.Observer.broker_answered`."""
-        self.broker_times.append(seconds)
+    def published(
+        self, publication: Publication, published: Published | None, check_s: float, broker_s: float
+    ) -> None:
+        """See :meth:`~tambur.server.counters.Observer.published`."""
+        if published is not None:
+            self.broker_times.append(broker_s)
+        trace = self._traces.get((publication.app, publication.name)) if self._traces else None
+        if trace is None:
+            return
+        if published is None:
+            trace.claim(publication, at=self._clock())
+        elif published.outcome is Outcome.DELIVERED:
+            nodes = published.nodes
+            trace.claim(publication, at=self._clock(), nodes=nodes, check_s=check_s, broker_s=broker_s)
+
+    def delivering(self, publication: Publication, stream: Stream) -> None:
+        """See :meth:`~tambur.server.counters.Observer.delivering`."""
+        trace = self._traces.get((publication.app, publication.name)) if self._traces else None
+        if trace is not None:
+            self._traced[stream] = trace
+            count = stream.count_receivers(publication)
+            trace.deliver(publication, stream.end, count, at=self._clock(), now=time.perf_counter())
+
+    def wrote(self, stream: Stream, began: float, slow_subscribers: int) -> None:
+        """See :meth:`~tambur.server.counters.Observer.wrote`."""
+        trace = self._traced.get(stream) if self._traced else None
+        if trace is not None:
+            trace.write(
+                began=began,
+                now=time.perf_counter(),
+                writing=max(stream.writing, stream.written),
+                written=stream.written,
+                cut_off=slow_subscribers,
+            )
+
+    def require_room(self, app: AppKey, name: str) -> None:
+        """Check that a stream can be followed.
+
+        Raises:
+            TooManyTracesError: if ``MAX_TRACES`` other streams are followed.
+        """
+        if (app, name) not in self._traces and len(self._traces) >= MAX_TRACES:
+            raise TooManyTracesError(f"{MAX_TRACES} streams are followed already")
+
+    @contextlib.contextmanager
+    def following(self, app: AppKey, name: str) -> Iterator[Trace]:
+        """Trace a stream while a viewer follows it. All its viewers share one trace.
+
+        Raises:
+            TooManyTracesError: as for :meth:`require_room`.
+        """
+        self.require_room(app, name)
+        trace = self._traces.setdefault((app, name), Trace())
+        trace.viewers += 1
+        try:
+            yield trace
+        finally:
+            trace.viewers -= 1
+            if not trace.viewers:
+                del self._traces[app, name]
+                self._traced = {stream: other for stream, other in self._traced.items() if other is not trace}
 
 
 def _shown(value: object) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from tambur.protocol.names import Kind
+from tambur.server.broker import AppKey, Outcome, Publication, Published
 from tambur.server.console.samples import KEPT_SAMPLES, Sampler
 from tambur.server.console.watch import Watch
 from tambur.server.webhooks.delivery import Webhooks
 
 from ...support.node import Node, run, settle
+
+PUBLICATION = Publication(AppKey("key", "app"), Kind.PUBLIC, "s", b'["msg","s","public","x"]')
 
 
 def test_a_sample_has_rates_counts_and_percentiles_since_the_one_before() -> None:
@@ -28,7 +32,7 @@ def test_a_sample_has_rates_counts_and_percentiles_since_the_one_before() -> Non
         counts.count_hello("key", is_resumed=False, complete=False)
         counts.log_refusal("publish refused", {"status": 401})
         for milliseconds in range(1, 101):
-            counts.broker_answered(milliseconds / 1000)
+            counts.count_publish(PUBLICATION, Published(Outcome.DELIVERED), 0.0, milliseconds / 1000)
         now = 102.0
         sampler.take()
         (sample,) = sampler.samples

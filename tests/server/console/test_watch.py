@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from tambur.protocol.names import Kind
+from tambur.server.broker import AppKey, Outcome, Publication, Published
 from tambur.server.console.watch import KEPT_REFUSALS, KEPT_TIMES, Refusal, Watch
+
+PUBLICATION = Publication(AppKey("key", "app"), Kind.PUBLIC, "s", b'["msg","s","public","x"]')
 
 
 def test_a_refusal_keeps_its_facts_as_text_without_subscriber_ids() -> None:
@@ -20,5 +24,5 @@ def test_the_newest_refusals_and_times_are_kept() -> None:
         watch.refused("publish refused", {"status": number})
     assert [r.facts["status"] for r in watch.refusals] == [str(n) for n in range(1, KEPT_REFUSALS + 1)]
     for _ in range(KEPT_TIMES + 1):
-        watch.broker_answered(0.1)
+        watch.published(PUBLICATION, Published(Outcome.DELIVERED), 0.0, 0.1)
     assert len(watch.broker_times) == KEPT_TIMES

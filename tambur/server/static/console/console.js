@@ -11,7 +11,7 @@ const CHARTS = [
   { title: "Deliveries", unit: "/s", fields: ["deliveries"] },
   { title: "Refused", unit: "in 10 minutes", fields: ["refusals"], total: true },
   { title: "Waiting to be sent", fields: ["waiting_bytes"], format: bytes },
-  { title: "Slow subscribers dropped", unit: "in 10 minutes", fields: ["slow"], total: true },
+  { title: "Slow subscribers", note: "dropped because they read too slowly", unit: "in 10 minutes", fields: ["slow"], total: true },
   { title: "Broker latency", unit: "ms", fields: ["broker_p50_ms", "broker_p99_ms"], names: ["p50", "p99"], format: decimal },
   { title: "Sessions", unit: "in 10 minutes", fields: ["resumed", "not_resumed"], names: ["resumed", "refused"], total: true },
   { title: "Messages missed", unit: "in 10 minutes", fields: ["incomplete"], total: true,
@@ -20,12 +20,14 @@ const CHARTS = [
 ];
 const SHOWN_S = 600;
 const KEPT_REFUSALS = 200;
+const KEPT_PUBLICATIONS = 100;
 
 let fields = [];
 let samples = [];
 let refusals = [];
 let token = "";
 let charts = [];
+let stream = null; // the one that is followed: its app, its name, and its live events
 
 function element(name, properties = {}, ...children) {
   const made = Object.assign(document.createElement(name), properties);
@@ -159,12 +161,12 @@ function showSamples(added) {
 }
 
 function showNodes(nodes) {
-  $("nodes").replaceChildren(...nodes.map(({ node, health, version, age_s: age }) => element(
+  $("nodes").replaceChildren(...nodes.map(({ node, health, version, age_s: age }, i) => element(
     "tr", {},
-    element("td", { textContent: node }),
+    element("td", { textContent: i ? node : `${node} (this one)` }),
     element("td", { textContent: health ?? "ok", className: health ? "bad" : "good" }),
-    element("td", { textContent: version }),
-    element("td", { textContent: duration(age) }),
+    element("td", { textContent: version ?? "–" }),
+    element("td", { textContent: age === null ? "–" : duration(age) }),
   )));
 }
 
@@ -201,19 +203,188 @@ for (const form of document.querySelectorAll("form[role=search]")) {
   form.addEventListener("submit", (event) => event.preventDefault());
 }
 
+// Streams
+
+async function ask(path, parameters, body) {
+  const query = parameters ? `?${new URLSearchParams(parameters)}` : "";
+  const options = body && { method: "POST", headers: { "Tambur-Console": token }, body: JSON.stringify(body) };
+  const answer = await fetch(path + query, options);
+  if (!answer.ok) throw new Error((await answer.text()).trim());
+  return answer.json();
+}
+
+function streamHash(app, name) {
+  return `#/streams/${encodeURIComponent(app)}/${encodeURIComponent(name)}`;
+}
+
+async function showStreams() {
+  const app = $("streams-app").value;
+  const prefix = $("streams-prefix").value;
+  if (!app || $("streams").hidden || stream) return;
+  let found;
+  try {
+    found = await ask("/streams", { app, prefix });
+  } catch (error) {
+    $("streams-shown").textContent = error.message;
+    return;
+  }
+  if (app !== $("streams-app").value || prefix !== $("streams-prefix").value) return;
+  const { streams, more } = found;
+  $("streams-shown").textContent = more ? `the first ${streams.length}` : `${streams.length} found`;
+  const focused = document.activeElement?.closest("#streams-rows a")?.hash;
+  $("streams-rows").replaceChildren(...streams.map(({ stream: name, subscribers, users, kept }) => element(
+    "tr", {},
+    element("td", {}, element("a", { href: streamHash(app, name), textContent: name })),
+    ...[subscribers, users, kept].map((count) => element("td", { className: "number", textContent: count })),
+  )));
+  if (focused) [...document.querySelectorAll("#streams-rows a")].find((link) => link.hash === focused)?.focus();
+}
+
+function publicationText({ kind, user, text, bytes: size, excluding }) {
+  if (kind === "direct") return `to ${user}, ${bytes(size)}`;
+  if (kind === "presence") return `${user} is ${text}`;
+  return excluding ? `${text} (without one subscriber)` : text;
+}
+
+function publicationRow(publication) {
+  const { at, kind, claimed, nodes, subscribers, cut_off: cutOff } = publication;
+  const steps = ["check", "broker", "wait", "write"]
+    .map((step) => [step, publication[`${step}_ms`]])
+    .filter(([, ms]) => ms !== null).map(([step, ms]) => `${step} ${decimal(ms)}`);
+  const number = (label, value) => {
+    const cell = element("td", { className: "number", textContent: value ?? "–" });
+    cell.dataset.label = label;
+    return cell;
+  };
+  const cut = number("cut off", cutOff);
+  cut.classList.toggle("bad", cutOff > 0);
+  const elsewhere = kind === "public" || kind === "auth" ? "another node" : "a subscriber";
+  return element(
+    "tr", {},
+    element("td", { className: "time" }, time(at)),
+    element("td", { textContent: kind, className: "word" }),
+    element("td", { textContent: publicationText(publication), className: "message" }),
+    element("td", { textContent: claimed ? "this node" : elsewhere, className: "word" }),
+    number("nodes", nodes),
+    number("written to", subscribers),
+    cut,
+    element("td", { textContent: steps.join(", ") || "–", className: "steps" }),
+  );
+}
+
+function showTrace() {
+  const publications = [...stream.publications.values()].sort((a, b) => b.id - a.id);
+  $("trace").replaceChildren(...publications.map(publicationRow));
+  $("trace-none").hidden = publications.length > 0;
+}
+
+async function showUsers() {
+  const shown = stream;
+  if (!shown) return;
+  let found;
+  try {
+    found = await ask("/stream", { app: shown.app, stream: shown.name });
+  } catch (error) {
+    $("users-count").textContent = error.message;
+    return;
+  }
+  if (shown !== stream) return;
+  const { users, more_users: more, kept, more_kept: moreKept } = found;
+  $("users-count").textContent = `${users.length}${more ? " and more" : ""}; kept messages: ${kept}${moreKept ? " and more" : ""}`;
+  if (JSON.stringify(users) === shown.users) return;
+  shown.users = JSON.stringify(users);
+  $("users").replaceChildren(...users.map((user) => {
+    const button = element("button", { textContent: "Disconnect", className: "danger", type: "button" });
+    button.setAttribute("aria-label", `Disconnect ${user}`);
+    button.addEventListener("click", () => disconnect({ user_id: user }, `the user ${user}`));
+    return element("li", {}, user, button);
+  }));
+}
+
+async function disconnect(target, words) {
+  if (!confirm(`Disconnect ${words}? All sessions end, and their tokens are void.`)) return;
+  try {
+    const { disconnected } = await ask("/disconnect", null, { app: stream.app, ...target });
+    $("disconnect-answer").textContent = `${disconnected} disconnected`;
+  } catch (error) {
+    $("disconnect-answer").textContent = error.message;
+  }
+  showUsers();
+}
+
+function follow(app, name) {
+  stream?.source.close();
+  const source = new EventSource(`/follow?${new URLSearchParams({ app, stream: name })}`);
+  const publications = new Map();
+  stream = { app, name, publications, source };
+  source.addEventListener("open", () => {
+    $("stream-state").textContent = "following";
+    publications.clear();
+  });
+  source.addEventListener("error", () => {
+    $("stream-state").textContent = "not following; trying again";
+    if (source.readyState === EventSource.CLOSED) {
+      setTimeout(() => stream?.source === source && follow(app, name), 2000);
+    }
+  });
+  source.addEventListener("failed", (event) => { $("stream-state").textContent = JSON.parse(event.data); });
+  source.addEventListener("publications", (event) => {
+    for (const publication of JSON.parse(event.data)) publications.set(publication.id, publication);
+    const ids = [...publications.keys()].sort((a, b) => a - b);
+    for (const id of ids.slice(0, -KEPT_PUBLICATIONS)) publications.delete(id);
+    if (stream?.source === source) showTrace();
+  });
+  $("stream-name").textContent = name;
+  for (const id of ["stream-state", "publish-answer", "disconnect-answer", "users-count"]) $(id).textContent = "";
+  $("users").replaceChildren();
+  showTrace();
+  showUsers();
+}
+
+function unfollow() {
+  stream?.source.close();
+  stream = null;
+}
+
+$("streams-app").addEventListener("change", showStreams);
+$("streams-prefix").addEventListener("input", showStreams);
+$("search").addEventListener("submit", () => {
+  if ($("streams-prefix").value) location.hash = streamHash($("streams-app").value, $("streams-prefix").value);
+});
+$("publish").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const message = $("publish-message");
+  try {
+    await ask("/publish", null, { app: stream.app, stream: $("publish-kind").value + stream.name, message: message.value });
+    message.value = "";
+    $("publish-answer").textContent = "published";
+  } catch (error) {
+    $("publish-answer").textContent = error.message;
+  }
+});
+$("disconnect").addEventListener("submit", (event) => {
+  event.preventDefault();
+  disconnect({ subscriber_id: $("disconnect-id").value.trim() }, "this subscriber");
+});
+setInterval(() => { showStreams(); showUsers(); }, 2000);
+
 // Panels
 
 function showPanel() {
-  const name = location.hash.split("/")[1] || "now";
+  const [, name = "now", app, streamName] = location.hash.split("/");
   for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== name;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === `#/${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  if (name === "streams" && streamName) follow(decodeURIComponent(app), decodeURIComponent(streamName));
+  else unfollow();
+  $("stream").hidden = !stream;
+  $("search").hidden = $("streams-table").hidden = $("streams-title").hidden = Boolean(stream);
+  showStreams();
 }
 
 window.addEventListener("hashchange", showPanel);
-showPanel();
 
 // The link to the server
 
@@ -237,7 +408,13 @@ function connect() {
       element("option", { value: "", textContent: "all" }), ...apps.map((app) => element("option", { value: app, textContent: app })),
     );
     $("refused-app").value = apps.includes(chosen) ? chosen : "";
+    const chosenApp = $("streams-app").value;
+    $("streams-app").replaceChildren(...hello.apps.map((app) => element("option", {
+      value: app, textContent: apps.length === hello.apps.length ? app.split("/")[1] : app,
+    })));
+    if (hello.apps.includes(chosenApp)) $("streams-app").value = chosenApp;
     showRefusals();
+    showStreams();
     setLink("live", "Live");
   });
   on("samples", showSamples);
@@ -253,5 +430,6 @@ function connect() {
   });
 }
 
+showPanel();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach((chart) => chart.draw()));
 connect();

@@ -1,0 +1,178 @@
+"""The way of the newest publications of one stream on this node, step by step."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ...protocol.messages import message_json
+from ...protocol.names import Kind
+from ..broker import Publication
+
+KEPT_PUBLICATIONS = 100
+
+MAX_TEXT_CODE_POINTS = 300
+"""How much of a message the console shows."""
+
+
+@dataclass(slots=True)
+class Traced:
+    """One publication. Times are in seconds by a clock that only goes forward.
+
+    Attributes:
+        id: counts the publications of the trace.
+        at: when it was first seen, in seconds since 1970.
+        publication: the publication.
+        changed: grows with each change in the trace.
+        number: its number in the queue of the stream; ``None`` until it was delivered to this node.
+        subscribers: how many subscribers of this node it is for; ``None`` until it was delivered.
+        is_claimed: whether this node took the request, or the console published it.
+        nodes: how many nodes listened; ``None`` if this node did not take the request, or for a batch.
+        check_s: how long this node checked the request; ``None`` as before.
+        broker_s: how long the broker took; ``None`` as before.
+        delivered_at: when it was delivered to this node; ``None`` until then.
+        writing_at: when the node began to write it to subscribers; ``None`` until then.
+        written_at: when it was written to all subscribers; ``None`` until then.
+        cut_off: how many subscribers were cut off meanwhile because they read too slowly.
+    """
+
+    id: int
+    at: float
+    publication: Publication
+    changed: int
+    number: int | None = None
+    subscribers: int | None = None
+    is_claimed: bool = False
+    nodes: int | None = None
+    check_s: float | None = None
+    broker_s: float | None = None
+    delivered_at: float | None = None
+    writing_at: float | None = None
+    written_at: float | None = None
+    cut_off: int = 0
+
+    def as_json(self) -> dict[str, object]:
+        """The publication as the page gets it, with its steps in milliseconds."""
+        publication = self.publication
+        kind, user_id, text = publication.kind, publication.user_id, None
+        if kind is Kind.PRESENCE:
+            text = str(json.loads(publication.event)[3][-1])
+        elif kind is not Kind.DIRECT:  # whose text is between two users
+            text = json.loads(message_json(kind, publication.name, publication.event))
+        return {
+            "id": self.id,
+            "at": round(self.at, 3),
+            "kind": kind.value,
+            "user": user_id,
+            "text": None if text is None else text[:MAX_TEXT_CODE_POINTS],
+            "bytes": len(publication.event),
+            "excluding": publication.excluded is not None,
+            "claimed": self.is_claimed,
+            "nodes": self.nodes,
+            "subscribers": self.subscribers,
+            "cut_off": self.cut_off,
+            "check_ms": _ms(0.0, self.check_s),
+            "broker_ms": _ms(0.0, self.broker_s),
+            "wait_ms": _ms(self.delivered_at, self.writing_at),
+            "write_ms": _ms(self.writing_at, self.written_at),
+        }
+
+
+class Trace:
+    """The newest publications of one stream.
+
+    A publication and its request are known from two sides, in any order. They are matched by the event.
+
+    Attributes:
+        viewers: how many viewers follow it.
+        changed: the number of the last change.
+    """
+
+    def __init__(self) -> None:
+        self._publications: deque[Traced] = deque(maxlen=KEPT_PUBLICATIONS)
+        self._ids = itertools.count()
+        self.viewers = 0
+        self.changed = 0
+
+    def since(self, changed: int) -> list[Traced]:
+        """The publications that have changed after a change."""
+        return [traced for traced in self._publications if traced.changed > changed]
+
+    def deliver(
+        self, publication: Publication, number: int, subscribers: int, *, at: float, now: float
+    ) -> None:
+        """A publication was delivered to this node.
+
+        Parameters:
+            number: its number in the queue of the stream.
+            subscribers: how many subscribers of this node it is for.
+            at: the time in seconds since 1970.
+            now: the time by the clock of the steps.
+        """
+        waiting = (t for t in self._matching(publication) if t.number is None)
+        traced = next(waiting, None) or self._add(publication, at)
+        traced.publication = publication
+        traced.number, traced.subscribers, traced.delivered_at = number, subscribers, now
+        self._change(traced)
+
+    def claim(
+        self,
+        publication: Publication,
+        *,
+        at: float,
+        nodes: int | None = None,
+        check_s: float | None = None,
+        broker_s: float | None = None,
+    ) -> None:
+        """This node took the request of a publication; the parameters are those of :class:`Traced`."""
+        unclaimed = (t for t in self._matching(publication) if not t.is_claimed)
+        traced = next(unclaimed, None)
+        if traced is None:
+            if nodes is None:
+                return  # of a batch that is longer than the trace
+            traced = self._add(publication, at)
+        traced.is_claimed, traced.nodes, traced.check_s, traced.broker_s = True, nodes, check_s, broker_s
+        self._change(traced)
+
+    def write(self, *, began: float, now: float, writing: int, written: int, cut_off: int) -> None:
+        """The node has written to some subscribers.
+
+        Parameters:
+            began: when it began, by the clock of the steps.
+            now: the time by that clock.
+            writing: the number of the first publication that it has not begun to write.
+            written: the number of the first publication that it has not written to all subscribers.
+            cut_off: how many subscribers were cut off for it.
+        """
+        for traced in self._publications:
+            if traced.number is None or traced.written_at is not None or traced.number >= writing:
+                continue
+            if traced.writing_at is None:
+                traced.writing_at = began
+            traced.cut_off += cut_off
+            if traced.number < written:
+                traced.written_at = now
+            self._change(traced)
+
+    def _add(self, publication: Publication, at: float) -> Traced:
+        traced = Traced(next(self._ids), at, publication, 0)
+        self._publications.append(traced)
+        return traced
+
+    def _change(self, traced: Traced) -> None:
+        self.changed += 1
+        traced.changed = self.changed
+
+    def _matching(self, publication: Publication) -> Iterator[Traced]:
+        kind, event, excluded = publication.kind, publication.event, publication.excluded
+        for traced in self._publications:
+            other = traced.publication
+            if other.event == event and other.kind is kind and other.excluded == excluded:
+                yield traced
+
+
+def _ms(begin: float | None, end: float | None) -> float | None:
+    return None if begin is None or end is None else round((end - begin) * 1000, 3)
