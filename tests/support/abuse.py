@@ -169,6 +169,13 @@ async def percent_signs(seen: Seen) -> None:
     await repeat(seen, request(_PUBLISH, _FORM, f"Content-Length: {len(body)}", body=body))
 
 
+async def refused_batches(seen: Seen) -> None:
+    """Send, with a wrong signature, the largest batch, which is slow to decode and sign."""
+    body = publish("x", "wrong").partition(b"\r\n\r\n")[2] + b"&messages=" + b"%" * 1_048_000
+    batch = _PUBLISH.partition("/stream/")[0] + "/batch"
+    await repeat(seen, request(batch, _FORM, f"Content-Length: {len(body)}", body=body))
+
+
 async def small_chunks(seen: Seen) -> None:
     """Send a body in chunks of one byte."""
     await repeat(seen, request(_PUBLISH, _FORM, "Transfer-Encoding: chunked", body=b"1\r\nx\r\n" * 200_000))
@@ -379,7 +386,7 @@ async def trailers(seen: Seen) -> None:
 
 ABUSES: list[Callable[[Seen], Awaitable[None]]] = [
     idle, silence, handshakes, never_read, never_read_answers, drip_head, drip_body, drip_frame, streams, publishes,
-    forgeries, percent_signs, small_chunks, colons, pipeline, commands, pings, fragments, polls, poll_again, lost_commands, lost_posts, hoard_pings, hoard_requests, body, head, trailers,
+    forgeries, percent_signs, refused_batches, small_chunks, colons, pipeline, commands, pings, fragments, polls, poll_again, lost_commands, lost_posts, hoard_pings, hoard_requests, body, head, trailers,
 ]  # fmt: skip
 
 

@@ -202,6 +202,8 @@ CASES = [
     ),
     Case("forgeries", 20, "max_connections", 64 * KIB, each("401")),
     Case("percent_signs", 5, "max_body_bytes", 2 * LIMITS.max_body_bytes + 2 * READ_AT_ONCE, each("401")),
+    # Body, parameters and base string.
+    Case("refused_batches", 5, "max_batch_bytes", 6 * LIMITS.max_batch_bytes, each("401")),
     Case("small_chunks", 5, "MAX_PIECES", LIMITS.max_body_bytes + 2 * READ_AT_ONCE, each("400", "closed")),
     Case("colons", 5, "max_header_bytes", READ_AT_ONCE, each("400")),
     Case(

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tambur import Tambur
 from tambur.server import Limits, Server
@@ -146,6 +148,27 @@ def test_each_message_counts_and_a_batch_may_overdraw(publisher: Publisher) -> N
     assert 2 < refused.retry_after_s <= 3
     assert publisher.refusal("/app/slow/stream/test", oauth_nonce="3").status == 429
     assert publish(publisher, [["test", "a"]] * 3, path) is True, "a replay costs nothing"
+
+
+ITEMS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["test", "auth:x"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["exclude", "x"]), inner),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=20)
+@given(st.binary(max_size=50) | ITEMS.map(json.dumps) | st.lists(ITEMS).map(json.dumps))
+def test_any_messages_are_delivered_whole_or_refused_whole(messages: Any) -> None:
+    publisher = Publisher()
+    sent = body(publisher, messages)
+    try:
+        publisher.send(sent, PATH)
+    except RefusedError as refused:
+        assert refused.status in (400, 413)
+        assert publisher.delivered == []
+    else:
+        assert all(isinstance(text, str) for item in json.loads(messages) for text in item[:2])
 
 
 def test_a_closed_broker_is_503(publisher: Publisher) -> None:
