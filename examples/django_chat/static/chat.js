@@ -1,7 +1,7 @@
-/* The page of a room. It uses tambur.js, which comes from the Tambur server. */
+/* The page of all rooms. It uses tambur.js, which comes from the Tambur server. */
 "use strict";
 
-const { apiKey, appId, room: roomName, user, tokenUrl } = document.body.dataset;
+const { apiKey, appId, room: firstRoom, user, tokenUrl } = document.body.dataset;
 const isAdmin = "admin" in document.body.dataset;
 const MAX_SHOWN = 500;
 const REFUSALS = {
@@ -10,6 +10,10 @@ const REFUSALS = {
   503: "Tambur does not answer. Your message may not have arrived.",
 };
 
+const NO_CONNECTION = "There is no connection just now. It was not sent.";
+const MODES = ["auth", "presence", "direct"];
+
+const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.textContent, link]));
 const messages = document.querySelector("#messages");
 const people = document.querySelector("#people");
 const others = document.querySelector("#others");
@@ -19,12 +23,6 @@ const compose = document.querySelector("#compose");
 const { to: receiver, text: input } = compose.elements;
 
 const connection = new tambur.Connection(apiKey, appId);
-// The messages of a room are "auth:" messages, so that only those who may enter receive them.
-const room = connection.get_stream(roomName);
-const adminNotes = isAdmin ? connection.get_stream(`${roomName}-admins`) : null;
-// The other users in the room.
-const present = new Set();
-
 /** Send a form to the application. Throws if the application refuses it. */
 async function post(url, fields) {
   const csrf = compose.querySelector("input[type=hidden]");
@@ -37,42 +35,120 @@ async function post(url, fields) {
 connection.ontoken = async (mode, stream, subscriber_id) =>
   (await (await post(tokenUrl, { mode, stream, subscriber_id })).json()).token;
 connection.onerror = (error) => {
+  // A room asks again for what was refused when its user enters it again.
+  if (error.stream) rooms.get(error.stream.replace(/-admins$/, ""))?.asked.clear();
   (isConnected() ? notice : state).textContent = error.message;
 };
-
 // While a connection is lost, its modes stay enabled. It continues with all that was missed.
-connection.onstate = connection.onresume = showState;
-
-// Called again only if the connection could not continue. Then no mode is enabled.
-room.ready = () => {
-  present.clear();
-  room.enable_auth();
-  room.enable_presence(user);
-  room.enable_direct(user);
+connection.onstate = showState;
+connection.onresume = () => {
+  for (const room of rooms.values()) room.choose();
+  showState();
 };
-room.onenabled = room.ondisabled = showState;
-room.onpresence = ([name, what]) => {
-  if (what === "up") present.add(name);
-  else present.delete(name);
-  showPeople();
-};
-// Only the application publishes these, so their form is known.
-room.onauth = (text) => show(JSON.parse(text));
-room.ondirect = ([from, text]) => show({ from, to: `@${user}`, text });
 
-if (adminNotes) {
-  adminNotes.ready = () => adminNotes.enable_auth();
-  adminNotes.onenabled = adminNotes.ondisabled = showState;
-  adminNotes.onauth = (text) => show(JSON.parse(text));
+/** A room that the user has entered. Its messages arrive from then on, also while the user is in another room. */
+class Room {
+  constructor(name) {
+    this.name = name;
+    this.url = links.get(name).href;
+    this.list = document.createElement("ol");
+    this.unread = 0;
+    this.present = new Set(); // the other users
+    this.asked = new Set(); // the modes that have been asked for
+    // The messages of a room are "auth:" messages, so that only those who may enter receive them.
+    this.stream = connection.get_stream(name);
+    this.notes = isAdmin ? connection.get_stream(`${name}-admins`) : null;
+    // Called again only if the connection could not continue. Then no mode is enabled.
+    this.stream.ready = () => {
+      this.asked.clear();
+      this.present.clear();
+      this.choose();
+    };
+    this.stream.onenabled = (mode) => {
+      this.asked.delete(mode);
+      this.choose();
+    };
+    this.stream.ondisabled = (mode) => {
+      if (mode === "presence") this.present.clear();
+      showState();
+    };
+    this.stream.onpresence = ([name, what]) => {
+      if (what === "up") this.present.add(name);
+      else this.present.delete(name);
+      showPeople();
+    };
+    // Only the application publishes these, so their form is known.
+    this.stream.onauth = (text) => show(this, JSON.parse(text));
+    this.stream.ondirect = ([from, text]) => show(this, { from, to: `@${user}`, text });
+    this.stream.onmissed = () => this.list.append(element("li", "Some messages are missing here."));
+    if (!this.notes) return;
+    this.notes.ready = () => this.notes.enable_auth();
+    this.notes.onenabled = this.notes.ondisabled = showState;
+    this.notes.onauth = this.stream.onauth;
+    this.notes.onmissed = this.stream.onmissed;
+  }
+
+  /** Enable the modes that the room needs: one is present in the current room only. */
+  choose() {
+    const { stream, asked } = this;
+    for (const mode of stream.active ? MODES : []) {
+      const isEnabled = stream.enabled_modes.includes(mode);
+      const isWanted = mode === "auth" || this === current;
+      if (isEnabled && !isWanted) stream[`disable_${mode}`]();
+      if (!isEnabled && isWanted && !asked.has(mode)) {
+        asked.add(mode);
+        stream[`enable_${mode}`](...(mode === "auth" ? [] : [user]));
+      }
+    }
+    showState();
+  }
 }
+
+const rooms = new Map();
+let current = null;
+
+/** Show a room, and enter it. */
+function enter(name) {
+  const left = current;
+  if (!rooms.has(name)) rooms.set(name, new Room(name));
+  current = rooms.get(name);
+  current.unread = 0;
+  document.title = `${name} · Tambur chat`;
+  for (const [other, link] of links) {
+    if (other === name) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (receiver.value.startsWith("@")) receiver.value = "everybody";
+  messages.replaceChildren(current.list);
+  messages.scrollTop = messages.scrollHeight;
+  left?.choose();
+  current.choose();
+  showUnread();
+}
+
+for (const [name, link] of links) {
+  link.addEventListener("click", (event) => {
+    // A click with a key opens a tab or window, as usual.
+    if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    if (name === current.name) return;
+    history.pushState(null, "", link.href);
+    enter(name);
+  });
+}
+addEventListener("popstate", () => {
+  for (const [name, link] of links) if (link.href === location.href) enter(name);
+});
 
 function isConnected() {
   const isReady = (stream, modes) => stream.active && stream.enabled_modes.length === modes;
-  return isReady(room, 3) && (!adminNotes || isReady(adminNotes, 1));
+  return isReady(current.stream, 3) && (!isAdmin || isReady(current.notes, 1));
 }
 
 function showState() {
-  state.textContent = isConnected() ? "" : "Connecting…";
+  const isBack = isConnected();
+  state.textContent = isBack ? "" : "Connecting…";
+  if (isBack && notice.textContent === NO_CONNECTION) notice.textContent = "";
   showPeople();
 }
 
@@ -89,16 +165,17 @@ compose.addEventListener("submit", async (event) => {
 });
 
 async function send(message) {
-  if (!isConnected()) throw new Error("There is no connection just now. It was not sent.");
+  const room = current;
+  if (!isConnected()) throw new Error(NO_CONNECTION);
   if (message.to.startsWith("@")) {
     const name = message.to.slice(1);
-    if (!present.has(name)) throw new Error(`${name} is not here any more. It was not sent.`);
-    room.direct_msg(name, message.text);
+    if (!room.present.has(name)) throw new Error(`${name} is not here any more. It was not sent.`);
+    room.stream.direct_msg(name, message.text);
   } else {
-    await post(compose.action, { to: message.to, text: message.text });
+    await post(`${room.url}/messages`, { to: message.to, text: message.text });
   }
   // All other messages come back from Tambur, as they do to all other receivers.
-  if (message.to.startsWith("@") || (message.to === "admins" && !isAdmin)) show(message);
+  if (message.to.startsWith("@") || (message.to === "admins" && !isAdmin)) show(room, message);
 }
 
 /** Text from users goes into the page as text, never as HTML. */
@@ -108,7 +185,7 @@ function element(name, text, ...children) {
   return made;
 }
 
-function show({ from, to, text }) {
+function show(room, { from, to, text }) {
   const isAtEnd = messages.scrollTop + messages.clientHeight > messages.scrollHeight - 20;
   const head = element("p", element("b", from));
   if (to === "admins") head.append(" to the admins");
@@ -116,13 +193,25 @@ function show({ from, to, text }) {
   head.append(" ", element("time", new Date().toLocaleTimeString([], { timeStyle: "short" })));
   const item = element("li", head, element("p", text));
   item.className = to.startsWith("@") ? "direct" : to;
-  const list = messages.querySelector("ol");
-  list.append(item);
-  if (list.children.length > MAX_SHOWN) list.firstChild.remove();
-  if (isAtEnd) messages.scrollTop = messages.scrollHeight;
+  item.toggleAttribute("data-mine", from === user);
+  room.list.append(item);
+  if (room.list.children.length > MAX_SHOWN) room.list.firstChild.remove();
+  if (room !== current) {
+    room.unread += 1;
+    showUnread();
+  } else if (isAtEnd) messages.scrollTop = messages.scrollHeight;
+}
+
+/** Say at each room's link how many messages have come since the user left it. */
+function showUnread() {
+  for (const [name, link] of links) {
+    const unread = rooms.get(name)?.unread;
+    link.replaceChildren(name, ...(unread ? [" ", element("span", String(unread), element("i", " new"))] : []));
+  }
 }
 
 function showPeople() {
+  const { present } = current;
   const names = isConnected() ? [...present].sort() : [];
   const items = names.map((name) => element("li", name));
   if (isConnected()) items.unshift(element("li", `${user} (you)`));
@@ -139,3 +228,5 @@ function showPeople() {
   );
   receiver.value = chosen;
 }
+
+enter(firstRoom);

@@ -36,6 +36,42 @@ class ChatContract:
         bob.enter("lobby")
         alice.wait_for_people("alice (you)", "bob")
 
+    def test_changing_the_room_loads_no_page_and_loses_nothing(self, alice: Window, bob: Window) -> None:
+        alice.wait_for_people("alice (you)", "bob")
+        alice.driver.execute_script("window.page = 'the same'")
+        alice.find("[name=text]").send_keys("a draft")
+        alice.choose("@bob")
+        alice.follow("garden")
+        alice.wait_for_people("alice (you)")
+        assert alice.driver.title == "garden · Tambur chat"
+        assert alice.find("[name=to]").get_property("value") == "everybody"
+        bob.wait_for_people("bob (you)")
+        bob.say("Is nobody here?")
+        alice.wait_until(lambda: alice.link("lobby") == "lobby 1 new")
+        assert alice.messages() == []
+        bob.follow("garden")
+        alice.wait_for_people("alice (you)", "bob")
+        bob.say("There you are")
+        found = ("bob", "everybody", "There you are")
+        for window in (alice, bob):
+            window.wait_for(found)
+        alice.driver.back()
+        alice.wait_for(("bob", "everybody", "Is nobody here?"))
+        alice.wait_for_people("alice (you)")
+        assert alice.link("lobby") == "lobby"
+        assert alice.driver.current_url.endswith("/rooms/lobby")
+        assert alice.find("[name=text]").get_property("value") == "a draft"
+        assert alice.driver.execute_script("return window.page") == "the same"
+        bob.wait_for(found)
+        bob.wait_for_people("bob (you)")
+
+    def test_the_users_own_messages_look_different(self, alice: Window, bob: Window) -> None:
+        alice.say("From me")
+        for window in (alice, bob):
+            window.wait_for(("alice", "everybody", "From me"))
+        script = "return getComputedStyle(document.querySelector('#messages li')).backgroundColor"
+        assert alice.driver.execute_script(script) != bob.driver.execute_script(script)
+
     def test_a_direct_message_reaches_only_its_receiver(self, site: Site, alice: Window, bob: Window) -> None:
         with site.subscriber("lobby") as carol:
 
@@ -130,6 +166,7 @@ class ChatContract:
             site.tambur.start()
         alice.wait_for_people("alice (you)", "bob")
         bob.wait_for_people("bob (you)", "alice")
+        assert bob.notice() == ""  # the one of the lost connection
         bob.find("[name=text]").clear()
         bob.say("There you are")
         alice.choose("admins")

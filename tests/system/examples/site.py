@@ -189,7 +189,7 @@ class Window:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def begin(self) -> None:
-        """Be in the lobby, where nothing has been said and nobody chosen."""
+        """Be in the lobby, where nothing has been said, nothing is written and nobody chosen."""
         if self.driver.current_url != f"{self._site.url}/rooms/lobby" or not self.people():
             self.enter("lobby")
         self.driver.execute_script(
@@ -205,6 +205,14 @@ class Window:
             self.wait_until(lambda: "/rooms/" in self.driver.current_url)
         self.wait_until(self.people)
         self.complaints()  # those of the page before
+
+    def follow(self, room: str) -> None:
+        """Click on the link to a room."""
+        self.find(f"nav a[href$={room}]").click()
+
+    def link(self, room: str) -> str:
+        """The text of the link to a room."""
+        return str(self.find(f"nav a[href$={room}]").get_property("textContent"))
 
     def people(self) -> list[str]:
         """The people who are shown as present; empty without a connection."""

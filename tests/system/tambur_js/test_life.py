@@ -44,7 +44,7 @@ def silent_line(driver: Browser, transport: str) -> Iterator[Line]:
 
 
 def set_network(line: Line, is_online: bool) -> None:
-    """Have the browser know that it is offline, or online again. Debian's Firefox cannot be told: it gets the event."""
+    """Take the browser offline, or online again. Firefox has no switch for it, and gets the event."""
     if isinstance(line.page.driver, Firefox):
         line.page.run(f"dispatchEvent(new Event('{'online' if is_online else 'offline'}'))")
         return
