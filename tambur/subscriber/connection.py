@@ -69,7 +69,6 @@ class Connection:
         self._socket = WebSocket(url, timeout_s)
         self._handle = 0
         self._acks: dict[int, tuple[str, Mapping[str, Any]]] = {}
-        self._heard_at = time.monotonic()
         self._max_silence_s: float | None = None
         self._is_silent = False
         self.subscriber_id = ""
@@ -166,21 +165,25 @@ class Connection:
             SubscriberTimeoutError: if no frame arrives in time.
             SubscriberClosedError: also if the server has been silent for too long.
         """
-        now = time.monotonic()
-        waits_s = [] if deadline is None else [max(0.0, deadline - now)]
-        if self._max_silence_s is not None:
-            waits_s.append(max(0.0, self._heard_at + self._max_silence_s - now))
-        wait_s = min(waits_s, default=None)
-        try:
-            frame = self._socket.receive(wait_s)
-        except TimeoutError:
-            if self._max_silence_s is not None and wait_s == waits_s[-1]:
-                self._is_silent = True
-                text = f"{self._server} has sent nothing for {self._max_silence_s:g} s"
-                raise SubscriberClosedError(text) from None
-            raise SubscriberTimeoutError(late) from None
-        self._heard_at = time.monotonic()
+        while True:
+            until = [] if deadline is None else [deadline]
+            if self._max_silence_s is not None:
+                until.append(self._socket.heard_at + self._max_silence_s)
+            wait_s = max(0.0, min(until) - time.monotonic()) if until else None
+            try:
+                frame = self._socket.receive(wait_s)
+                break
+            except TimeoutError:
+                self._check_silence()
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise SubscriberTimeoutError(late) from None
         self._take(frame)
+
+    def _check_silence(self) -> None:
+        limit_s = self._max_silence_s
+        if limit_s is not None and time.monotonic() >= self._socket.heard_at + limit_s:
+            self._is_silent = True
+            raise SubscriberClosedError(f"{self._server} has sent nothing for {limit_s:g} s") from None
 
     def _take(self, frame: str | bytes) -> None:
         try:
@@ -197,7 +200,7 @@ class Connection:
                 self.messages.append(Message(stream, kind, text, user_id, *positions))
             case ["session", str(key)]:
                 self.session_key = key
-            case ["session", *_] | ["heartbeat", *_]:
+            case ["session" | "heartbeat", *_]:
                 pass  # a session key must not be shown
             case _:
                 logger.warning("ignored an unknown frame: %.100r", frame)

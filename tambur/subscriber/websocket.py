@@ -11,13 +11,15 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ..credentials import host_and_port
 from ..errors import SubscriberClosedError
 from ..printable import one_line
+from ..protocol.messages import HEARTBEAT
 
 try:
     from websockets.asyncio.client import ClientConnection, connect
@@ -32,6 +34,11 @@ except ImportError as error:
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 """The longest frame that is accepted from a server, in bytes."""
+
+MAX_WAITING_FRAMES = 16
+"""How many frames wait for the program before no more are read from the connection."""
+
+_HEARTBEAT = HEARTBEAT.decode()
 
 # At DEBUG, websockets logs every frame, tokens included.
 _frame_logger = logging.getLogger("tambur.websockets")
@@ -73,7 +80,7 @@ class WebSocket:
         self._call(self._connection.send(text))
 
     def receive(self, timeout_s: float | None) -> str | bytes:
-        """Wait for a frame.
+        """Wait for a frame that is not a heartbeat.
 
         Parameters:
             timeout_s: in seconds; ``None`` waits without limit.
@@ -81,7 +88,12 @@ class WebSocket:
         Raises:
             TimeoutError: if no frame arrives in time.
         """
-        return self._call(_receive(self._connection, timeout_s))
+        return self._call(self._thread.incoming.take(timeout_s))
+
+    @property
+    def heard_at(self) -> float:
+        """When the last frame arrived, by the monotonic clock."""
+        return self._thread.incoming.heard_at
 
     def close(self, code: int, *, at_once: bool = False) -> None:
         """Close the connection. Any thread may call this; it ends a :meth:`receive` that waits.
@@ -111,12 +123,14 @@ class _ConnectionThread(threading.Thread):
 
     Attributes:
         opened: the connection, or the error that prevented it.
+        incoming: the frames of the server.
         closing: the close code, and whether the server is not told.
     """
 
     def __init__(self, url: str, timeout_s: float) -> None:
         super().__init__(name="tambur-websocket", daemon=True)
         self.opened: concurrent.futures.Future[ClientConnection] = concurrent.futures.Future()
+        self.incoming = _Incoming()
         self.closing = (1000, False)
         self._loop = asyncio.new_event_loop()
         self._holding = self._loop.create_task(self._hold(url, timeout_s))
@@ -152,7 +166,7 @@ class _ConnectionThread(threading.Thread):
             raise TimeoutError from error  # in Python 3.10 another class than that of asyncio
         self.opened.set_result(connection)
         try:
-            await self._loop.create_future()  # until `end` cancels it
+            await self.incoming.fill(connection)  # until `end` cancels it
         finally:
             code, at_once = self.closing
             if at_once:
@@ -187,28 +201,61 @@ class _Connect(connect):
         return exc
 
 
-async def _receive(connection: ClientConnection, timeout_s: float | None) -> str | bytes:
-    # A cancelled recv() loses no frame. asyncio.wait_for might lose one, and asyncio.timeout is not in 3.10.
-    if timeout_s is None:
-        return await connection.recv()
-    task = asyncio.current_task()
-    assert task is not None
-    late = False
+class _Incoming:
+    """The frames of a server. Heartbeats are left out: a program that does not receive would have many.
 
-    def expire() -> None:
-        nonlocal late
-        late = True
-        task.cancel()
+    Attributes:
+        heard_at: when the last frame arrived, by the monotonic clock.
+    """
 
-    timer = asyncio.get_running_loop().call_later(timeout_s, expire)
-    try:
-        return await connection.recv()
-    except asyncio.CancelledError:
-        if late:
-            raise TimeoutError from None
-        raise
-    finally:
-        timer.cancel()
+    def __init__(self) -> None:
+        self.heard_at = time.monotonic()
+        self._frames: asyncio.Queue[str | bytes | ConnectionClosed] = asyncio.Queue(MAX_WAITING_FRAMES)
+
+    async def fill(self, connection: ClientConnection) -> NoReturn:
+        """Take frames from the connection while there is room for them. This never returns."""
+        try:
+            while True:
+                frame = await connection.recv()
+                if frame != _HEARTBEAT:
+                    await self._frames.put(frame)
+                self.heard_at = time.monotonic()
+        except ConnectionClosed as closed:
+            await self._frames.put(closed)
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    async def take(self, timeout_s: float | None) -> str | bytes:
+        """Wait for a frame.
+
+        Raises:
+            TimeoutError: if no frame arrives in time.
+            ConnectionClosed: after the last frame, each time.
+        """
+        # A cancelled get() loses no frame. asyncio.wait_for might, and asyncio.timeout is not in Python 3.10.
+        task = asyncio.current_task()
+        assert task is not None
+        late = False
+
+        def expire() -> None:
+            nonlocal late
+            late = True
+            task.cancel()
+
+        timer = None if timeout_s is None else asyncio.get_running_loop().call_later(timeout_s, expire)
+        try:
+            frame = await self._frames.get()
+        except asyncio.CancelledError:
+            if late:
+                raise TimeoutError from None
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if isinstance(frame, ConnectionClosed):
+            self._frames.put_nowait(frame)
+            raise frame
+        return frame
 
 
 async def _cancel_others() -> None:

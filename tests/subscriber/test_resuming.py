@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -252,6 +253,19 @@ def test_a_silent_server_is_noticed(stream: str, caplog: pytest.LogCaptureFixtur
                 tambur.publish(stream, "x")
                 receiver.join(TIMEOUT_S)
             assert received == ["x"]
+
+
+def test_a_program_that_does_not_receive_stays_connected() -> None:
+    answered: queue.Queue[bool] = queue.Queue()
+
+    def beat(connection: ServerConnection) -> None:
+        connection.send(GREETING)
+        for _ in range(1000):
+            connection.send('["heartbeat"]')
+        answered.put(connection.ping().wait(TIMEOUT_S))
+
+    with strange_server(beat) as host, Subscriber(API_KEY, APP_ID, host, timeout=TIMEOUT_S):
+        assert answered.get(timeout=TIMEOUT_S)
 
 
 def test_a_session_that_continues_elsewhere_is_left_alone(server: Server, stream: str) -> None:
