@@ -48,6 +48,12 @@ def test_each_message_is_delivered_in_order_by_its_destination(publisher: Publis
     assert publisher.delivered[3].name == "an-id"
 
 
+def test_characters_within_strings_are_not_limited_by_their_kind(publisher: Publisher) -> None:
+    texts = ['"', "\\", '\\"', '"\\', '\\\\"[]', "[" * 100, '"' * 100, "\\" * 100] * 125
+    assert publish(publisher, [["test", text] for text in texts]) is False
+    assert [text for _, _, text in publisher.messages] == texts
+
+
 def test_each_message_may_exclude_a_subscriber(publisher: Publisher) -> None:
     publish(publisher, [["test", "a", {"exclude": "an-id", "unknown": 1}], ["test", "b"], ["test", "c", {}]])
     assert [publication.excluded for publication in publisher.delivered] == ["an-id", None, None]
@@ -58,6 +64,17 @@ INVALID = [
     (b"\xff", 400, "messages is not JSON: 'utf-8' codec can't decode byte 0xff"),
     ("[" * 100_000, 400, "messages is not JSON: "),
     ("[" + "1" * 5000 + "]", 400, "messages is not JSON: "),
+    (
+        "[" + "[]," * 50_000 + "[]]",
+        400,
+        "messages has 150004 characters outside of strings, at most 128000 are",
+    ),
+    ("[" + '"",' * 130_000 + '""]', 400, "messages has 130002 characters outside of strings"),
+    (
+        '[["test","' + "\\\\" * 10 + '"]' + " " * 128_000 + "]",
+        400,
+        "messages has 128005 characters outside of strings",
+    ),
     ("[] []", 400, "messages is not JSON: Extra data"),
     ({}, 400, 'messages must be [[STREAM, MESSAGE], ...] or [[STREAM, MESSAGE, {"exclude": SUBSCRIBER_ID}'),
     ("7", 400, "messages must be [[STREAM, MESSAGE], ...]"),
