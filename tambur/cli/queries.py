@@ -1,4 +1,4 @@
-"""The commands that ask the server of ``TAMBUR_URL``, or disconnect somebody."""
+"""The commands that query the server of ``TAMBUR_URL``, and ``disconnect``."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ from .config import App
 from .extended_hub import ExtendedHub
 from .extension import now_ms
 from .outbox import Outbox
-from .revocations import DISCONNECTED, Revocation
+from .revocations import DISCONNECTED
 
 CLOSED_PER_TURN = 32
 """How many connections are closed in one turn of the event loop."""
 
-AFTERWARDS_S = 0.002
-"""How long an answer waits, in seconds: sessions that begin after it begin in a later millisecond."""
+TICK_S = 0.001
+"""How long to wait before looking at the clock again, in seconds."""
 
 
 class Disconnects:
@@ -52,34 +52,36 @@ class Disconnects:
         """
         self._hub.revocations.require_room(app.key, self._hub.clock_ms())
         wanted = [] if subscriber_id is None else [subscriber_id]
-        stored_ms = await self._backend.revocations.revoke(app.key, wanted, user_id)
-        ended = await self._everywhere(app.key, wanted, user_id, stored_ms)
+        revoked_ms = await self._backend.revocations.revoke(app.key, wanted, user_id)
+        ended = await self._everywhere(app.key, wanted, user_id, revoked_ms)
         if user_id is not None and ended:
             # A session that one node knew as lost may have been resumed on another meanwhile.
-            await self._everywhere(app.key, sorted(ended), None, stored_ms)
+            await self._everywhere(app.key, sorted(ended), None, revoked_ms)
         return len(ended)
 
     async def _everywhere(
-        self, app: AppKey, subscriber_ids: list[str], user_id: str | None, stored_ms: int
+        self, app: AppKey, subscriber_ids: list[str], user_id: str | None, revoked_ms: int
     ) -> set[str]:
         """End sessions on all nodes; return their subscriber IDs."""
-        asking = self._cluster.ask_all("disconnect", app, subscriber_ids, user_id, stored_ms)
+        asking = self._cluster.ask_all("disconnect", app, subscriber_ids, user_id, revoked_ms)
         others = asyncio.ensure_future(asking)
-        here = asyncio.ensure_future(self._answer(app, subscriber_ids, user_id, stored_ms))
+        here = asyncio.ensure_future(self._answer(app, subscriber_ids, user_id, revoked_ms))
         await asyncio.gather(here, others, return_exceptions=True)  # neither ends the other
         return set(here.result()).union(*others.result())
 
     async def _answer(
-        self, app: AppKey, subscriber_ids: list[str], user_id: str | None, stored_ms: int
+        self, app: AppKey, subscriber_ids: list[str], user_id: str | None, revoked_ms: int
     ) -> list[str]:
         """End sessions on this node; return their subscriber IDs."""
-        work = self._end(app, subscriber_ids, user_id, Revocation(self._hub.clock_ms(), stored_ms))
+        work = self._end(app, subscriber_ids, user_id, revoked_ms)
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        # Shielded: the node that asks may withdraw the question, but the work must be finished.
+        # Shielded: if the link fails, the answer is not wanted any more, but the work must be finished.
         ended = await asyncio.shield(task)
-        await asyncio.sleep(AFTERWARDS_S)
+        # Sessions that begin after the answer have a later time.
+        while self._hub.clock_ms() <= revoked_ms:  # noqa: ASYNC110 - a clock has no event
+            await asyncio.sleep(TICK_S)
         return sorted(ended)
 
     async def catch_up(self, app: AppKey, subscriber_ids: Iterable[str], users: dict[str, int]) -> None:
@@ -91,20 +93,19 @@ class Disconnects:
         """
         revocations = self._hub.revocations
         new = [each for each in subscriber_ids if not revocations.is_ended(app, each)]
-        await self._end(app, new, None, Revocation(self._hub.clock_ms(), 0))
-        for user_id, stored_ms in users.items():
-            known = revocations.user(app, user_id)
-            if known is None or known.stored_ms < stored_ms:
-                await self._end(app, [], user_id, Revocation(stored_ms, stored_ms))
+        await self._end(app, new, None, self._hub.clock_ms())
+        for user_id, revoked_ms in users.items():
+            if revocations.revoked_ms(app, user_id) < revoked_ms:
+                await self._end(app, [], user_id, revoked_ms)
 
     async def _end(
-        self, app: AppKey, subscriber_ids: Iterable[str], user_id: str | None, revocation: Revocation
+        self, app: AppKey, subscriber_ids: Iterable[str], user_id: str | None, revoked_ms: int
     ) -> set[str]:
         """End sessions on this node; return their subscriber IDs."""
         hub = self._hub
         found: set[str] = set()
         if user_id is not None:
-            hub.revocations.revoke_user(app, user_id, revocation)
+            hub.revocations.revoke_user(app, user_id, revoked_ms)
             found = {*hub.subscribers_as(app, user_id), *hub.lost_sessions.of_user(app, user_id)}
         ended: set[str] = set()
         lingering: set[str] = set()

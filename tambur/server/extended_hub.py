@@ -18,7 +18,7 @@ from .extension import now_ms
 from .hub import Hub
 from .outbox import Outbox
 from .replay import Replay, ReplayLostError
-from .revocations import LostSession, LostSessions, Revocation, Revocations
+from .revocations import LostSession, LostSessions, Revocations
 
 
 class Resumed(NamedTuple):
@@ -89,7 +89,7 @@ class ExtendedHub(Hub):
 
     def end_session(self, app: AppKey, subscriber_id: str) -> None:
         """Refuse to resume a session on this node."""
-        self.revocations.revoke_subscriber(app, subscriber_id, Revocation(self.clock_ms(), 0))
+        self.revocations.revoke_subscriber(app, subscriber_id, self.clock_ms())
 
     def clock_ms(self) -> int:
         """The time in milliseconds since 1970, by the clock by which sessions begin and are revoked."""

@@ -18,37 +18,24 @@ MARGIN_S = 60
 """How much longer a revocation is remembered than what it revokes could be valid, in seconds."""
 
 
-class Revocation(NamedTuple):
-    """When a subscriber ID or a user was revoked.
-
-    Attributes:
-        at_ms: when this node heard of it: all of its sessions that began before are concerned.
-        stored_ms: when the broker took it; 0 if only this node knows of it.
-    """
-
-    at_ms: int
-    stored_ms: int
-
-
 class _Memory:
     """The revocations of names, for a limited time."""
 
     def __init__(self, ttl_s: float) -> None:
         self._ttl_ms = round(ttl_s * 1000)
-        self._found: dict[tuple[AppKey, str], Revocation] = {}  # the oldest first
+        self._found: dict[tuple[AppKey, str], int] = {}  # with the time of each, the oldest first
 
-    def get(self, app: AppKey, name: str) -> Revocation | None:
+    def get(self, app: AppKey, name: str) -> int | None:
         return self._found.get((app, name))
 
-    def add(self, app: AppKey, name: str, revocation: Revocation) -> None:
-        before = self._found.pop((app, name), revocation)
-        self._found[app, name] = max(before, revocation)
+    def add(self, app: AppKey, name: str, at_ms: int) -> None:
+        self._found[app, name] = max(at_ms, self._found.pop((app, name), 0))
 
     def expire(self, now_ms: int) -> list[AppKey]:
         """Forget the old ones, and return their apps."""
         expired = []
-        for key, revocation in self._found.items():
-            if revocation.at_ms > now_ms - self._ttl_ms:
+        for key, at_ms in self._found.items():
+            if at_ms > now_ms - self._ttl_ms:
                 break
             expired.append(key)
         for key in expired:
@@ -82,21 +69,21 @@ class Revocations:
                 retry_after_s=MARGIN_S,
             )
 
-    def revoke_subscriber(self, app: AppKey, subscriber_id: str, revocation: Revocation) -> None:
+    def revoke_subscriber(self, app: AppKey, subscriber_id: str, at_ms: int) -> None:
         """End the session of a subscriber ID."""
-        self._add(self._subscribers, app, subscriber_id, revocation)
+        self._add(self._subscribers, app, subscriber_id, at_ms)
 
-    def revoke_user(self, app: AppKey, user_id: str, revocation: Revocation) -> None:
+    def revoke_user(self, app: AppKey, user_id: str, at_ms: int) -> None:
         """End the modes as a user of all sessions so far."""
-        self._add(self._users, app, user_id, revocation)
+        self._add(self._users, app, user_id, at_ms)
 
     def is_ended(self, app: AppKey, subscriber_id: str) -> bool:
         """Whether the session of a subscriber ID was ended."""
         return self._subscribers.get(app, subscriber_id) is not None
 
-    def user(self, app: AppKey, user_id: str) -> Revocation | None:
-        """The last revocation of a user; ``None`` if there is none."""
-        return self._users.get(app, user_id)
+    def revoked_ms(self, app: AppKey, user_id: str) -> int:
+        """When a user was revoked last; 0 for never."""
+        return self._users.get(app, user_id) or 0
 
     def allows(self, app: AppKey, user_id: str, begun_ms: int) -> bool:
         """Whether a session may enable modes as a user.
@@ -104,14 +91,13 @@ class Revocations:
         Parameters:
             begun_ms: when the subscriber ID of the session was made.
         """
-        revoked = self.user(app, user_id)
-        return revoked is None or begun_ms > revoked.at_ms
+        return begun_ms > self.revoked_ms(app, user_id)
 
-    def _add(self, memory: _Memory, app: AppKey, name: str, revocation: Revocation) -> None:
-        self._expire(revocation.at_ms)
+    def _add(self, memory: _Memory, app: AppKey, name: str, at_ms: int) -> None:
+        self._expire(at_ms)
         if memory.get(app, name) is None:
             self._counts[app] += 1
-        memory.add(app, name, revocation)
+        memory.add(app, name, at_ms)
 
     def _expire(self, now_ms: int) -> None:
         for memory in (self._subscribers, self._users):

@@ -10,7 +10,6 @@ from tambur.server import Limits
 from tambur.server.broker import PresentUsers
 from tambur.server.broker.memory import MemoryBackend, MemoryPresence
 from tambur.server.connection import COMMANDS_PER_TURN, EVENTS_PER_COMMAND, MAX_QUEUED_COMMANDS
-from tambur.server.revocations import Revocation
 
 from ..support.node import APP, Node, SlowBackend, make_room, pass_time, run, run_slow, settle, until
 
@@ -280,7 +279,7 @@ def test_a_user_who_is_disconnected_while_a_mode_is_being_enabled_is_closed() ->
         backend.open()
         client.enable("presence", "s", "alice")
         await settle()
-        node.hub.revocations.revoke_user(APP.key, "alice", Revocation(node.hub.clock_ms(), 0))
+        node.hub.revocations.revoke_user(APP.key, "alice", node.hub.clock_ms())
         backend.open()
         await settle()
         assert client.seen.closed == (4003, "disconnected by the application")

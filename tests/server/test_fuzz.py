@@ -27,6 +27,7 @@ from tambur.server.subscriptions import Result
 from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher
 from tests.support.extended_polling import ExtendedPoller, content, post
 from tests.support.polling import Poller, request
+from tests.support.querying import query
 from tests.support.strategies import json_values
 
 from ..support.wire import SUBSCRIBE_PATH, Socket, ask, connect, handshake, read_all
@@ -162,6 +163,34 @@ def test_no_poll_disturbs_another(impatient: Server, sent: list[Any]) -> None:
         tambur.publish("bystander", "still there")
     assert bystander.next()[3] == "still there"
     bystander.send(close=1000)
+
+
+query_paths = st.sampled_from(["users/s", "history/s", "streams", "disconnect"]) | st.builds(
+    lambda word, stream: f"{word}/{stream}",
+    st.sampled_from(["users", "history", "streams", "disconnect", "batch", "x"]),
+    st.text(st.characters(codec="ascii", categories=["L", "N", "P"]), max_size=8) | st.just("%FF%00"),
+)
+query_values = st.text(max_size=8) | st.binary(max_size=8) | st.sampled_from(["1", "1000", "1001", "A" * 22])
+query_parameters = st.lists(
+    st.tuples(
+        st.sampled_from(["limit", "after", "prefix", "since", "subscriber_id", "user_id", "x"]),
+        query_values.map(lambda value: value.encode("utf-8", "replace") if isinstance(value, str) else value),
+    ),
+    max_size=3,
+)
+
+
+@fuzzed
+@given(query_paths, query_parameters)
+def test_a_signed_query_is_answered_with_json_or_refused_with_a_rule(
+    server: Server, path: str, parameters: list[tuple[str, bytes]]
+) -> None:
+    answer = query(server, path.replace("?", "%3F").replace("#", "%23"), *parameters)
+    if answer.status == 200:
+        assert isinstance(json.loads(answer.body), dict)
+    else:
+        assert answer.status in (400, 404), answer.body
+        assert answer.body.decode().strip()
 
 
 fields = st.fixed_dictionaries(

@@ -6,16 +6,12 @@ import pytest
 
 from tambur.server import Limits
 from tambur.server.broker import BrokerUnavailableError
-from tambur.server.revocations import MARGIN_S, LostSession, LostSessions, Revocation, Revocations
+from tambur.server.revocations import MARGIN_S, LostSession, LostSessions, Revocations
 
 from ..support.broker import APP, OTHER_APP
 
 LIMITS = Limits(session_ttl_s=100, session_max_s=1000, max_revocations=2)
 NOW = 1_764_115_200_000
-
-
-def at(ms: int) -> Revocation:
-    return Revocation(ms, ms)
 
 
 def room_after(revocations: Revocations, seconds: float) -> bool:
@@ -28,7 +24,7 @@ def room_after(revocations: Revocations, seconds: float) -> bool:
 
 def test_a_subscriber_is_revoked_for_as_long_as_a_key_could_be_valid() -> None:
     revocations = Revocations(LIMITS)
-    revocations.revoke_subscriber(APP, "id", at(NOW))
+    revocations.revoke_subscriber(APP, "id", NOW)
     assert revocations.is_ended(APP, "id")
     assert not revocations.is_ended(OTHER_APP, "id")
     assert not revocations.is_ended(APP, "other")
@@ -40,7 +36,7 @@ def test_a_subscriber_is_revoked_for_as_long_as_a_key_could_be_valid() -> None:
 
 def test_a_user_is_revoked_for_as_long_as_an_earlier_session_could_last() -> None:
     revocations = Revocations(LIMITS)
-    revocations.revoke_user(APP, "alice", at(NOW))
+    revocations.revoke_user(APP, "alice", NOW)
     assert [revocations.allows(APP, "alice", NOW + i) for i in (-1, 0, 1)] == [False, False, True]
     assert revocations.allows(APP, "bob", NOW)
     assert revocations.allows(OTHER_APP, "alice", NOW)
@@ -53,7 +49,7 @@ def test_a_user_is_revoked_for_as_long_as_an_earlier_session_could_last() -> Non
 def test_a_later_revocation_counts() -> None:
     revocations = Revocations(LIMITS)
     for at_ms in (NOW, NOW + 500, NOW + 100):
-        revocations.revoke_user(APP, "alice", at(at_ms))
+        revocations.revoke_user(APP, "alice", at_ms)
     assert not revocations.allows(APP, "alice", NOW + 500)
     assert revocations.allows(APP, "alice", NOW + 501)
     assert room_after(revocations, 1), "it is one revocation"
@@ -61,9 +57,9 @@ def test_a_later_revocation_counts() -> None:
 
 def test_the_number_of_an_apps_revocations_is_limited() -> None:
     revocations = Revocations(LIMITS)
-    revocations.revoke_user(APP, "alice", at(NOW))
+    revocations.revoke_user(APP, "alice", NOW)
     assert room_after(revocations, 0)
-    revocations.revoke_subscriber(APP, "id", at(NOW))
+    revocations.revoke_subscriber(APP, "id", NOW)
     assert not room_after(revocations, 0)
     revocations.require_room(OTHER_APP, NOW)
     assert room_after(revocations, 100 + MARGIN_S), "one was forgotten"
@@ -72,7 +68,7 @@ def test_the_number_of_an_apps_revocations_is_limited() -> None:
 def test_a_full_memory_of_revocations_says_so() -> None:
     revocations = Revocations(LIMITS)
     for name in "ab":
-        revocations.revoke_user(APP, name, at(NOW))
+        revocations.revoke_user(APP, name, NOW)
     with pytest.raises(BrokerUnavailableError, match="2 disconnects are remembered, the most that max_rev"):
         revocations.require_room(APP, NOW)
 

@@ -30,15 +30,11 @@ from .link import Link
 from .logs import Log, LogReader
 from .recovery import RedisRecovery
 from .rules import Rules
-from .shard import Shard
+from .shard import MAX_CLOCK_SKEW_S, Shard
 
 _NO_MESSAGE = b"", b"", "", "", 0, 0, ""
 
 logger = logging.getLogger("tambur.server")
-
-MAX_CLOCK_SKEW_S = 30
-"""How far the clocks of two nodes may be apart, in seconds: claims are kept for that much longer."""
-
 
 BATCH_STEP = 50
 """How many publications of a batch one script publishes: Redis is busy with them for a millisecond or two."""

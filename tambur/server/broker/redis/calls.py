@@ -44,7 +44,9 @@ class RedisNodeCalls:
 
     async def ask(self, subscriber_id: str, question: bytes, *, timeout_s: float) -> bytes | None:
         node = node_of(subscriber_id)
-        return None if node == self._shard.node else await self._ask(node, question, timeout_s)
+        return (
+            None if node == self._shard.node else await self._ask(node, question, timeout_s, withdraws=True)
+        )
 
     async def close_moved(
         self, node: str, app: AppKey, subscriber_id: str, resumes: int, *, timeout_s: float
@@ -75,8 +77,18 @@ class RedisNodeCalls:
             answered.append(answer)
         return answered
 
-    async def _ask(self, node: str, question: bytes, timeout_s: float) -> bytes | None:
-        """Returns ``None`` if the node does not run."""
+    async def _ask(
+        self, node: str, question: bytes, timeout_s: float, *, withdraws: bool = False
+    ) -> bytes | None:
+        """Ask one node.
+
+        Parameters:
+            withdraws: whether a node that is late should do nothing. Otherwise it does what it is asked for,
+                once it can.
+
+        Returns:
+            ``None`` if the node does not run.
+        """
         link = self._shard.ready_link()
         number = next(self._numbers)
         name = f"{self._shard.node} {number}"
@@ -94,7 +106,7 @@ class RedisNodeCalls:
             return answered.result()
         finally:
             del self._waiting[number]
-            if not answered.done():
+            if withdraws and not answered.done():
                 self._publish(node, f"withdrawn {name}\n".encode())
 
     # Callbacks of the link

@@ -30,6 +30,9 @@ except ImportError as error:
         name=error.name,
     ) from None
 
+MAX_CLOCK_SKEW_S = 30
+"""How far the clocks of two nodes, or of a node and Redis, may be apart, in seconds."""
+
 FIRST_RECONNECT_WAIT_S = 0.1
 MAX_RECONNECT_WAIT_S = 1.0
 """Wait before connecting to Redis again, in seconds; each wait is twice the one before."""
@@ -146,7 +149,8 @@ class Shard:
         """Connect. If Redis cannot be reached, return after the first attempt and keep trying."""
         tried = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._clock_offset_ms = (time.time() - loop.time()) * 1000  # until Redis has told its time
+        # Until Redis has told its time, this one is certainly behind it.
+        self._clock_offset_ms = (time.time() - MAX_CLOCK_SKEW_S - loop.time()) * 1000
         self._supervisor = loop.create_task(self._supervise(tried))
         await tried.wait()
 

@@ -21,9 +21,9 @@ from tambur.server.broker import (
 )
 from tambur.server.broker.factory import from_url
 from tambur.server.broker.redis import scripts
-from tambur.server.broker.redis.broker import MAX_CLOCK_SKEW_S
 from tambur.server.broker.redis.mirror import PresenceMirror
 from tambur.server.broker.redis.presence import RedisPresence
+from tambur.server.broker.redis.shard import MAX_CLOCK_SKEW_S
 from tambur.server.webhooks.settings import Webhook
 from tests.support import documentation
 from tests.support.broker import (

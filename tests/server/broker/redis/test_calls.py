@@ -13,15 +13,30 @@ from tests.support.redis_nodes import backend, shard
 from tests.support.redis_server import RedisServer
 
 
+class Hanging:
+    """The question that no node answers before a test lets it."""
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+        self.has_ended = asyncio.Event()
+
+
 @pytest.fixture(autouse=True)
 def empty(redis_server: RedisServer) -> None:
     redis_server.cli("FLUSHDB")
 
 
 def run(
-    redis: RedisServer, count: int, scenario: Callable[..., Awaitable[None]], *, node_timeout_s: float = 30
+    redis: RedisServer,
+    count: int,
+    scenario: Callable[..., Awaitable[None]],
+    *,
+    node_timeout_s: float = 30,
+    hanging: Hanging | None = None,
 ) -> None:
     """Run a scenario of nodes, each of which answers with its number and the question."""
+
+    hanging = hanging or Hanging()
 
     async def whole() -> None:
         nodes = [RecordingBackend(backend(redis, node_timeout_s=node_timeout_s)) for _ in range(count)]
@@ -29,7 +44,8 @@ def run(
 
             async def answer(question: bytes, number: int = number) -> bytes:
                 if question == b"hang":
-                    await asyncio.Event().wait()
+                    await hanging.may_end.wait()
+                    hanging.has_ended.set()
                 return b"%d %s" % (number, question)
 
             await node.backend.start(node.deliver, answer)
@@ -69,8 +85,13 @@ def test_a_node_that_does_not_answer_in_time_makes_the_call_fail(redis_server: R
         with pytest.raises(BrokerUnavailableError, match="did not answer"):
             await one.calls.ask_all(b"hang", timeout_s=0.05)
         assert await one.calls.ask_all(b"?", timeout_s=60) == [b"1 ?"]
+        # The node does what it was asked for nevertheless.
+        assert not hanging.has_ended.is_set()
+        hanging.may_end.set()
+        await hanging.has_ended.wait()
 
-    run(redis_server, 2, scenario)
+    hanging = Hanging()
+    run(redis_server, 2, scenario, hanging=hanging)
 
 
 def test_a_stopped_node_is_not_asked(redis_server: RedisServer) -> None:
