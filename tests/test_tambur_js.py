@@ -34,6 +34,11 @@ def table(heading: str, column: int = 0) -> set[str]:
     }
 
 
+def test_the_page_shows_how_the_example_with_vite_connects() -> None:
+    source = documentation.ROOT / "examples" / "vite_chat" / "src" / "connect.ts"
+    assert f"```ts\n{source.read_text('utf-8')}```" in PAGE
+
+
 @pytest.mark.parametrize(
     ("interface", "heading"), [("Connection", "Connect"), ("Stream", "Receive"), ("TamburError", "Errors")]
 )

@@ -96,6 +96,20 @@ def index() -> ResponseReturnValue:
     return redirect(url_for("room", name="lobby"))
 
 
+@app.get("/session")
+def describe_session() -> ResponseReturnValue:
+    """Tell a page that another server delivers what a page of ours has in its HTML."""
+    if g.user is None:
+        abort(401)
+    return jsonify(
+        user=g.user.name,
+        csrf_token=csrf_token(),
+        tambur_url=tambur.api_host,
+        api_key=tambur.api_key,
+        app_id=tambur.app_id,
+    )
+
+
 @app.get("/rooms/<name>")
 def room(name: str) -> ResponseReturnValue:
     if g.user is None:

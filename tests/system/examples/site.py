@@ -153,7 +153,7 @@ def running(name: str, directory: Path, commands: Sequence[str], *arguments: str
     shutil.copytree(EXAMPLES / name, copy, ignore=shutil.ignore_patterns(".venv", "*.sqlite3"))
     readme = (copy / "README.md").read_text("utf-8")
     assert all(f"\n{command}\n" in readme for command in commands)
-    assert all((copy / link).exists() for link in re.findall(r"\]\(([^)]+)\)", readme))
+    assert all((EXAMPLES / name / link).exists() for link in re.findall(r"\]\(([^)]+)\)", readme))
     *before, start = [
         command.replace(".venv/bin", str(Path(sys.executable).parent)).split() for command in commands
     ]
