@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 
 from tambur import PublishError, Tambur
-from tambur.errors import SubscriberError, SubscriberTimeoutError
+from tambur.errors import MessagesMissedError, SubscriberError, SubscriberTimeoutError
 from tambur.subscriber import Message, Subscriber
 
 from ..support.app import API_KEY, APP_ID, SECRET
@@ -98,6 +98,8 @@ class Receiver(threading.Thread):
         self.picture: set[str] = set()
         """The users reported as present."""
         self.contradictions: list[str] = []
+        self.was_told = 0
+        """How often it learned, after a reconnect, that it may have missed messages."""
         self._ledger = ledger
         self._url = url
         self.streams = streams if user_id is None else (*streams, ROOM)
@@ -136,7 +138,8 @@ class Receiver(threading.Thread):
                         subscriber_id = subscriber.subscriber_id
                         epoch = self._connected()
                     self._take(epoch, message)
-        except SubscriberError:
+        except SubscriberError as error:
+            self.was_told += isinstance(error, MessagesMissedError)
             self._ledger.lose(epoch)
             raise
 

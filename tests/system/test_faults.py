@@ -67,9 +67,12 @@ class LinkedNode:
 class Cluster:
     """Everything that can fail, and how it does."""
 
-    def __init__(self, directory: Path, stack: contextlib.ExitStack, chance: random.Random) -> None:
+    def __init__(
+        self, directory: Path, stack: contextlib.ExitStack, chance: random.Random, *redis_options: str
+    ) -> None:
         self._chance = chance
-        self.redis = RedisServer(directory, "--appendonly", "yes", "--appendfsync", "always")
+        self._directory = directory
+        self.redis = RedisServer(directory, *redis_options)
         stack.callback(lambda: self.redis.end(signal.SIGKILL))
         self.nodes = [LinkedNode(directory / str(i), self.redis, stack) for i in range(NODES)]
         self.front = stack.enter_context(TcpProxy(*(node.process.port for node in self.nodes)))
@@ -127,6 +130,15 @@ class Cluster:
             "clients truncated": lambda: self._truncate(self.front),
         }
 
+    @property
+    def losses(self) -> dict[str, Callable[[], None]]:
+        """Faults in which Redis loses its newest messages."""
+        return {
+            "Redis restored from a copy": self._restore_redis,
+            "failed over to a replica": self._fail_over,
+            "Redis emptied": self._empty_redis,
+        }
+
     def _node(self) -> LinkedNode:
         return self._chance.choice(self.nodes)
 
@@ -147,6 +159,30 @@ class Cluster:
     def _restart_redis(self, number: signal.Signals) -> None:
         self.redis.end(number)
         self._last(0, 1)
+        self.redis.start()
+
+    def _restore_redis(self) -> None:
+        self.redis.cli("SAVE")
+        self._last(0.3, 1)  # messages that the copy lacks
+        self._restart_redis(signal.SIGKILL)
+
+    def _fail_over(self) -> None:
+        directory = self._directory / f"redis-{self.redis.port}"
+        directory.mkdir()
+        replica = RedisServer(directory, "--repl-diskless-sync-delay", "0")
+        replica.cli("REPLICAOF", "127.0.0.1", str(self.redis.port))
+        until_equal(lambda: "master_link_status:up" in replica.cli("INFO", "replication"), expected=True)
+        self._last(0.3, 1)
+        replica.cli("REPLICAOF", "NO", "ONE")
+        self._last(0.3, 1)  # messages that the replica lacks
+        self.redis.end(signal.SIGKILL)
+        self.redis = replica
+        for node in self.nodes:
+            node.link.redirect(replica.port)
+
+    def _empty_redis(self) -> None:
+        self.redis.end(signal.SIGKILL)
+        (self.redis.directory / "dump.rdb").unlink(missing_ok=True)
         self.redis.start()
 
     def _pause_redis(self) -> None:
@@ -171,7 +207,7 @@ class Cluster:
 class Traffic:
     """The publishers and receivers of a cluster."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, *, max_retries: int = 6) -> None:
         self.ledger = Ledger()
         ledger, front, direct = self.ledger, cluster.url, [node.process.url for node in cluster.nodes]
         self.receivers = [
@@ -188,7 +224,10 @@ class Traffic:
         ]
         self.publishers = [
             Publisher(ledger, STREAMS[0], front, pause_s=0.03, max_retries=0, timeout=1.0),
-            *(Publisher(ledger, stream, front, pause_s=0.03, max_retries=6) for stream in STREAMS[1:]),
+            *(
+                Publisher(ledger, stream, front, pause_s=0.03, max_retries=max_retries)
+                for stream in STREAMS[1:]
+            ),
         ]
 
     @contextlib.contextmanager
@@ -254,7 +293,7 @@ def test_nothing_is_lost_doubled_or_left_behind_whatever_fails(tmp_path: Path) -
     happened: Counter[str] = Counter()
     with contextlib.ExitStack() as stack:
         attempts = stack.enter_context(Attempts().listening())
-        cluster = Cluster(tmp_path, stack, chance)
+        cluster = Cluster(tmp_path, stack, chance, "--appendonly", "yes", "--appendfsync", "always")
         traffic = Traffic(cluster)
         deadline = time.monotonic() + DURATION_S
         with traffic.flowing():
@@ -279,8 +318,40 @@ def test_nothing_is_lost_doubled_or_left_behind_whatever_fails(tmp_path: Path) -
             cluster.has_no_more_than(traffic.receivers)
             assert not traffic.ledger.violations(), "\n".join(traffic.ledger.violations())
             assert [said for receiver in traffic.receivers for said in receiver.contradictions] == []
+            # Redis keeps everything, so no session that resumes may miss a message.
+            assert sum(receiver.was_told for receiver in traffic.receivers) == 0
         cluster.has_no_more_than([])
         for node in cluster.nodes:
             assert "Traceback" not in node.process.log
             # Otherwise all subscribers were closed, which would excuse any missing message.
             assert "subscribers missed messages" not in node.process.log
+
+
+def test_everybody_who_misses_messages_is_told_when_redis_loses_some(tmp_path: Path) -> None:
+    """A message is missing only where a connection ended that did not resume, or was told after it had resumed."""
+    chance = random.Random(SEED)
+    happened: Counter[str] = Counter()
+    with contextlib.ExitStack() as stack:
+        cluster = Cluster(tmp_path, stack, chance)
+        # Redis loses claims, too, so a retry could be delivered twice.
+        traffic = Traffic(cluster, max_retries=0)
+        deadline = time.monotonic() + DURATION_S
+        with traffic.flowing():
+            while not happened or time.monotonic() < deadline:
+                faults = [*cluster.losses.items(), ("clients dropped", cluster.faults["clients dropped"])]
+                chance.shuffle(faults)
+                for name, fault in faults:
+                    started = time.monotonic()
+                    fault()
+                    traffic.recover()
+                    happened[name] += 1
+                    print(f"{name}: {time.monotonic() - started:.1f} s")  # noqa: T201
+            traffic.stop_publishing()
+            traffic.finish()
+        told = sum(receiver.was_told for receiver in traffic.receivers)
+        counts = {"seed": SEED, **traffic.ledger.counts(), "told": told, "faults": dict(happened)}
+        print(json.dumps(counts, indent=1))  # noqa: T201
+        assert not traffic.ledger.violations(), "\n".join(traffic.ledger.violations())
+        assert told >= len(cluster.losses) * happened["clients dropped"]
+        for node in cluster.nodes:
+            assert "Traceback" not in node.process.log
