@@ -110,7 +110,7 @@ class RedisBroker:
         channel, data, *log_arguments = message
         answer, retry_after_s, nodes, place = await self._shard.ready_link().call(
             *scripts.PUBLISH(
-                self._shard.deadline_ms(),
+                self._shard.deadline(),
                 channel,
                 data,
                 *self._claim_arguments(claim, now, max_publishes_per_s),
@@ -139,7 +139,7 @@ class RedisBroker:
         while done < len(messages):
             answer, retry_after_s, published, place = await self._shard.ready_link().call(
                 *scripts.BATCH(
-                    self._shard.deadline_ms(),
+                    self._shard.deadline(),
                     *self._claim_arguments(claim, now, max_publishes_per_s),
                     self._keys.prefix,
                     scope(claim.app),
@@ -189,19 +189,15 @@ class RedisBroker:
         return log, rule.budget, rule.max_messages, rule.max_bytes
 
     async def claimed(self, claim: Claim) -> Outcome | None:
-        link = self._shard.ready_link()
-        found = link.call("HGET", self._keys.claims(claim.app, claim.timestamp), claim.nonce)
-        # A claim that was found confirms its publish, whose place is not above this one.
-        place = link.call("HGET", self._keys.shard, "last")
-        signature = await found
-        self._shard.epoch.see(int(await place or 0))
+        key = self._keys.claims(claim.app, claim.timestamp)
+        signature = await self._shard.ready_link().call("HGET", key, claim.nonce)
         if signature is None:
             return None
         return Outcome.REPLAYED if signature == claim.signature else Outcome.NONCE_REUSED
 
     async def send(self, publication: Publication) -> None:
         channel, data = self._keys.encode(publication)
-        arguments = self._shard.deadline_ms(), self._keys.prefix, channel, data
+        arguments = self._shard.deadline(), self._keys.prefix, channel, data
         place = await self._shard.ready_link().call(
             *scripts.DIRECT(*arguments, scope(publication.app), *self._log_arguments(publication), keys=())
         )

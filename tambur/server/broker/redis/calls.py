@@ -62,7 +62,7 @@ class RedisNodeCalls:
 
     async def ask_all(self, question: bytes, *, timeout_s: float) -> Sequence[bytes]:
         shard = self._shard
-        command = scripts.NODES(shard.deadline_ms(), keys=(shard.keys.links, shard.keys.leases))
+        command = scripts.NODES(shard.deadline(), keys=(shard.keys.links, shard.keys.leases))
         found = [node.decode() for node in await shard.ready_link().call(*command)]
         others = [node for node in found if node != shard.node]
         # All are asked, even if some don't answer.
@@ -160,7 +160,7 @@ class RedisNodeCalls:
     async def _send(self, link: Link, node: str, data: bytes) -> int:
         """Returns how many nodes listen: 0 or 1."""
         channel = self._shard.keys.node(node)
-        count: int = await link.call(*scripts.SEND(self._shard.deadline_ms(), channel, data, keys=()))
+        count: int = await link.call(*scripts.SEND(self._shard.deadline(), channel, data, keys=()))
         return count
 
     def _publish(self, node: str, data: bytes) -> None:

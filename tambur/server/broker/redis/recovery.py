@@ -303,7 +303,7 @@ class RedisRecovery:
 
     async def resume(self, app: AppKey, subscriber_id: str, number: int) -> bool:
         shard, link = self._shard, self._shard.ready_link()
-        arguments = shard.deadline_ms(), shard.keys.prefix, scope(app), subscriber_id, shard.node, number
+        arguments = shard.deadline(), shard.keys.prefix, scope(app), subscriber_id, shard.node, number
         answer = await link.call(*scripts.RESUME(*arguments, self._own_s, keys=()))
         if answer == 0:
             return False

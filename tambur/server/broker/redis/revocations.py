@@ -44,7 +44,7 @@ class RedisRevocations:
         stored_ms = 0
         for i in range(0, max(1, len(names)), NAMES_AT_ONCE):
             some = names[i : i + NAMES_AT_ONCE]
-            arguments = self._shard.deadline_ms(), *self._ttls_ms, user_id or "", *some
+            arguments = self._shard.deadline(), *self._ttls_ms, user_id or "", *some
             stored_ms = await link.call(*scripts.REVOKE(*arguments, keys=self._shard.keys.revoked(app)))
         return stored_ms
 

@@ -133,9 +133,13 @@ class Shard:
             raise BrokerUnavailableError("the broker cannot be reached", RETRY_AFTER_S)
         return self._link
 
-    def deadline_ms(self) -> int:
-        """When a call made now will have timed out, by Redis' clock, in milliseconds since 1970."""
-        return round((asyncio.get_running_loop().time() + CALL_TIMEOUT_S) * 1000 + self._clock_offset_ms)
+    def deadline(self) -> bytes:
+        """The argument of scripts that refuse calls which are too late, or of a former link.
+
+        By the deadline, in milliseconds since 1970 by Redis' clock, a call made now will have timed out.
+        """
+        ms = round((asyncio.get_running_loop().time() + CALL_TIMEOUT_S) * 1000 + self._clock_offset_ms)
+        return f"{ms} {self.node} {self._links_count} ".encode() + self.keys.links
 
     def now_us(self) -> int:
         """Redis' clock, in microseconds since 1970."""

@@ -10,7 +10,14 @@ import pytest
 
 from tambur.protocol.names import Kind
 from tambur.server import App, Limits
-from tambur.server.broker import AppKey, Logs, Publication, direct_log, private_log
+from tambur.server.broker import (
+    AppKey,
+    BrokerUnavailableError,
+    Logs,
+    Publication,
+    direct_log,
+    private_log,
+)
 from tambur.server.broker.factory import from_url
 from tambur.server.config import KeptStreams
 from tests.support.broker import APP, NOW, OTHER_APP, REPLAYED, RecordingBackend, claim, nobody_asks, public
@@ -224,6 +231,9 @@ def test_a_redis_that_lost_its_data_begins_a_new_epoch(redis_server: RedisServer
             await two.settle()
             async with both.cut():
                 redis_server.cli("FLUSHDB")
+                with pytest.raises(BrokerUnavailableError):  # it must enter again before
+                    await one.publish(public("s", "lost"), claim("lost"), now=NOW)
+                await ready(one)
                 await one.publish(public("s", "lost"), claim("lost"), now=NOW)
             await ready(one)  # it learns of the new epoch, and links again
             await one.publish(public("s", "after"), claim("after"), now=NOW)

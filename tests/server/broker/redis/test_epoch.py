@@ -14,11 +14,12 @@ from typing import NoReturn
 
 import pytest
 
+from tambur.server.broker import BrokerUnavailableError
 from tambur.server.broker.redis import recovery as recovery_module
 from tambur.server.broker.redis.backend import RedisBackend
 from tambur.server.broker.redis.link import Link
 from tambur.server.broker.redis.recovery import RedisRecovery
-from tests.support.broker import APP, RecordingBackend, claim, public
+from tests.support.broker import APP, DELIVERED, RecordingBackend, claim, public
 from tests.support.redis_nodes import ready, run, shard
 from tests.support.redis_server import RedisServer
 
@@ -151,6 +152,7 @@ def test_a_node_that_does_not_come_back_ends_the_epoch(redis_server: RedisServer
         place = await begin(node)
         before = recovery(node).epoch
         redis_server.cli("ZADD", "tambur:0:leases", "1", "deadbeef")
+        redis_server.cli("HSET", "tambur:0:links", "deadbeef", "1")
         async with away(node):
             become_another_process(redis_server, node)
         assert recovery(node).epoch == before
@@ -160,6 +162,57 @@ def test_a_node_that_does_not_come_back_ends_the_epoch(redis_server: RedisServer
         assert await is_complete(node, recovery(node).place)
 
     run(redis_server, 1, scenario, node_timeout_s=NODE_TIMEOUT_S)
+
+
+def test_a_node_that_is_not_heard_is_missed_by_a_second_process_too(redis_server: RedisServer) -> None:
+    async def scenario(one: RecordingBackend, late: RecordingBackend) -> None:
+        place = await begin(one, late)
+        before = recovery(one).epoch
+        async with away(late):
+            late_place = place + 1_000_000  # above what the second process has, and below what the third has
+            shard(late).epoch.see(late_place)
+            async with away(one):
+                become_another_process(redis_server, one, late)
+            redis_server.cli("HSET", "tambur:0:shard", "last", str(place + 2_000_000))
+            assert not await is_complete(one, place)
+            async with away(one):
+                redis_server.cli("HSET", "tambur:0:shard", "process", "another one")
+                shard(one).epoch.process = b"another one"
+                shard(one).epoch.seen = place
+            assert not await is_complete(one, place)
+            assert recovery(one).epoch == before
+        assert recovery(late).epoch != before
+
+    run(redis_server, 2, scenario)
+
+
+def test_a_node_that_lost_its_link_before_need_not_be_heard(redis_server: RedisServer) -> None:
+    async def scenario(one: RecordingBackend, lost: RecordingBackend) -> None:
+        place = await begin(one, lost)
+        before = recovery(one).epoch
+        async with away(lost):
+            link = ["HGET", "tambur:0:links", shard(lost).node]
+            while redis_server.cli(*link) != "0":  # noqa: ASYNC110 - until the other node renews its lease
+                await asyncio.sleep(0.01)
+            async with away(one):
+                become_another_process(redis_server, one, lost)
+            assert await is_complete(one, place)
+        assert [await is_complete(node, place) for node in (one, lost)] == [True, True]
+        assert recovery(one).epoch == recovery(lost).epoch == before
+
+    run(redis_server, 2, scenario, node_timeout_s=NODE_TIMEOUT_S)
+
+
+def test_a_node_that_was_cut_off_acknowledges_nothing(redis_server: RedisServer) -> None:
+    async def scenario(node: RecordingBackend) -> None:
+        await begin(node)
+        redis_server.cli("HSET", "tambur:0:links", shard(node).node, "0")
+        with pytest.raises(BrokerUnavailableError):
+            await node.publish(public("s", "y"), claim("y"))
+        await ready(node)
+        assert await node.publish(public("s", "y"), claim("y")) == DELIVERED
+
+    run(redis_server, 1, scenario)
 
 
 def test_new_nodes_alone_prove_nothing(redis_server: RedisServer) -> None:

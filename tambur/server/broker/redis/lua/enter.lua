@@ -9,15 +9,20 @@ redis.call('HSET', KEYS[1], node, ARGV[2])
 
 local known_process, known_epoch, seen = ARGV[8], ARGV[9], tonumber(ARGV[10])
 local shard = prefix .. 'shard'
-local found = redis.call('HMGET', shard, 'epoch', 'process', 'last')
+local found = redis.call('HMGET', shard, 'epoch', 'process', 'last', 'until')
 if not found[1] then
   begin_epoch(prefix, ARGV[7])
 elseif found[2] ~= process then
-  redis.call('HSET', shard, 'process', process, 'fork', found[3], 'until', string.format('%.0f', clock_ms + ARGV[11]))
+  if not found[4] then
+    redis.call('HSET', shard, 'fork', found[3])
+    redis.call('DEL', prefix .. 'unheard')
+  end  -- otherwise some nodes have not been heard since an earlier process, which had a lower fork
+  redis.call('HSET', shard, 'process', process, 'until', string.format('%.0f', clock_ms + ARGV[11]))
   redis.call('HDEL', shard, 'is_known')
-  redis.call('DEL', prefix .. 'unheard')
   for _, leased in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
-    redis.call('SADD', prefix .. 'unheard', leased)
+    if (redis.call('HGET', KEYS[1], leased) or '0') ~= '0' then  -- neither stopped nor cut off
+      redis.call('SADD', prefix .. 'unheard', leased)
+    end
   end
 end
 found = redis.call('HMGET', shard, 'fork', 'begun', 'epoch')

@@ -9,6 +9,20 @@
 if redis.call('HGET', ARGV[6] .. 'shard', 'process') ~= process then
   return redis.error_reply('PROCESS of Redis is another one')
 end
+-- A node that no longer listens is cut off, until it enters again. So it acknowledges nothing any more.
+local channels = {}
+for _, node in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+  channels[#channels + 1] = ARGV[6] .. 'node:' .. node
+end
+if channels[1] then
+  local listening = redis.call('PUBSUB', 'NUMSUB', unpack(channels))
+  for i = 1, #listening, 2 do
+    local node = string.match(listening[i], '[^:]*$')
+    if listening[i + 1] == 0 and node ~= ARGV[1] and redis.call('HEXISTS', KEYS[1], node) == 1 then
+      redis.call('HSET', KEYS[1], node, 0)
+    end
+  end
+end
 conclude(ARGV[6], ARGV[7])
 local before = redis.call('ZSCORE', KEYS[2], ARGV[1])
 local until_ms = clock_ms + ARGV[3]
