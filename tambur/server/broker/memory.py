@@ -34,7 +34,11 @@ from .memory_recovery import MemoryRecovery
 from .memory_webhooks import MemoryWebhooks
 
 BATCH_STEP = 50
-"""How many publications of a batch are delivered in one turn of the event loop."""
+BATCH_TURN_S = 0.001
+"""How many publications of a batch are delivered in one turn of the event loop, and for how long at most.
+
+Without coalescing, each of them is written to all subscribers immediately, which may take milliseconds.
+"""
 
 
 class _Rate:
@@ -140,12 +144,14 @@ class MemoryBroker:
         # The same request may come again meanwhile: then both deliver, each the next step.
         while (start := self._progress.get(claim)) is not None:
             self._check_open()
-            end = start + BATCH_STEP
-            self._progress[claim] = end
-            if end >= len(publications):
-                del self._progress[claim]
-            for publication in publications[start:end]:
+            until = time.perf_counter() + BATCH_TURN_S
+            for done, publication in enumerate(publications[start : start + BATCH_STEP], start + 1):
+                self._progress[claim] = done
                 self.hand_on(self._recovery.keep(publication))
+                if time.perf_counter() > until:
+                    break
+            if self._progress[claim] == len(publications):
+                del self._progress[claim]
             outcome = Outcome.DELIVERED
             await asyncio.sleep(0)
         return Published(outcome)
