@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import threading
 import time
@@ -34,6 +35,9 @@ except ImportError as error:
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 """The longest frame that is accepted from a server, in bytes."""
+
+CLOSE_TIMEOUT_S = 10.0
+"""How long closing waits for the server, in seconds."""
 
 MAX_WAITING_FRAMES = 16
 """How many frames wait for the program before no more are read from the connection."""
@@ -158,7 +162,12 @@ class _ConnectionThread(threading.Thread):
     async def _hold(self, url: str, timeout_s: float) -> None:
         try:
             connection = await _Connect(
-                url, open_timeout=timeout_s, compression=None, max_size=MAX_FRAME_BYTES, logger=_frame_logger
+                url,
+                open_timeout=timeout_s,
+                close_timeout=CLOSE_TIMEOUT_S,
+                compression=None,
+                max_size=MAX_FRAME_BYTES,
+                logger=_frame_logger,
             )
         except asyncio.TimeoutError as error:
             if isinstance(error, OSError):
@@ -171,7 +180,10 @@ class _ConnectionThread(threading.Thread):
             code, at_once = self.closing
             if at_once:
                 connection.transport.abort()
+            # The close frame of the server comes behind the messages that were not read.
+            discarding = self._loop.create_task(_discard(connection))
             await connection.close(code)
+            discarding.cancel()
             # With TLS, Python 3.10 keeps a transport open that only the other side has closed.
             connection.transport.close()
 
@@ -256,6 +268,12 @@ class _Incoming:
             self._frames.put_nowait(frame)
             raise frame
         return frame
+
+
+async def _discard(connection: ClientConnection) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await connection.recv()
 
 
 async def _cancel_others() -> None:

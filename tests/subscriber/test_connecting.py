@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from websockets.sync.server import ServerConnection
@@ -187,6 +188,18 @@ def test_a_lost_connection_raises() -> None:
     with pytest.raises(SubscriberClosedError):
         next(iter(one))
     one.close()
+
+
+def test_closing_does_not_wait_though_many_messages_are_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tambur.subscriber.websocket.CLOSE_TIMEOUT_S", 10 * TIMEOUT_S)
+    flood = sending(GREETING, *['["msg","s","public","x"]'] * 1000)
+    with strange_server(flood) as host:
+        one = Subscriber(API_KEY, APP_ID, host, timeout=TIMEOUT_S)
+        assert one.receive(TIMEOUT_S).text == "x"
+        closing = threading.Thread(target=one.close, daemon=True)
+        closing.start()
+        closing.join(TIMEOUT_S)
+        assert not closing.is_alive()
 
 
 def test_an_unclosed_subscriber_does_not_keep_python_from_exiting(server: Server) -> None:
