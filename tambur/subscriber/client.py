@@ -247,7 +247,10 @@ class Subscriber:
         return self._session.receive(deadline, f"no message within {timeout} s")
 
     def __iter__(self) -> Iterator[Message]:
-        """Receive messages until :meth:`close` is called. Errors are those of :meth:`receive`."""
+        """Receive messages until :meth:`close` is called.
+
+        Errors are those of :meth:`receive`. To continue after a ``MessagesMissedError``, iterate again.
+        """
         while True:
             try:
                 message = self.receive()
