@@ -28,6 +28,7 @@ class Keys:
         self.prefix = f"tambur:{database}:".encode()
         self.links = self.prefix + b"links"
         self.leases = self.prefix + b"leases"
+        self.stopped = self.prefix + b"stopped"
         self.shard = self.prefix + b"shard"
         self.nodes = self.prefix + b"nodes"
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
-from .. import AppKey, Deliver, Entry, PresentUsers
+from .. import AppKey, BrokerUnavailableError, Deliver, Entry, PresentUsers
 from ..lingering import Lingering
 from . import scripts
 from .keys import encode_entry, scope
@@ -17,6 +18,9 @@ from .webhooks import RedisWebhooks
 
 MAX_SWEPT_AT_ONCE = 500
 """Users of a dead node that one script removes; everything else in Redis waits for it."""
+
+SWEEP_INTERVAL_S = 1.0
+"""How often a node looks for users of stopped nodes who no longer linger, in seconds."""
 
 
 class RedisPresence:
@@ -45,6 +49,7 @@ class RedisPresence:
         self._lingering = Lingering(self._end, max_users=max_lingering_users)
         # After Redis lost its data, other nodes may not have registered their users again yet.
         self._may_announce_downs = True
+        self._sweeper: asyncio.Task[None] | None = None
         self.deliver: Deliver = lambda _: None
 
     async def join(self, app: AppKey, stream: str, user_id: str, subscriber_id: str) -> PresentUsers:
@@ -86,11 +91,10 @@ class RedisPresence:
         return counts
 
     def leave_all(self) -> None:
-        """Remove every local connection, since the node stops. Those that linger end with its lease."""
+        """Remove every local connection, since the node stops. Other nodes remove those that linger."""
         for entry in list(self._mirror):
             self.leave(*entry)
-        if self._lingering:
-            self._shard.shorten_lease(self._lingering.remaining_s)
+        self._shard.stop(linger_s=self._lingering.remaining_s if self._lingering else 0.0)
 
     # Callbacks of the link
 
@@ -115,19 +119,41 @@ class RedisPresence:
         for encoded in set(wanted) - held:
             self._send_join(link, wanted[encoded], b"")
         await self._compare(link)
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep_stopped(link))
 
     async def maintain(self, link: Link) -> None:
         """Announce users who left during an outage, and remove the users of dead nodes."""
         if not self._may_announce_downs:
             self._may_announce_downs = True
             await self._compare(link)
-        keys = self._shard.keys.links, self._shard.keys.leases
-        arguments = self._shard.keys.prefix, MAX_SWEPT_AT_ONCE, *self._webhooks.expect_any()
-        while await link.call(*scripts.SWEEP(*arguments, keys=keys)):
-            self._webhooks.wake_all()
+        while await self._sweep(link, self._shard.keys.leases):
+            pass
 
     def unlink(self) -> None:
-        """Nothing to do: the next link brings everything into step."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def _sweep(self, link: Link, ended: bytes) -> asyncio.Future[int]:
+        """Remove users of a node that has ended; the result is whether there may be more.
+
+        Parameters:
+            ended: the key that says when nodes end: their leases, or those of stopped nodes.
+        """
+        arguments = self._shard.keys.prefix, MAX_SWEPT_AT_ONCE, *self._webhooks.expect_any()
+        swept = link.call(*scripts.SWEEP(*arguments, keys=(self._shard.keys.links, ended)))
+        swept.add_done_callback(self._on_swept)
+        return swept
+
+    def _on_swept(self, swept: asyncio.Future[int]) -> None:
+        if not swept.cancelled() and swept.exception() is None and swept.result():
+            self._webhooks.wake_all()
+
+    async def _sweep_stopped(self, link: Link) -> None:
+        """Remove the users of stopped nodes as soon as they no longer linger."""
+        with contextlib.suppress(BrokerUnavailableError):
+            while True:
+                if not await self._sweep(link, self._shard.keys.stopped):
+                    await asyncio.sleep(SWEEP_INTERVAL_S)
 
     async def _compare(self, link: Link) -> None:
         """Compare the users of every stream with those in Redis, and announce the differences."""

@@ -102,7 +102,6 @@ class Shard:
         self.on_place: Callable[[bytes], None] = lambda _: None
         self._connections = _Connections(url)
         self._node_timeout_s = node_timeout_s
-        self._lease_s = node_timeout_s * _LEASE
         self._supervisor: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._links_count = 0
@@ -158,11 +157,17 @@ class Shard:
         self._supervisor = loop.create_task(self._supervise(tried))
         await tried.wait()
 
-    def shorten_lease(self, seconds: float) -> None:
-        """End the lease in so many seconds, since the node stops."""
-        self._lease_s = seconds
+    def stop(self, *, linger_s: float) -> None:
+        """Say that the node stops.
+
+        Parameters:
+            linger_s: in how many seconds other nodes remove its users; 0 if it has none.
+        """
         if self._link is not None:
-            self._link.send(*self._lease_command(scripts.LEASE, b""))
+            if linger_s:
+                until_ms = (asyncio.get_running_loop().time() + linger_s) * 1000 + self._clock_offset_ms
+                self._link.send("ZADD", self.keys.stopped, round(until_ms), self.node)
+            self._link.send("ZREM", self.keys.leases, self.node)
 
     async def flush(self) -> None:
         """Say that the node stops. Wait until Redis has taken that, at most :data:`GOODBYE_TIMEOUT_S`."""
@@ -253,7 +258,7 @@ class Shard:
         """Returns the end of the lease before, in milliseconds since 1970; 0 if there was none."""
         head, reached = link.ask(self._reach)
         command = self._lease_command(script, head)
-        lease_ms = round(self._lease_s * 1000)
+        lease_ms = round(self._node_timeout_s * _LEASE * 1000)
         before, until_ms, process, name, is_proven, evicts = await link.call(*command)
         self._leased_until_ms = int(until_ms)
         self._clock_offset_ms = int(until_ms) - lease_ms - asyncio.get_running_loop().time() * 1000
@@ -269,7 +274,7 @@ class Shard:
 
     def _lease_command(self, script: scripts.Script, head: bytes) -> tuple[Any, ...]:
         keys, epoch = self.keys, self.epoch
-        arguments = round(self._lease_s * 1000), self.node_key, head, keys.prefix
+        arguments = round(self._node_timeout_s * _LEASE * 1000), self.node_key, head, keys.prefix
         new_epoch, proof_ms = secrets.token_hex(_EPOCH_BYTES), round(self._node_timeout_s * 1000)
         known = epoch.process, epoch.name, epoch.seen
         return script(*self.fence(), *arguments, new_epoch, *known, proof_ms, keys=(keys.links, keys.leases))

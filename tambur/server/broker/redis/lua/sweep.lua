@@ -1,6 +1,6 @@
 -- needs: clock, remove_entry
--- Remove the users of one node whose lease has ended.
--- KEYS: the links, the leases. ARGV: the prefix of all keys, how many entries to remove at most, how many events a queue of webhooks
+-- Remove the users of one node that has ended.
+-- KEYS: the links, when the nodes end. ARGV: the prefix of all keys, how many entries to remove at most, how many events a queue of webhooks
 --       may hold; then for each app with webhooks, its scope and the queues that the event of a user who leaves is for.
 -- Returns whether there may be more.
 local ended = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. clock_ms, 'LIMIT', 0, 1)[1]
