@@ -37,7 +37,8 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def demo() -> Iterator[Server]:
     """A server with the page of the demo."""
-    with in_background(Config.from_credentials(CREDENTIALS, port=0), make_routes(CREDENTIALS)) as running:
+    config = Config.from_credentials(CREDENTIALS, port=0, console_port=0)
+    with in_background(config, make_routes(CREDENTIALS, lambda: running.console_url)) as running:
         yield running
 
 

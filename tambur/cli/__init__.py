@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_port,
         metavar="PORT",
         help="port of the console, a page that shows what the server does, and of the metrics for "
-        "Prometheus; further workers use PORT + 1 and so on",
+        "Prometheus, 0 for a free one; further workers use PORT + 1 and so on",
     )
     added.add_argument(
         "--console-host",

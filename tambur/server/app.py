@@ -324,7 +324,7 @@ def _protocol(factory: Callable[..., Any]) -> Any:
 
 def _check_console(config: Config) -> None:
     """Check that every worker can listen for its console."""
-    if config.console_port is not None:
+    if config.console_port:  # 0 picks free ones
         for number in range(config.workers):
             listen(config.console_host, config.console_port + number, setting="console_port").close()
 

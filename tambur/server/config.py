@@ -262,8 +262,8 @@ class Config:
         tls_cert: a PEM file with the certificate and its chain, for https and wss only; ``None`` for
             http and ws only.
         tls_key: a PEM file with its private key; ``None`` if ``tls_cert`` contains the key.
-        console_port: the port of the console and the metrics; ``None`` for neither. Each of several workers
-            has its own port, from this one on.
+        console_port: the port of the console and the metrics; ``None`` for neither, 0 for a free one. Each of
+            several workers has its own port, from this one on.
         console_host: the address that the console listens on. On others than loopback it needs a password,
             and TLS or ``console_insecure``.
         console_password: the hash of its password, made by ``tambur hash-password``; ``None`` for none.
@@ -339,7 +339,7 @@ class Config:
                 raise SettingError("console_password", str(error)) from None
         if port is None:
             return
-        require(1 <= port <= 65535, "console_port", f"must be 1 to 65535, not {port}")
+        require(0 <= port <= 65535, "console_port", f"must be 0 to 65535, not {port}")
         require(
             port + self.workers - 1 <= 65535,
             "console_port",

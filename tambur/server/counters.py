@@ -29,13 +29,14 @@ class Observer(Protocol):
         """
 
     def published(
-        self, publication: Publication, published: Published | None, check_s: float, broker_s: float
+        self, publication: Publication, published: Published | None, check_s: float | None, broker_s: float
     ) -> None:
         """The broker took a publication.
 
         Parameters:
             published: the broker's answer; ``None`` for one of a batch.
-            check_s: seconds that this node needed to check the request, without reading it. 0 for a batch.
+            check_s: seconds that this node needed to check the request, without reading it; ``None`` for a
+                batch and for the console.
             broker_s: seconds that the broker took. 0 for a batch.
         """
 

@@ -12,6 +12,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import requests
 
 from tambur.cli.shell import tambur_command
 from tambur.subscriber import Subscriber
@@ -59,6 +60,8 @@ def test_the_demo_prints_commands_that_publish_and_serves_until_ctrl_c(
     with running("demo", PATH=path) as process:
         said = list(iter(functools.partial(next, lines(process)), "Ctrl-C ends the demo."))
         typed = [line.strip() for line in said if line.startswith("    ")][-2:]
+        (console,) = [line.split()[-1] for line in said if line.startswith("The console shows")]
+        assert requests.get(console, timeout=TIMEOUT_S).status_code == 200
         url = typed[0].removeprefix("export TAMBUR_URL=")
         assert typed[1].startswith("tambur publish" if is_on_path else f"{sys.executable} -m tambur publish")
         with Subscriber.from_url(url) as page:

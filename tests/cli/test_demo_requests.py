@@ -45,6 +45,12 @@ def test_no_answer_contains_the_secret(demo: Server) -> None:
         assert "hunter2" not in requests.get(f"{demo.url}/{path}", timeout=10).text
 
 
+def test_the_demo_leads_to_its_console(demo: Server) -> None:
+    answer = requests.get(f"{demo.url}/demo/console", timeout=10)
+    assert answer.url == f"{demo.console_url}/"
+    assert "<title>Tambur console</title>" in answer.text
+
+
 @pytest.mark.parametrize(
     ("path", "body", "said"),
     [
@@ -71,7 +77,7 @@ def test_an_invalid_body_is_refused_with_the_rule(
 )  # fmt: skip
 def test_a_rebound_host_gets_nothing(demo: Server, lobby: Subscriber, host: str) -> None:
     port = demo.url.rpartition(":")[2]
-    for path in ("", "demo/app", "tambur.js", "health", "none"):
+    for path in ("", "demo/app", "demo/console", "tambur.js", "health", "none"):
         answer = requests.get(f"{demo.url}/{path}", headers={"Host": host}, timeout=10)
         assert (answer.status_code, answer.text) == (
             421, f"the demo answers loopback hosts only, such as 127.0.0.1, not {host!r}\n",

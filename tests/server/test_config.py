@@ -142,7 +142,7 @@ MISTAKES = [
         "[server]\nbroker = 'redis://h'\nworkers = 3\nconsole_port = 65534\n" + APP,
         "line 4: console_port must leave a port for each of 3 workers, from 65534 up to 65535",
     ),
-    ("[server]\nconsole_port = 0\n" + APP, "line 2: console_port must be 1 to 65535, not 0"),
+    ("[server]\nconsole_port = -1\n" + APP, "line 2: console_port must be 0 to 65535, not -1"),
     ("[server]\nport = 1\nconsole_host = ''\n" + APP, "line 3: console_host must not be empty"),
     (
         "[server]\nconsole_port = 1\nconsole_host = '0.0.0.0'\n" + APP,

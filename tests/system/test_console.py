@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import re
 from collections.abc import Iterator
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
@@ -20,6 +22,7 @@ from tambur import RejectedError, SubscriberClosedError, Tambur
 from tambur.server import App, Config, Server, in_background
 from tambur.subscriber import Subscriber
 
+from ..support import documentation
 from ..support.app import API_KEY, APP, APP_ID, publisher, subscriber
 from ..support.browser import TIMEOUT_S, page, wait
 from ..support.console import FAST_HASH, PASSWORD, console
@@ -28,6 +31,7 @@ from ..support.ports import free_ports
 OTHER = App(API_KEY, "<i>other", ("another secret",))
 PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
 PANELS = ("now", "streams", "refused")
+AUTH_ROW = ["auth", "Hello, admins", "this node", "1", "0", "0"]
 POST_AND_REPORT = """
 const [url, mode, report] = arguments;
 fetch(url, { method: "POST", mode, body: JSON.stringify({ app: "x", stream: "s", message: "from another site" }) })
@@ -257,6 +261,34 @@ def test_another_site_can_neither_open_nor_change_the_console(driver: Chrome, wa
     driver.get(f"http://rebound.localhost:{urlsplit(console_url or '').port}/")
     assert "the console answers loopback hosts only" in driver.find_element(By.TAG_NAME, "body").text
     assert driver.find_elements(By.TAG_NAME, "main") == []
+
+
+def test_the_page_on_missing_messages_shows_log_and_console_side_by_side(
+    driver: Chrome, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = documentation.text("find-out-why.md")
+    documented = re.findall(r"^(?:DEBUG|INFO) tambur.server: .*", text, re.MULTILINE)
+    shop = App(API_KEY, "shop", ("secret",))
+    with console(apps=(shop,)) as server, Tambur(API_KEY, "shop", "secret", server.url) as tambur:
+        show(driver, server.console_url, "streams")
+        driver.find_element(By.ID, "streams-prefix").send_keys("news")
+        driver.find_element(By.XPATH, "//button[.='Open this name']").click()
+        wait(driver, lambda d: d.find_element(By.ID, "stream-state").text == "following")
+        with Subscriber(API_KEY, "shop", server.url) as one, caplog.at_level(logging.DEBUG, "tambur.server"):
+            one.subscribe("news")
+            tambur.publish("auth:news", "Hello, admins")
+            tambur.publish("nwes", "Hello")
+            with Tambur(API_KEY, "shop", "wrong", server.url) as stranger, pytest.raises(RejectedError):
+                stranger.publish("news", "x")
+        wait(driver, lambda d: [row[1:7] for row in rows(d, "trace")] == [AUTH_ROW])
+        wait(driver, lambda d: d.find_element(By.ID, "refused-count").text == "1")
+    host = server.url.removeprefix("http://")
+    logged = [
+        f"{record.levelname} {record.name}: {record.getMessage()}".replace(host, "127.0.0.1:8080")
+        for record in caplog.records
+        if record.getMessage().startswith("publi")
+    ]
+    assert logged == documented
 
 
 def test_the_console_works_with_only_the_keyboard(driver: Chrome, watched: Server, stream: str) -> None:

@@ -29,8 +29,8 @@ def run(credentials: Credentials, *, port: int, once: bool) -> int:
         The exit status: 0 if each message arrived at the right subscribers and at no other.
     """
     os.environ["no_proxy"] = no_proxy()
-    config = Config.from_credentials(credentials, port=port)
-    with in_background(config, make_routes(credentials)) as server:
+    config = Config.from_credentials(credentials, port=port, console_port=0)
+    with in_background(config, make_routes(credentials, lambda: server.console_url)) as server:
         print(f"Tambur is listening on {server.url}\n")
         address = (credentials.api_key, credentials.app_id)
         with (
@@ -46,6 +46,7 @@ def run(credentials: Credentials, *, port: int, once: bool) -> int:
             print(f"\nOpen {server.url}/ in a browser. To publish to that page, type in another terminal:\n")
             print(f"    export {ENVIRONMENT_VARIABLE}={url}")
             print(f"    {tambur_command('publish', ROOM, 'Hello, page')}")
+            print(f"\nThe console shows what the server does: {server.console_url}/")
             print("\nCtrl-C ends the demo.", flush=True)
             threading.Event().wait()
     return 0

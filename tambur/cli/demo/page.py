@@ -17,7 +17,7 @@ from importlib import resources
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
@@ -38,11 +38,14 @@ _POLICY = (
 )
 
 
-def make_routes(credentials: Credentials) -> list[BaseRoute]:
+def make_routes(
+    credentials: Credentials, console_url: Callable[[], str | None] = lambda: None
+) -> list[BaseRoute]:
     """Make the routes that the demo adds to a server. The first one refuses all foreign hosts.
 
     Parameters:
         credentials: those of the app; their ``base_url`` is ignored.
+        console_url: returns the URL of the server's console; ``None`` without one.
     """
     html = (resources.files("tambur.cli.demo") / "page.html").read_text("utf-8")
     api_key, app_id, secret = credentials.api_key, credentials.app_id, credentials.secret
@@ -53,6 +56,10 @@ def make_routes(credentials: Credentials) -> list[BaseRoute]:
 
     async def app(_: Request) -> Response:
         return JSONResponse({"api_key": api_key, "app_id": app_id})
+
+    async def console(_: Request) -> Response:
+        url = console_url()
+        return PlainTextResponse("there is no console\n", 404) if url is None else RedirectResponse(f"{url}/")
 
     @_answer_refusals
     async def token(request: Request) -> Response:
@@ -74,6 +81,7 @@ def make_routes(credentials: Credentials) -> list[BaseRoute]:
         _ForeignHosts(),
         Route("/", show),
         Route("/demo/app", app),
+        Route("/demo/console", console),
         Route("/demo/token", token, methods=["POST"]),
         Route("/demo/publish", publish, methods=["POST"]),
     ]

@@ -144,7 +144,7 @@ class BatchHandler:
         check_admitted(published, app)
         if self._counts.observer is not None:
             for publication in publications:
-                self._counts.observer.published(publication, None, 0.0, 0.0)
+                self._counts.observer.published(publication, None, None, 0.0)
         return Delivered(published.outcome, len(publications))
 
     async def _verified(self, request: SignedRequest) -> tuple[App, Claim, int, list[Publication]]:

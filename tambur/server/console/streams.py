@@ -149,7 +149,7 @@ class Streams:
         published = await self._parts.backend.broker.publish(
             publication, claim, now=now, max_publishes_per_s=None
         )
-        self._watch.published(publication, published, 0.0, time.perf_counter() - asked_at)
+        self._watch.published(publication, published, None, time.perf_counter() - asked_at)
         logger.info(line("published from the console", app=app.app_id, stream=stream))
         return JSONResponse({"nodes": published.nodes})
 

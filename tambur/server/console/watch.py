@@ -66,7 +66,7 @@ class Watch:
         self.refusals.add(Refusal(self._clock(), event, shown))
 
     def published(
-        self, publication: Publication, published: Published | None, check_s: float, broker_s: float
+        self, publication: Publication, published: Published | None, check_s: float | None, broker_s: float
     ) -> None:
         """See :meth:`~tambur.server.counters.Observer.published`."""
         if published is not None:

@@ -18,6 +18,8 @@ const CHARTS = [
     note: "answers with complete: false" },
   { title: "Webhooks waiting", fields: ["webhooks"] },
 ];
+const COUNTS = [1, 2, 5].flatMap((n) => [0, 1, 2, 3, 4, 5, 6, 7].map((power) => n * 10 ** power)).sort((a, b) => a - b);
+const SIZES = Array.from({ length: 30 }, (_, power) => 512 * 2 ** power);
 const SHOWN_S = 600;
 const KEPT_REFUSALS = 200;
 const KEPT_PUBLICATIONS = 100;
@@ -87,7 +89,8 @@ class Chart {
   }
 
   draw() {
-    const { fields: shown, format } = this.definition;
+    const { fields: shown, format, unit } = this.definition;
+    const incrs = format === bytes ? SIZES : unit === "ms" ? undefined : COUNTS; // the distances of its lines
     const axis = { stroke: color("quiet"), font: "11px system-ui", grid: { stroke: color("line"), width: 1 }, ticks: { show: false } };
     const colors = [color("accent"), color("second")];
     this.plot?.destroy();
@@ -103,7 +106,7 @@ class Chart {
       },
       axes: [
         { ...axis, size: 20, space: 70, values: (_, at) => at.map((s) => new Date(s * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })) },
-        { ...axis, size: format === bytes ? 52 : 36, space: 30, values: (_, at) => at.map((value) => (Number.isInteger(value) || format !== decimal ? format(value) : decimal(value))) },
+        { ...axis, size: format === bytes ? 52 : 36, space: 30, incrs, values: (_, at) => at.map(format) },
       ],
       series: [{}, ...shown.map((_, i) => ({ stroke: colors[i], width: 1.5, points: { show: false }, fill: shown.length === 1 ? `${colors[i]}22` : undefined }))],
     }, this.data(), this.plotted);
@@ -181,7 +184,7 @@ function refusalRow({ at, event, facts }) {
     element("td", { textContent: event, className: "word" }),
     element("td", { textContent: app }),
     element("td", { textContent: status }),
-    element("td", { textContent: stream }),
+    element("td", { textContent: stream, className: "name" }),
     element("td", { textContent: [reason, ...others].filter(Boolean).join("; "), className: "reason" }),
   );
 }
