@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-from . import delivery, nodes, publish
-from .peers import MissingError, versions
+from . import delivery, publish, sessions
+from .peers import MissingError
 from .report import Section, machine
 
 PARTS: dict[str, Callable[..., Section]] = {
@@ -18,10 +16,10 @@ PARTS: dict[str, Callable[..., Section]] = {
     "batch": publish.batch,
     "fanout": delivery.fanout,
     "burst": delivery.burst,
-    "latency": delivery.latency,
     "signed": delivery.signed,
     "memory": delivery.memory,
-    "nodes": nodes.nodes,
+    "sessions": sessions.sessions,
+    "failover": sessions.failover,
 }
 
 
@@ -33,15 +31,12 @@ def main() -> int:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="few and short rounds: to see that it works")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="also write the results to FILE")
     arguments = parser.parse_args()
     for name in arguments.parts:
         if name not in PARTS:
             parser.error(f"unknown part {name!r}; the parts are {', '.join(PARTS)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the processes that were started end, too
-    blocks = []
-    if arguments.page is not None:
-        blocks = ["# Performance\n", machine(os.getloadavg()[0], versions()) + "\n"]
+    print(f"# Performance\n\n{machine()}\n", flush=True)
     for name in arguments.parts or PARTS:
         print(f"-- {name}", file=sys.stderr, flush=True)
         try:
@@ -49,9 +44,6 @@ def main() -> int:
         except (MissingError, RuntimeError) as error:
             section = Section(name.capitalize(), f"Not measured: {error}")
         print(section.markdown(), flush=True)
-        blocks.append(section.markdown())
-        if arguments.page is not None:
-            arguments.page.write_text("\n".join(blocks), "utf-8")
     return 0
 
 

@@ -21,10 +21,12 @@ class Run(NamedTuple):
     Attributes:
         found: of the load.
         server_s: processor time of the server, in seconds.
+        redis_s: the same of its Redis.
     """
 
     found: dict[str, Any]
     server_s: float
+    redis_s: float
 
     @property
     def deliveries_per_s(self) -> float:
@@ -35,9 +37,21 @@ class Run(NamedTuple):
         return float(self.found["published"] / self.found["seconds"])
 
     @property
+    def p50_ms(self) -> float:
+        return float(self.found["p50_ms"])
+
+    @property
+    def p99_ms(self) -> float:
+        return float(self.found["p99_ms"])
+
+    @property
     def cpu_us(self) -> float:
         """The server's processor time of a delivery, in microseconds."""
         return 1e6 * self.server_s / int(self.found["deliveries"])
+
+    def us_a_publish(self, used_s: float) -> float:
+        """Processor time of a publish, in microseconds."""
+        return 1e6 * used_s / int(self.found["published"])
 
     @property
     def load_busy(self) -> float:
@@ -54,10 +68,12 @@ class Load:
 
     def run(self, mode: str, amount: float, of: float = 1) -> Run:
         """One run, of the modes that load.c knows."""
-        before = self.server.process.cpu_s()
+        processes = [self.server.process, *(self.server.redis or ())[:1]]
+        before = [process.cpu_s() for process in processes]
         self._process.write_line(f"{mode} {amount} {of}")
         found = json.loads(self._process.read_line())
-        run = Run(found, self.server.process.cpu_s() - before)
+        used = [process.cpu_s() - b for process, b in zip(processes, before, strict=True)]
+        run = Run(found, *(*used, 0.0)[:2])
         if (found["deliveries"], found["answered"]) != (found["expected"], found["published"]):
             raise RuntimeError(f"something was lost: {found}")
         return run

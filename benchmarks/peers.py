@@ -7,10 +7,8 @@ names (some peers need other versions of packages than Tambur does); Node's in `
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -76,20 +74,6 @@ def nginx_with_nchan() -> str:
     if not NCHAN_MODULE.exists():
         raise MissingError("`apt-get install libnginx-mod-nchan`")
     return program("nginx", "nginx")
-
-
-def versions() -> list[str]:
-    """The versions of the servers among the peers, of those that are here."""
-    found = []
-    with contextlib.suppress(MissingError):
-        socketio = python_version_of(python_with("socketio", "python-socketio"), "python-socketio")
-        found.append(f"python-socketio {socketio}")
-    for name, flag in (("node", "--version"), ("nginx", "-v"), ("nats-server", "--version")):
-        with contextlib.suppress(MissingError):
-            done = subprocess.run([program(name, name), flag], check=False, capture_output=True, text=True)
-            version = re.search(r"[0-9]+(\.[0-9]+)+", done.stdout + done.stderr)
-            found.append(f"{name} {version[0] if version else 'of an unknown version'}")
-    return found
 
 
 @functools.cache

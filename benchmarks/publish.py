@@ -12,9 +12,8 @@ from . import publishers, servers
 from .peers import MissingError, compiled, python_version_of, python_with
 from .processes import SERVER_CORE, Process
 from .report import Section, interleave, table
-from .workers import Job, Timing, Worker, race
+from .workers import Timing, Worker
 
-LIMIT = "raw socket, the request made once"
 TAMBUR = "tambur"
 OF_2012 = "the package of 2012"
 
@@ -26,7 +25,6 @@ class _Contender(NamedTuple):
 
 
 CONTENDERS = {
-    LIMIT: _Contender("raw_socket", publishers.TAMBUR_ANSWER),
     TAMBUR: _Contender("tambur", publishers.TAMBUR_ANSWER),
     OF_2012: _Contender("requests_oauthlib", publishers.TAMBUR_ANSWER, "requests-oauthlib"),
     "pusher": _Contender("pusher", publishers.PUSHER_ANSWER, "pusher"),
@@ -69,12 +67,13 @@ def publish(*, quick: bool) -> Section:
     """One thread, one connection."""
     pythons, missing = find()
     with contextlib.ExitStack() as stack:
-        jobs = {}
+        turns = {}
         for server, awake_ms in _AWAKE_MS.items():
             for name, python in pythons.items():
                 _, url = stack.enter_context(_answering(CONTENDERS[name].answer, awake_ms))
-                jobs[f"{name}, {server}"] = Job(python, CONTENDERS[name].function, url)
-        timings = race(jobs, rounds=3 if quick else 9, round_s=0.1 if quick else 0.5)
+                worker = Worker(python, CONTENDERS[name].function, url, stack)
+                turns[f"{name}, {server}"] = partial(worker.run, 0.1 if quick else 0.5)
+        timings = interleave(turns, rounds=3 if quick else 9)
     figures: dict[str, Callable[[Timing], float]] = {
         "publishes/s": lambda timing: timing.calls_per_s,
         "CPU µs each": lambda timing: timing.cpu_us,
@@ -86,19 +85,10 @@ def publish(*, quick: bool) -> Section:
     return Section(
         "Publishing",
         "One thread publishes a message of 128 bytes through each library's public call to a small server in C, which "
-        "answers immediately. The first row sends the bytes of one signed request again and again. Waiting for an "
-        "answer costs processor time, too. In the first table the server does not sleep, so its answer is there "
+        "answers immediately. Waiting for an answer costs processor time, too. In the first table the server does not sleep, so its answer is there "
         "before a library waits. In the second table both sides sleep, as over a network.",
         tables,
     )
-
-
-class Many(NamedTuple):
-    """Of each message of one run: its time, and the processor time of caller and server, all in microseconds."""
-
-    wall_us: float
-    caller_us: float
-    server_us: float
 
 
 def batch(*, quick: bool) -> Section:
@@ -109,35 +99,30 @@ def batch(*, quick: bool) -> Section:
         node = stack.enter_context(servers.tambur())
         url = f"http://{servers.API_KEY}:{servers.SECRET}@127.0.0.1:{node.port}/app/{servers.APP_ID}"
         c, c_url = stack.enter_context(_answering(publishers.TAMBUR_ANSWER, 0.0))
+        c_key_url = c_url.replace("//", "//k:s@") + "/app/a"
         rows = {
             "`publish` in a loop": ("tambur", "tambur_loop", url, node.process),
             "`publish_many`": ("tambur", "tambur_many", url, node.process),
-            "`publish_many`, server in C": (
-                "tambur",
-                "tambur_many",
-                c_url.replace("//", "//k:s@") + "/app/a",
-                c,
-            ),
+            "`publish_many`, server in C": ("tambur", "tambur_many", c_key_url, c),
         }
         if "pusher" in pythons:
             other, other_url = stack.enter_context(_answering(publishers.PUSHER_ANSWER, 0.0))
             rows["pusher, `trigger_batch`, server in C"] = ("pusher", "pusher_batch", other_url, other)
 
-        def measure(worker: Worker, size: int, server: Process) -> Many:
-            calls, before = max(1, (1000 if quick else 20_000) // size), server.cpu_s()
-            run = worker.run(calls)
-            used = run.wall_s, run.cpu_s, server.cpu_s() - before
-            return Many(*(1e6 * seconds / size / calls for seconds in used))
+        def measure(worker: Worker, size: int, server: Process) -> Timing:
+            before = server.cpu_s()
+            run = worker.run(0.1 if quick else 2.0)
+            return run._replace(calls=run.calls * size, server_s=server.cpu_s() - before)
 
         turns = {}
         for row, (name, function, of, server) in rows.items():
-            worker = Worker(Job(pythons[name], function, of), stack)
+            worker = Worker(pythons[name], function, of, stack)
             turns[row] = partial(measure, worker, publishers.SIZES[function], server)
         results = interleave(turns, 2 if quick else 7)
-    figures: dict[str, Callable[[Many], float]] = {
-        "messages/s": lambda many: 1e6 / many.wall_us,
-        "caller, CPU µs each": lambda many: many.caller_us,
-        "server, CPU µs each": lambda many: many.server_us,
+    figures: dict[str, Callable[[Timing], float]] = {
+        "messages/s": lambda timing: timing.calls_per_s,
+        "caller, CPU µs each": lambda timing: timing.cpu_us,
+        "server, CPU µs each": lambda timing: 1e6 * timing.server_s / timing.calls,
     }
     return Section(
         "Many messages",

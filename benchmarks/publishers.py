@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import socket
 from urllib.parse import urlsplit
 
 from .workers import Call
@@ -27,22 +26,6 @@ CENT_ANSWER = _json_answer('{"result":{}}')
 ABLY_ANSWER = _json_answer("{}", "201 Created")
 
 
-def raw_socket(url: str) -> Call:
-    """The limit: the bytes of one signed request, made once and sent as they are."""
-    from tambur import Tambur
-
-    client = Tambur(API_KEY, APP_ID, SECRET, url)
-    request = client.build_request("news", MESSAGE, 1, "nonce")
-    where = urlsplit(url)
-    head = [f"POST {urlsplit(request.url or '').path} HTTP/1.1", f"Host: {where.netloc}"]
-    head += [f"{name}: {value}" for name, value in request.headers.items()]
-    data = ("\r\n".join(head) + f"\r\n\r\n{request.body!s}").encode()
-    connection = socket.create_connection((where.hostname, where.port or 80))
-    return Call(
-        "send(data); receive(4096)", {"send": connection.sendall, "data": data, "receive": connection.recv}
-    )
-
-
 def tambur(url: str) -> Call:
     from tambur import Tambur
 
@@ -57,13 +40,15 @@ SIZES = {"tambur_loop": 500, "tambur_many": 10_000, "pusher_batch": 10}
 def tambur_loop(url: str) -> Call:
     from tambur import Tambur
 
-    return Call("for p in pairs: client.publish(*p)", {"client": Tambur.from_url(url), "pairs": PAIRS[:500]})
+    return Call(
+        "for p in pairs: client.publish(*p)", {"client": Tambur.from_url(url), "pairs": PAIRS[:500]}, 1
+    )
 
 
 def tambur_many(url: str) -> Call:
     from tambur import Tambur
 
-    return Call("client.publish_many(pairs)", {"client": Tambur.from_url(url), "pairs": PAIRS})
+    return Call("client.publish_many(pairs)", {"client": Tambur.from_url(url), "pairs": PAIRS}, 1)
 
 
 def pusher_batch(url: str) -> Call:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.metadata
+import math
 import os
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -47,8 +49,9 @@ def interleave(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[s
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of each round's ratio: what two contenders of one round share cancels out."""
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+    """The median of each round's ratio: what two contenders of one round share cancels out. NaN without one."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True) if b]
+    return statistics.median(ratios) if ratios else math.nan
 
 
 def table(
@@ -57,27 +60,31 @@ def table(
     figures: Mapping[str, Callable[[T], float]],
     *,
     against: str,
-    missing: Mapping[str, Exception],
+    missing: Mapping[str, Exception] = MappingProxyType({}),
+    ratios: int = 1,
 ) -> str:
-    """One row a contender: the median of each figure, and the ratio of the first figure to a reference.
+    """One row a contender: the median of each figure, and ratios to a reference.
 
     Parameters:
         results: of each contender, one a round.
         figures: what the columns show.
         against: the contender that is the reference.
         missing: why a contender was not measured.
+        ratios: how many figures, from the first on, have a column with their ratio to the reference.
     """
-    first = next(iter(figures.values()))
-    columns = [title, *figures, f"times {against}"]
-    rows = [columns, ["---", *["---:"] * (len(columns) - 1)]]
-    for name, found in results.items():
-        medians = [number(statistics.median(map(figure, found))) for figure in figures.values()]
-        times = ""
-        if against in results:
-            times = f"{ratio([first(r) for r in found], [first(r) for r in results[against]]):.2f}"
-        rows.append([name, *medians, times])
-    rows += [[name, f"missing: {error}", *[""] * len(figures)] for name, error in missing.items()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    header = [title]
+    rows = {name: [name] for name in results}
+    for place, (figure_name, figure) in enumerate(figures.items()):
+        header += [figure_name, f"times {against}"][: 2 if place < ratios else 1]
+        for name, found in results.items():
+            values = [*map(figure, found)]
+            rows[name].append(number(statistics.median(values)))
+            if place < ratios:
+                reference = [*map(figure, results.get(against, ()))]
+                rows[name].append(f"{ratio(values, reference):.2f}" if reference else "")
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows.values()]
+    lines += [[name, f"missing: {error}", *[""] * (len(header) - 2)] for name, error in missing.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def number(value: float) -> str:
@@ -87,15 +94,15 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def machine(load_before: float, others: Sequence[str]) -> str:
-    """The date, the processor, the load average when the run began, and the versions, also those of the peers."""
+def machine() -> str:
+    """The date, the processor, the load average and the versions."""
     installed = {distribution.metadata["Name"] for distribution in importlib.metadata.distributions()}
     packages = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES if name in installed]
     date = dt.datetime.now(dt.timezone.utc).date()
     return (
         f"{date.isoformat()}: {len(os.sched_getaffinity(0))} cores of {_cpu()}, Linux {platform.release()}, "
-        f"{platform.python_implementation()} {platform.python_version()}, {', '.join([*packages, *others])}. "
-        f"The load average was {load_before:.1f} when the run began. 0 means that no other program used the cores."
+        f"{platform.python_implementation()} {platform.python_version()}, {', '.join(packages)}. "
+        f"The load average was {os.getloadavg()[0]:.1f} when the run began. 0 means that no other program used the cores."
     )
 
 

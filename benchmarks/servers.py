@@ -11,7 +11,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from tambur import Tambur
 
@@ -33,12 +34,14 @@ class Server(NamedTuple):
         port: where subscribers connect.
         options: for the load, how subscribers and publishers talk to it.
         request: makes the bytes of the publish of a message.
+        redis: the process of its Redis, and the port; ``None`` without one.
     """
 
     process: Process
     port: int
     options: Mapping[str, str]
     request: Callable[[str], bytes]
+    redis: tuple[Process, int] | None = None
 
 
 Starter = Callable[[], contextlib.AbstractContextManager[Server]]
@@ -49,6 +52,11 @@ MESSAGE_BYTES = 128
 def message(number: int) -> str:
     """The n-th message, as the load recognises it."""
     return f"@{number:09}".ljust(MESSAGE_BYTES, ".")
+
+
+def stream(number: int) -> str:
+    """The n-th stream. The first one is enough for most."""
+    return f"news-{number}" if number else "news"
 
 
 def _post(path: str, port: int) -> Callable[[str], bytes]:
@@ -90,38 +98,44 @@ _WITH_UVLOOP = "import sys, uvloop; from tambur.cli import main; sys.exit(main()
 @contextlib.contextmanager
 def tambur(
     *,
-    coalesce_window_ms: float | None = None,
-    broker: str | None = None,
-    workers: int | None = None,
     uvloop: bool = False,
+    is_extended: bool = False,
+    limits: Mapping[str, float] = MappingProxyType({}),
+    streams: int = 1,
+    **settings: Any,
 ) -> Iterator[Server]:
     """``tambur serve`` with one app and, apart from the arguments, its defaults.
 
     Parameters:
-        workers: ``None`` for one process on one core; otherwise they may use all cores.
         uvloop: whether it runs on uvloop, which tambur[server] does not install.
+        is_extended: whether the load's subscribers extend their connections.
+        limits: settings of ``[limits]``.
+        streams: to how many streams the messages go in turn.
+        settings: of ``[server]``. With ``workers`` the processes may use all cores, otherwise there is one on one core.
     """
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory, "tambur.toml")
-        settings = {"coalesce_window_ms": coalesce_window_ms, "broker": broker, "workers": workers}
         app = {"api_key": API_KEY, "app_id": APP_ID, "secrets": [SECRET]}
-        # The JSON form of these values is also their TOML form.
-        lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if value is not None]
-        lines += ["[[apps]]", *(f"{name} = {json.dumps(value)}" for name, value in app.items())]
-        config.write_text("\n".join(["[server]", *lines]), "utf-8")
+        lines = []
+        for title, values in {"[server]": settings, "[limits]": limits, "[[apps]]": app}.items():
+            # The JSON form of these values is also their TOML form.
+            lines += [title, *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
+        config.write_text("\n".join(lines), "utf-8")
         if uvloop:
             python_with("uvloop", "uvloop")
         code = ["-c", _WITH_UVLOOP if uvloop else _WITHOUT_UVLOOP]
         command = [sys.executable, *code, "serve", "--port", "0", "--config", str(config)]
-        core = SERVER_CORE if workers is None else None
+        core = None if "workers" in settings else SERVER_CORE
         with Process(command, core=core, is_quiet=True) as process:
             url = process.read_line().rpartition(" ")[2]
             port = int(url.rpartition(":")[2])
-            options = {"path": f"/{API_KEY}/{APP_ID}", "steps": '?;t["subscribe",1,"news"];?;'}
+            hello = 't["hello",1,{}];?;' if is_extended else ""
+            options = {"path": f"/{API_KEY}/{APP_ID}", "steps": f'?;{hello}t["subscribe",2,"news"];?;'}
             client = Tambur(API_KEY, APP_ID, SECRET, url)
 
             def request(text: str) -> bytes:
-                prepared = client.build_request("news", text, int(time.time()), secrets.token_hex(16))
+                name = stream(int(text[1:10]) % streams)
+                prepared = client.build_request(name, text, int(time.time()), secrets.token_hex(16))
                 host = client.api_host.removeprefix("http://")
                 lines = [f"POST {prepared.path_url} HTTP/1.1", f"Host: {host}"]
                 lines += [f"{name}: {value}" for name, value in prepared.headers.items()]
@@ -142,6 +156,13 @@ def redis() -> Iterator[tuple[Process, int]]:
         with Process([executable, *words], core=LOAD_CORE) as process:
             _wait_until_listening(process, port)
             yield process, port
+
+
+@contextlib.contextmanager
+def over_redis(**options: Any) -> Iterator[Server]:
+    """The same over a fresh Redis."""
+    with redis() as (process, port), tambur(broker=f"redis://127.0.0.1:{port}", **options) as server:
+        yield server._replace(redis=(process, port))
 
 
 @contextlib.contextmanager
@@ -189,41 +210,11 @@ def _python_socketio() -> list[str]:
     return [python, "-m", "benchmarks.peer_servers.python_socketio"]
 
 
-@contextlib.contextmanager
-def nats() -> Iterator[Server]:
-    executable = program("nats-server", "nats-server")
-    port, publish_port = _free_port(), _free_port()
-    with tempfile.TemporaryDirectory() as directory:
-        config = Path(directory, "nats.conf")
-        config.write_text(
-            f'listen: "127.0.0.1:{publish_port}"\nwebsocket {{ listen: "127.0.0.1:{port}", no_tls: true }}\n',
-            "utf-8",
-        )
-        with Process([executable, "-c", str(config)], core=SERVER_CORE, is_quiet=True) as process:
-            _wait_until_listening(process, port)
-            connect = b'CONNECT {"verbose":false}\r\n'
-            subscribe = connect + b"SUB news 1\r\nPING\r\n"
-            pong = b"PONG\r\n"
-            options = {
-                "steps": f"?;b{subscribe.hex()};?;",
-                "publish-port": str(publish_port),
-                "first": (connect + b"PING\r\n").hex(),
-                "answer": pong.hex(),
-                "confirmation": pong.hex(),
-            }
-            yield Server(process, port, options, _nats_publish)
-
-
-def _nats_publish(text: str) -> bytes:
-    """A publish and a question whether it has been read."""
-    return f"PUB news {len(text)}\r\n{text}\r\nPING\r\n".encode()
-
-
 LIMIT = "C, `epoll` and one `send` a message"
 TAMBUR = "tambur"
 UNCOALESCED = "tambur, `coalesce_window_ms = 0`"
 UVLOOP = "tambur on uvloop"
-NCHAN, WS, NATS = "nchan", "node `ws`", "NATS"
+NCHAN = "nchan"
 
 STARTERS: dict[str, Starter] = {
     LIMIT: limit,
@@ -231,8 +222,17 @@ STARTERS: dict[str, Starter] = {
     UNCOALESCED: lambda: tambur(coalesce_window_ms=0),
     UVLOOP: lambda: tambur(uvloop=True),
     NCHAN: nchan,
-    WS: lambda: _peer(lambda: _node("ws"), {}),
+    "node `ws`": lambda: _peer(lambda: _node("ws"), {}),
     "socket.io": lambda: _peer(lambda: _node("socket.io"), _SOCKET_IO),
     "python-socketio": lambda: _peer(_python_socketio, _SOCKET_IO),
-    NATS: nats,
+}
+
+# Servers and clusters that accept publishes.
+ACCEPTING: dict[str, Starter] = {
+    TAMBUR: tambur,
+    "tambur, `history_messages = 0`": lambda: tambur(limits={"history_messages": 0}),
+    UVLOOP: STARTERS[UVLOOP],
+    "tambur over Redis": over_redis,
+    "two nodes over Redis": lambda: over_redis(workers=2),
+    NCHAN: nchan,
 }

@@ -5,13 +5,9 @@
 //   subscribers N       how many connect (0)
 //   path PATH           of the WebSocket (/)
 //   steps STEPS         after the handshake, each followed by ";": "?" waits for a frame, "tTEXT" sends a text
-//                       frame, "bHEX" a binary one
+//                       frame
 //   requests FILE       what publishers send: a length of 4 bytes (little-endian), then as many bytes, and so on;
 //                       the message in the n-th, from 0 on, holds "@" and n in 9 digits, and no other "@"
-//   publish-port PORT   where to publish (PORT)
-//   first HEX           what a publisher sends first (nothing)
-//   answer HEX          what the answer to that ends with
-//   confirmation HEX    what the answer to a request is, among whatever else may come (an HTTP response)
 //
 // Once everybody is subscribed it prints "ready". Then each line of the standard input is a run:
 //
@@ -60,6 +56,7 @@ struct subscriber {
 struct publisher {
     int fd;
     int is_waiting;         // for an answer
+    double due_at;          // the request that it waits for
     char answer[HEAD_BYTES];  // as far as it has come
     size_t answer_length;
 };
@@ -68,10 +65,8 @@ static struct subscriber *subscribers;
 static size_t subscriber_count;
 static struct publisher publishers[MAX_PUBLISHERS];
 static size_t publisher_count;
-static int port, publish_port;
-static const char *path = "/", *steps = "", *first = "", *first_answer = "";
-static char confirmation[HEAD_BYTES];
-static size_t confirmation_length;
+static int port;
+static const char *path = "/", *steps = "";
 
 static char **requests;
 static uint32_t *request_lengths;
@@ -135,20 +130,11 @@ static void send_all(int fd, const char *data, size_t length) {
     }
 }
 
-static size_t from_hex(const char *hex, size_t digits, char *data) {
-    for (size_t i = 0; i + 1 < digits; i += 2) {
-        unsigned byte;
-        sscanf(hex + i, "%2x", &byte);
-        data[i / 2] = (char)byte;
-    }
-    return digits / 2;
-}
-
-static void send_frame(int fd, int opcode, const char *data, size_t length) {
+static void send_text(int fd, const char *data, size_t length) {
     char frame[HEAD_BYTES];
     if (length > 125) die("a frame of %zu bytes; at most 125 can be sent", length);
     size_t head = 2;
-    frame[0] = (char)(0x80 | opcode);
+    frame[0] = (char)0x81;
     frame[1] = (char)(0x80 | length);
     memset(frame + head, 0, 4);  // a mask of zeros
     memcpy(frame + head + 4, data, length);
@@ -184,9 +170,7 @@ static void subscribe(struct subscriber *s) {
     memmove(data, data + used, length);
     for (const char *step = steps, *next; *step != '\0'; step = next + 1) {
         next = strchr(step, ';');
-        char bytes[HEAD_BYTES];
-        if (*step == 't') send_frame(s->fd, 1, step + 1, (size_t)(next - step) - 1);
-        if (*step == 'b') send_frame(s->fd, 2, bytes, from_hex(step + 1, (size_t)(next - step) - 1, bytes));
+        if (*step == 't') send_text(s->fd, step + 1, (size_t)(next - step) - 1);
         if (*step != '?') continue;
         while ((used = frame_length((unsigned char *)data, length)) == 0) length = receive_more(s->fd, data, length);
         length -= used;
@@ -238,7 +222,7 @@ static int publish_next(struct publisher *p) {
     size_t number = next_request++;
     p->is_waiting = 1;
     p->answer_length = 0;
-    request_sent_at[number] = now();
+    request_sent_at[number] = p->due_at = now();
     send_all(p->fd, requests[number], request_lengths[number]);
     published++;
     return 1;
@@ -259,30 +243,21 @@ static int is_whole(const char *data, size_t length) {
 
 // Whether what was awaited has now been answered.
 static int receive_answer(struct publisher *p) {
-    if (!p->is_waiting) p->answer_length = 0;  // something that was not asked for
     ssize_t got = recv(p->fd, p->answer + p->answer_length, HEAD_BYTES - p->answer_length, MSG_DONTWAIT);
     if (got < 0 && errno == EAGAIN) return 0;
     if (got <= 0) die("the server closed a publisher's connection");
     p->answer_length += (size_t)got;
-    int is_there = confirmation_length > 0
-        ? memmem(p->answer, p->answer_length, confirmation, confirmation_length) != NULL
-        : is_whole(p->answer, p->answer_length);
-    if (!p->is_waiting || !is_there) return 0;
+    if (!is_whole(p->answer, p->answer_length)) return 0;
     p->is_waiting = 0;
     answered++;
+    if (subscriber_count == 0) note(now() - p->due_at);
     return 1;
 }
 
 static void open_publishers(size_t count) {
     while (publisher_count < count) {
         struct publisher *p = &publishers[publisher_count];
-        p->fd = dial(publish_port);
-        char data[HEAD_BYTES], end[HEAD_BYTES];
-        send_all(p->fd, data, from_hex(first, strlen(first), data));
-        size_t end_length = from_hex(first_answer, strlen(first_answer), end), length = 0;
-        while (length < end_length || memcmp(data + length - end_length, end, end_length) != 0) {
-            length = receive_more(p->fd, data, length);
-        }
+        p->fd = dial(port);
         struct epoll_event event = {.events = EPOLLIN, .data.u64 = publisher_count};
         if (epoll_ctl(publishing_poller, EPOLL_CTL_ADD, p->fd, &event) < 0) die("epoll_ctl");
         publisher_count++;
@@ -318,6 +293,7 @@ static void run(const char *mode, double amount, double of) {
         if (is_pace && is_sending) {
             if (at >= next_at && !publishers[0].is_waiting) {
                 publish_next(&publishers[0]);
+                publishers[0].due_at = next_at;
                 next_at += 1 / of;
                 continue;
             }
@@ -369,17 +345,13 @@ static void read_requests(const char *name) {
 
 int main(int argc, char **argv) {
     if (argc < 2 || argc % 2 != 0) die("usage: load PORT [OPTION VALUE]...");
-    port = publish_port = atoi(argv[1]);
+    port = atoi(argv[1]);
     for (int i = 2; i < argc; i += 2) {
         const char *option = argv[i], *value = argv[i + 1];
         if (strcmp(option, "subscribers") == 0) subscriber_count = strtoul(value, NULL, 10);
         else if (strcmp(option, "path") == 0) path = value;
         else if (strcmp(option, "steps") == 0) steps = value;
         else if (strcmp(option, "requests") == 0) read_requests(value);
-        else if (strcmp(option, "publish-port") == 0) publish_port = atoi(value);
-        else if (strcmp(option, "first") == 0) first = value;
-        else if (strcmp(option, "answer") == 0) first_answer = value;
-        else if (strcmp(option, "confirmation") == 0) confirmation_length = from_hex(value, strlen(value), confirmation);
         else die("no such option: %s", option);
     }
     poller = epoll_create1(EPOLL_CLOEXEC);

@@ -1,13 +1,12 @@
-"""Draw the fan-out table of docs/explanation/performance.md as an SVG: ``python -m benchmarks.plot``."""
+"""Draw the fan-out table of docs/explanation/performance.md as an SVG: ``python docs/plot.py``."""
 
 from __future__ import annotations
 
 import html
 import math
+from pathlib import Path
 
-from .peers import ROOT
-
-PAGE = ROOT / "docs" / "explanation" / "performance.md"
+PAGE = Path(__file__).parent / "explanation" / "performance.md"
 LEFT, TOP, WIDTH, ROW, GAP = 170, 56, 170, 22, 40
 TICKS = {4: "10,000", 5: "100,000", 6: "1 m", 7: "10 m"}
 
@@ -25,7 +24,8 @@ def svg(page: str) -> str:
     bottom = TOP + ROW * len(rows)
     right = LEFT + (WIDTH + GAP) * len(panels)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right} {bottom + 34}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right} {bottom + 34}"',
+        'font-family="sans-serif" font-size="12">',
         "<title>Deliveries a second, by number of subscribers</title>",
         '<rect width="100%" height="100%" fill="#fff"/>',
         f'<text x="{LEFT}" y="20">Deliveries a second (logarithmic scale, m: million)</text>',

@@ -1,0 +1,153 @@
+"""Sessions: what they cost beside plain connections, and how subscribers move to another node."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
+
+from redis import Redis
+
+from tambur.server.broker.redis.scripts import READ
+
+from .delivery import kib_each
+from .load import Run, loaded, subscribed
+from .processes import Process
+from .report import Section, interleave, table
+from .resuming import Subscriber
+from .servers import Starter, over_redis, redis, stream, tambur
+
+PLAIN, EXTENDED, RESUMED = "plain", "extended", "extended, resumed"
+_KINDS: dict[str, Starter] = {PLAIN: tambur, EXTENDED: partial(tambur, is_extended=True)}
+_AT_ONCE = 200
+_SETTLED_S = 0.3
+
+
+def sessions(*, quick: bool) -> Section:
+    """Fan-out, connecting and memory, of extended connections beside plain ones."""
+    subscribers, connections, rounds = (100, 200, 1) if quick else (1000, 5000, 9)
+
+    def fan_out(start: Starter) -> Run:
+        with loaded(start, subscribers, 4000) as load:
+            load.run("count", 3)
+            return load.run("wait", 0.1 if quick else 1.0)
+
+    delivered: dict[str, Callable[[Run], float]] = {
+        "CPU µs a delivery": lambda run: run.cpu_us,
+        "deliveries/s": lambda run: run.deliveries_per_s,
+    }
+    fanned = interleave({kind: partial(fan_out, start) for kind, start in _KINDS.items()}, rounds)
+    held = interleave(
+        {kind: partial(kib_each, connections, start) for kind, start in _KINDS.items()}, min(rounds, 3)
+    )
+    tables = [
+        table(f"fan-out to {subscribers:,}", fanned, delivered, against=PLAIN, ratios=2),
+        table(f"{connections:,} idle connections", held, {"KiB each": float}, against=PLAIN),
+    ]
+    for broker, start in {"`memory://`": tambur, "Redis": over_redis}.items():
+        runs = [asyncio.run(_connect(start, subscribers)) for _ in range(min(rounds, 5))]
+        used = {kind: [run[kind] for run in runs] for kind in (PLAIN, EXTENDED, RESUMED)}
+        title = f"connecting and subscribing, {broker}"
+        tables.append(table(title, used, {"server, CPU µs each": float}, against=PLAIN))
+    return Section(
+        "Sessions",
+        "Extended connections beside plain ones, in turns. A subscriber that resumes continues its session, and "
+        "subscribes with its position. Nothing was published meanwhile.",
+        tables,
+    )
+
+
+async def _connect(start: Starter, count: int) -> dict[str, float]:
+    """The server's processor time of connecting, in microseconds each."""
+    used = {}
+    with start() as server:
+        plain, extended = (
+            [Subscriber(server.port, "news", is_extended=kind == EXTENDED) for _ in range(count)]
+            for kind in _KINDS
+        )
+        for kind, subscribers in (("", plain), (PLAIN, plain), (EXTENDED, extended), (RESUMED, extended)):
+            before = await _settled_cpu_s(server.process)
+            await _connect_all(subscribers)
+            used[kind] = 1e6 * (await _settled_cpu_s(server.process) - before) / count
+            if any(subscriber.failures for subscriber in subscribers):
+                raise RuntimeError("the server did not resume every session")
+            for subscriber in subscribers:
+                subscriber.cut()
+    return used
+
+
+async def _connect_all(subscribers: list[Subscriber]) -> None:
+    for first in range(0, len(subscribers), _AT_ONCE):
+        await asyncio.gather(*(subscriber.connect() for subscriber in subscribers[first : first + _AT_ONCE]))
+
+
+async def _settled_cpu_s(process: Process) -> float:
+    """Its processor time, once it has nothing to do."""
+    used_s = -1.0
+    while used_s != (used_s := process.cpu_s()):  # noqa: ASYNC110 - another process cannot set an event
+        await asyncio.sleep(_SETTLED_S)
+    return used_s
+
+
+STREAMS, RATE_PER_S = 100, 100
+
+
+def failover(*, quick: bool) -> Section:
+    """One of two nodes is killed."""
+    count, seconds = (500, 3) if quick else (5000, 20)
+    found = [asyncio.run(_fail_over(count, seconds)) for _ in range(1 if quick else 3)]
+    figures: dict[str, Callable[[dict[str, float]], float]] = {name: itemgetter(name) for name in found[0]}
+    return Section(
+        "Failover",
+        f"{count:,} subscribers of {STREAMS} streams have one of two nodes over Redis, which is killed. They resume at "
+        f"the other one, and wait before that as tambur.js does. It takes {RATE_PER_S} publishes a second meanwhile. "
+        "Times are from the kill to the ack of the subscribe, and from when a publish is due to its answer. The last "
+        "figure is of the stream whose log was read most often.",
+        [table("subscribers", {f"{count:,}": found}, figures, against="", ratios=0)],
+    )
+
+
+async def _fail_over(count: int, seconds: int) -> dict[str, float]:
+    with redis() as (_, port), Redis(port=port) as client:
+        node = partial(tambur, broker=f"redis://127.0.0.1:{port}", streams=STREAMS)
+        with node() as killed, node() as other, subscribed(other, 0, seconds * RATE_PER_S) as load:
+            subscribers = [Subscriber(killed.port, stream(number % STREAMS)) for number in range(count)]
+            await _connect_all(subscribers)
+            tasks = [asyncio.create_task(subscriber.stay()) for subscriber in subscribers]
+            client.config_set("slowlog-max-len", 100 * count)
+            client.config_set("slowlog-log-slower-than", 0)  # so that it holds all commands
+            publishing = asyncio.create_task(asyncio.to_thread(load.run, "pace", seconds, RATE_PER_S))
+            await asyncio.sleep(seconds / 5)
+            for subscriber in subscribers:
+                subscriber.port = other.port
+            killed_at = time.monotonic()
+            os.kill(killed.process.pid, signal.SIGKILL)
+            run = await publishing
+            due = {
+                stream(number): [*range(number, run.found["published"], STREAMS)] for number in range(STREAMS)
+            }
+            while time.monotonic() < killed_at + 60 and any(s.received != due[s.stream] for s in subscribers):  # noqa: ASYNC110 - a poll costs the least
+                await asyncio.sleep(0.1)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            calls = [entry["command"].decode("latin-1").split() for entry in client.slowlog_get(-1)]
+    # Each log that the script reads has five arguments, the second of which is its name.
+    reads = Counter(name for call in calls if READ.digest in call for name in call[-4::-5] if name in due)
+    took = sorted(s.resumed_at - killed_at for s in subscribers if s.resumed_at)
+    return {
+        "resumed": len(took),
+        "messages missed or doubled, at least": sum(
+            abs(len(s.received) - len(due[s.stream])) or s.received != due[s.stream] for s in subscribers
+        ),
+        "failed attempts, lost sessions, incomplete answers": sum(s.failures for s in subscribers),
+        "p50 s": took[len(took) // 2] if took else -1,
+        "p99 s": took[int(0.99 * len(took))] if took else -1,
+        "publisher's p99 ms": run.p99_ms,
+        "reads of a log": max(reads.values(), default=0),
+    }
