@@ -20,6 +20,7 @@ PARTS: dict[str, Callable[..., Section]] = {
     "memory": delivery.memory,
     "sessions": sessions.sessions,
     "failover": sessions.failover,
+    "history": sessions.history,
 }
 
 

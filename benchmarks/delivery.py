@@ -16,7 +16,6 @@ R = TypeVar("R")
 
 SIZES = (100, 1000, 5000)
 _REQUESTS = {100: 8000, 1000: 4000, 5000: 1500}  # more than a second's worth
-_WARM_UP = 3
 BURST = 100
 PACE_PER_S = 20
 
@@ -55,7 +54,7 @@ def fanout(*, quick: bool) -> Section:
 
         def measure(start: Starter, size: int = size) -> tuple[Run, Run]:
             with loaded(start, size, _REQUESTS[size]) as load:
-                load.run("count", _WARM_UP)
+                load.run("count", 3)
                 paced = load.run("pace", 0.2 if quick else 1.5, PACE_PER_S)
                 return load.run("wait", 0.1 if quick else 1.0), paced
 
@@ -144,13 +143,13 @@ def signed(*, quick: bool) -> Section:
 def memory(*, quick: bool) -> Section:
     """KiB a connection."""
     connections = 200 if quick else 5000
+    title = f"{connections:,} idle connections"
     found, missing = race(STARTERS, partial(kib_each, connections), 1 if quick else 3)
-    figures = {"KiB each": lambda kib: kib}
     return Section(
         "Memory of idle connections",
         "How much the private memory of the server's process grows when the connections open. Each connection has "
         "one subscription. The kernel's memory for a socket is not included.",
-        [table(f"{connections:,} idle connections", found, figures, against=NCHAN, missing=missing)],
+        [table(title, found, {"KiB each": float}, against=NCHAN, missing=missing)],
     )
 
 

@@ -68,12 +68,12 @@ class Load:
 
     def run(self, mode: str, amount: float, of: float = 1) -> Run:
         """One run, of the modes that load.c knows."""
-        processes = [self.server.process, *(self.server.redis or ())[:1]]
-        before = [process.cpu_s() for process in processes]
+        processes = (self.server.process, self.server.redis)
+        before = [process.cpu_s() if process else 0.0 for process in processes]
         self._process.write_line(f"{mode} {amount} {of}")
         found = json.loads(self._process.read_line())
-        used = [process.cpu_s() - b for process, b in zip(processes, before, strict=True)]
-        run = Run(found, *(*used, 0.0)[:2])
+        after = [process.cpu_s() if process else 0.0 for process in processes]
+        run = Run(found, after[0] - before[0], after[1] - before[1])
         if (found["deliveries"], found["answered"]) != (found["expected"], found["published"]):
             raise RuntimeError(f"something was lost: {found}")
         return run

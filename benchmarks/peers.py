@@ -30,16 +30,13 @@ class MissingError(Exception):
 @functools.cache
 def python_with(module: str, package: str) -> str:
     """The path of a Python that can import ``module``."""
-    for python in (sys.executable, os.environ.get("PEERS_PYTHON")):
-        if python and _imports(python, module):
+    for python in filter(None, (sys.executable, os.environ.get("PEERS_PYTHON"))):
+        if (
+            subprocess.run([python, "-c", f"import {module}"], check=False, capture_output=True).returncode
+            == 0
+        ):
             return python
     raise MissingError(f"`pip install {package}` into the Python that `PEERS_PYTHON` names")
-
-
-def _imports(python: str, module: str) -> bool:
-    return (
-        subprocess.run([python, "-c", f"import {module}"], check=False, capture_output=True).returncode == 0
-    )
 
 
 @functools.cache

@@ -31,7 +31,7 @@ class Process:
     def __init__(self, command: Sequence[str | Path], *, core: int | None, is_quiet: bool = False) -> None:
         _raise_file_limit()
         pinned = [*command]
-        if core is not None and _cores() > 1:
+        if core is not None and len(os.sched_getaffinity(0)) > 1:
             pinned = [program("taskset", "util-linux"), "-c", str(core), *command]
         self._process = subprocess.Popen(
             pinned,
@@ -90,10 +90,6 @@ class Process:
             self._process.kill()
             self._process.wait()
         self._stdout.close()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _raise_file_limit() -> None:

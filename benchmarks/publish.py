@@ -97,12 +97,11 @@ def batch(*, quick: bool) -> Section:
     missing = {f"{name}, `trigger_batch`": error for name, error in missing.items() if name == "pusher"}
     with contextlib.ExitStack() as stack:
         node = stack.enter_context(servers.tambur())
-        url = f"http://{servers.API_KEY}:{servers.SECRET}@127.0.0.1:{node.port}/app/{servers.APP_ID}"
         c, c_url = stack.enter_context(_answering(publishers.TAMBUR_ANSWER, 0.0))
         c_key_url = c_url.replace("//", "//k:s@") + "/app/a"
         rows = {
-            "`publish` in a loop": ("tambur", "tambur_loop", url, node.process),
-            "`publish_many`": ("tambur", "tambur_many", url, node.process),
+            "`publish` in a loop": ("tambur", "tambur_loop", node.url, node.process),
+            "`publish_many`": ("tambur", "tambur_many", node.url, node.process),
             "`publish_many`, server in C": ("tambur", "tambur_many", c_key_url, c),
         }
         if "pusher" in pythons:

@@ -96,11 +96,10 @@ def number(value: float) -> str:
 
 def machine() -> str:
     """The date, the processor, the load average and the versions."""
-    installed = {distribution.metadata["Name"] for distribution in importlib.metadata.distributions()}
-    packages = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES if name in installed]
-    date = dt.datetime.now(dt.timezone.utc).date()
+    versions = {found.metadata["Name"]: found.version for found in importlib.metadata.distributions()}
+    packages = [f"{name} {versions[name]}" for name in _PACKAGES if name in versions]
     return (
-        f"{date.isoformat()}: {len(os.sched_getaffinity(0))} cores of {_cpu()}, Linux {platform.release()}, "
+        f"{dt.datetime.now(dt.timezone.utc).date()}: {len(os.sched_getaffinity(0))} cores of {_cpu()}, Linux {platform.release()}, "
         f"{platform.python_implementation()} {platform.python_version()}, {', '.join(packages)}. "
         f"The load average was {os.getloadavg()[0]:.1f} when the run began. 0 means that no other program used the cores."
     )

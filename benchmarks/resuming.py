@@ -23,7 +23,6 @@ class Subscriber:
     """A subscriber of one stream.
 
     Attributes:
-        port: where it connects.
         is_extended: whether it extends its connection, and resumes its session if it had one.
         received: the numbers of its messages.
         resumed_at: when it had resumed, by the monotonic clock.
@@ -44,7 +43,9 @@ class Subscriber:
         self._writer.write(_HANDSHAKE)
         await self._reader.readuntil(b"\r\n\r\n")
         await self._frame()  # the greeting
-        if self.is_extended:
+        if not self.is_extended:
+            await self._ask("subscribe", 1, self.stream)
+        else:
             was_known = bool(self._session)
             answer = await self._ask("hello", 1, self._session)
             self.failures += answer["resumed"] is not was_known
@@ -54,8 +55,6 @@ class Subscriber:
             self._since = self._since or {"since": answer["position"]}
             if was_known:
                 self.resumed_at = time.monotonic()
-        else:
-            await self._ask("subscribe", 1, self.stream)
 
     def cut(self) -> None:
         """Lose the connection."""

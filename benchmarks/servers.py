@@ -34,14 +34,16 @@ class Server(NamedTuple):
         port: where subscribers connect.
         options: for the load, how subscribers and publishers talk to it.
         request: makes the bytes of the publish of a message.
-        redis: the process of its Redis, and the port; ``None`` without one.
+        url: with its app and credentials, of a Tambur server.
+        redis: the process of its Redis, if it has one.
     """
 
     process: Process
     port: int
     options: Mapping[str, str]
     request: Callable[[str], bytes]
-    redis: tuple[Process, int] | None = None
+    url: str = ""
+    redis: Process | None = None
 
 
 Starter = Callable[[], contextlib.AbstractContextManager[Server]]
@@ -141,7 +143,8 @@ def tambur(
                 lines += [f"{name}: {value}" for name, value in prepared.headers.items()]
                 return ("\r\n".join(lines) + f"\r\n\r\n{prepared.body!s}").encode()
 
-            yield Server(process, port, options, request)
+            app_url = f"http://{API_KEY}:{SECRET}@127.0.0.1:{port}/app/{APP_ID}"
+            yield Server(process, port, options, request, app_url)
 
 
 @contextlib.contextmanager
@@ -162,7 +165,7 @@ def redis() -> Iterator[tuple[Process, int]]:
 def over_redis(**options: Any) -> Iterator[Server]:
     """The same over a fresh Redis."""
     with redis() as (process, port), tambur(broker=f"redis://127.0.0.1:{port}", **options) as server:
-        yield server._replace(redis=(process, port))
+        yield server._replace(redis=process)
 
 
 @contextlib.contextmanager

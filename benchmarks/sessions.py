@@ -13,47 +13,45 @@ from operator import itemgetter
 
 from redis import Redis
 
+from tambur import Tambur
 from tambur.server.broker.redis.scripts import READ
 
 from .delivery import kib_each
-from .load import Run, loaded, subscribed
+from .load import loaded, subscribed
 from .processes import Process
 from .report import Section, interleave, table
 from .resuming import Subscriber
-from .servers import Starter, over_redis, redis, stream, tambur
+from .servers import MESSAGE_BYTES, Starter, message, over_redis, redis, stream, tambur
 
 PLAIN, EXTENDED, RESUMED = "plain", "extended", "extended, resumed"
 _KINDS: dict[str, Starter] = {PLAIN: tambur, EXTENDED: partial(tambur, is_extended=True)}
 _AT_ONCE = 200
-_SETTLED_S = 0.3
+_SETTLED_S = 0.15
 
 
 def sessions(*, quick: bool) -> Section:
     """Fan-out, connecting and memory, of extended connections beside plain ones."""
     subscribers, connections, rounds = (100, 200, 1) if quick else (1000, 5000, 9)
 
-    def fan_out(start: Starter) -> Run:
+    def fan_out(start: Starter) -> float:
         with loaded(start, subscribers, 4000) as load:
             load.run("count", 3)
-            return load.run("wait", 0.1 if quick else 1.0)
+            return load.run("wait", 0.1 if quick else 1.0).cpu_us
 
-    delivered: dict[str, Callable[[Run], float]] = {
-        "CPU µs a delivery": lambda run: run.cpu_us,
-        "deliveries/s": lambda run: run.deliveries_per_s,
+    jobs: dict[str, tuple[Callable[[Starter], float], int]] = {
+        f"CPU µs a delivery to {subscribers:,}": (fan_out, rounds),
+        f"KiB of {connections:,} idle connections": (partial(kib_each, connections), min(rounds, 3)),
     }
-    fanned = interleave({kind: partial(fan_out, start) for kind, start in _KINDS.items()}, rounds)
-    held = interleave(
-        {kind: partial(kib_each, connections, start) for kind, start in _KINDS.items()}, min(rounds, 3)
-    )
-    tables = [
-        table(f"fan-out to {subscribers:,}", fanned, delivered, against=PLAIN, ratios=2),
-        table(f"{connections:,} idle connections", held, {"KiB each": float}, against=PLAIN),
-    ]
+    tables = []
+    for title, (measure, times) in jobs.items():
+        found = interleave({kind: partial(measure, start) for kind, start in _KINDS.items()}, times)
+        tables.append(table(title, found, {"each": float}, against=PLAIN))
     for broker, start in {"`memory://`": tambur, "Redis": over_redis}.items():
         runs = [asyncio.run(_connect(start, subscribers)) for _ in range(min(rounds, 5))]
         used = {kind: [run[kind] for run in runs] for kind in (PLAIN, EXTENDED, RESUMED)}
-        title = f"connecting and subscribing, {broker}"
-        tables.append(table(title, used, {"server, CPU µs each": float}, against=PLAIN))
+        tables.append(
+            table(f"CPU µs of connecting and subscribing, {broker}", used, {"each": float}, against=PLAIN)
+        )
     return Section(
         "Sessions",
         "Extended connections beside plain ones, in turns. A subscriber that resumes continues its session, and "
@@ -151,3 +149,30 @@ async def _fail_over(count: int, seconds: int) -> dict[str, float]:
         "publisher's p99 ms": run.p99_ms,
         "reads of a log": max(reads.values(), default=0),
     }
+
+
+def history(*, quick: bool) -> Section:
+    """Redis' memory for a stream with one kept message, and for one whose message has expired."""
+    streams, limits = 100 if quick else 2000, {"history_ttl_s": 2 if quick else 10}
+    with (
+        redis() as (_, port),
+        tambur(broker=f"redis://127.0.0.1:{port}", limits=limits, node_timeout_s=3) as server,
+        Redis(port=port) as client,
+        Tambur.from_url(server.url) as publisher,
+    ):
+
+        def bytes_each() -> float:
+            return sum(client.memory_usage(key, samples=0) or 0 for key in client.scan_iter()) / streams
+
+        found = {"before": [bytes_each()]}
+        publisher.publish_many((stream(number), message(number)) for number in range(streams))
+        found["one message kept"] = [bytes_each()]
+        until = time.monotonic() + 60
+        while client.keys("*:log:*") and time.monotonic() < until:
+            time.sleep(0.1)
+        found["it has expired"] = [bytes_each()]
+    return Section(
+        "History in Redis",
+        f"`MEMORY USAGE` of all keys, for each of {streams:,} streams with one message of {MESSAGE_BYTES} bytes.",
+        [table("streams", found, {"bytes each": float}, against="", ratios=0)],
+    )

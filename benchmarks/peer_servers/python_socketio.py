@@ -26,13 +26,8 @@ async def publish(_scope: Any, receive: Any, send: Any) -> None:
 def main() -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(listener.getsockname()[1], flush=True)
-    config = uvicorn.Config(
-        socketio.ASGIApp(SUBSCRIBERS, publish),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_keep_alive=65,
-    )
+    application = socketio.ASGIApp(SUBSCRIBERS, publish)
+    config = uvicorn.Config(application, log_config=None, lifespan="off", timeout_keep_alive=65)
     uvicorn.Server(config).run([listener])
 
 

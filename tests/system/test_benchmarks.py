@@ -56,6 +56,16 @@ def test_subscribers_of_a_killed_node_are_counted_on_the_other_one() -> None:
     assert (resumed, wrong, reads) == (500, 0, 1)
 
 
+def test_the_memory_of_a_kept_and_of_an_expired_message_is_measured() -> None:
+    text = run_quickly("history")
+    [[before], [kept], [expired]] = [
+        figures
+        for name in ("before", "one message kept", "it has expired")
+        for figures in figures_of(text, name)
+    ]
+    assert before < expired < kept
+
+
 def test_the_load_counts_what_is_delivered() -> None:
     if shutil.which("cc") is None:
         with pytest.raises(MissingError, match="gcc"), loaded(STARTERS[TAMBUR], 1, 1):
