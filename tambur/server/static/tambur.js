@@ -26,6 +26,8 @@ var tambur = ((url) => {
   const BUSY_WAIT_MS = 1_000;
   // The connection may be silent for so many heartbeats before it counts as lost.
   const MAX_HEARTBEATS = 1.5;
+  // Browsers take a longer time for none.
+  const MAX_TIMER_MS = 2 ** 31 - 1;
   // The close code of a connection that the client means to continue.
   const LOST = 4000;
   const MAX_LAST = 1_000;
@@ -757,7 +759,7 @@ var tambur = ((url) => {
       this.subscriber_id = id;
       this.#session = session;
       this.#position = position;
-      this.#maxSilence = heartbeat_s * 1000 * MAX_HEARTBEATS;
+      this.#maxSilence = Math.min(heartbeat_s * 1000 * MAX_HEARTBEATS, MAX_TIMER_MS);
       for (const each of tell) each();
       if (this.#transport !== transport) return; // the page closed the connection in a handler
       // Streams that the page makes in a handler subscribe by themselves.

@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 
+import pytest
+
 from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tests.support.app import APP, publisher
@@ -30,6 +32,8 @@ WATCH = """
 LOST = ["error", "connection_lost"]
 RESUMED = ["resume", True, "connected"]
 LIMITS = Limits(history_messages=3)
+IN_CHROMIUM = pytest.mark.parametrize("driver", ["chromium"], indirect=True, scope="session")
+"""Firefox runs the core tests only: nothing else differs there."""
 
 
 @dataclasses.dataclass

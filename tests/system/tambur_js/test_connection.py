@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tambur import Tambur
-from tambur.server import App, Config, Limits, Server, in_background
+from tambur.server import App, Config, Limits, in_background
 from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 from tests.support.browser import Browser, page
 from tests.support.firefox import Firefox
@@ -89,24 +89,34 @@ def answer_asked(browser: Page, expected: list[Any], token: str) -> None:
 
 
 def test_a_user_who_leaves_the_page_is_gone_and_is_back_with_the_page(
-    browser: Page, server: Server, tambur: Tambur, stream: str
+    driver: Browser, transport: str, stream: str
 ) -> None:
-    before = browser.connect("me", stream)
-    token = tambur.generate_presence_token(stream, "alice", before)
-    address = browser.run("return location.href")
-    with subscriber(server, stream) as bob:
+    config = Config(apps=(APP,), port=0, limits=Limits(presence_linger_s=0.2))
+    with (
+        in_background(config) as server,
+        page(HTML % server.url) as address,
+        publisher(server) as tambur,
+        subscriber(server, stream) as bob,
+    ):
+        opening = opened(driver, address, transport)
+        browser = next(opening)
+        before = browser.connect("me", stream)
+        token = tambur.generate_presence_token(stream, "alice", before)
+        shown = browser.run("return location.href")
         bob.enable_presence(stream, "bob", tambur.generate_presence_token)
         browser.run("me.get_stream(arguments[0]).enable_presence('alice', arguments[1])", stream, token)
-        assert bob.receive(10) == (stream, "presence", "up", "alice")
-        browser.driver.get(server.url + "/tambur.js")
-        assert bob.receive(10) == (stream, "presence", "down", "alice")
-        browser.driver.back()
-        browser.wait(f"location.href === {address!r} && document.readyState === 'complete'")
-        if isinstance(browser.driver, Firefox):
+        assert bob.receive(20) == (stream, "presence", "up", "alice")
+        driver.get(server.url + "/tambur.js")
+        assert bob.receive(20) == (stream, "presence", "down", "alice")
+        driver.back()
+        browser.wait(f"location.href === {shown!r} && document.readyState === 'complete'")
+        if isinstance(driver, Firefox):
             # It keeps no page that has a socket or a request open when the user leaves, and loads it anew.
             assert browser.run("return typeof me") == "undefined"
         else:
             assert browser.wait(f"me.get_stream({stream!r}).active && me.subscriber_id") == before
+            assert bob.receive(20) == (stream, "presence", "up", "alice")
+        assert list(opening) == []
 
 
 def test_a_page_connects_to_the_host_of_its_script_unless_given_another(websocket: Page) -> None:

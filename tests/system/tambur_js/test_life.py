@@ -14,7 +14,7 @@ from tests.support.app import subscriber
 from tests.support.browser import Browser
 from tests.support.firefox import Firefox
 
-from .line import LIMITS, LOST, RESUMED, STREAM, Line, joined
+from .line import IN_CHROMIUM, LIMITS, LOST, RESUMED, STREAM, Line, joined
 
 NO_TIMERS = """
     // From now on, only events of the browser can wake the page.
@@ -64,6 +64,7 @@ def test_a_dead_network_is_noticed_by_the_missing_heartbeat(silent_line: Line) -
     assert line.log() == [LOST, [STREAM, "onmessage", "missed"], RESUMED]
 
 
+@IN_CHROMIUM
 def test_a_quiet_connection_with_heartbeats_is_not_lost(silent_line: Line) -> None:
     """The first heartbeats keep it beyond the time that the page allows for silence."""
     line = silent_line
@@ -89,6 +90,7 @@ def test_offline_is_noticed_immediately_and_online_connects_immediately(line: Li
     assert line.log() == [LOST, [STREAM, "onauth", "missed"], RESUMED]
 
 
+@IN_CHROMIUM
 @pytest.mark.parametrize("event", ["pageshow", "resume"])
 def test_a_page_that_wakes_connects_immediately(line: Line, event: str) -> None:
     line.page.run(NO_TIMERS)
@@ -102,12 +104,8 @@ def test_a_page_that_wakes_connects_immediately(line: Line, event: str) -> None:
 
 @contextlib.contextmanager
 def frozen(driver: Browser) -> Iterator[None]:
-    """Freeze a tab, and have it wake hidden. Firefox gets the events."""
-    if not isinstance(driver, Chrome):
-        for event in ("freeze", "resume"):
-            driver.execute_script(f"document.dispatchEvent(new Event('{event}'))")
-        yield
-        return
+    """Freeze a tab, and have it wake hidden."""
+    assert isinstance(driver, Chrome)
     for state in ("frozen", "active"):
         driver.execute_cdp_cmd("Page.setWebLifecycleState", {"state": state})
     assert driver.execute_script("return document.hidden") is True
@@ -124,6 +122,7 @@ def frozen(driver: Browser) -> Iterator[None]:
         driver.get(address)
 
 
+@IN_CHROMIUM
 def test_a_frozen_tab_checks_its_connection_when_it_wakes(line: Line) -> None:
     """Its connection may be dead without a word: the clock says that it was frozen for an hour."""
     line.page.run(FREEZE_FOR_AN_HOUR)
@@ -132,6 +131,7 @@ def test_a_frozen_tab_checks_its_connection_when_it_wakes(line: Line) -> None:
         assert line.log() == [LOST, RESUMED]
 
 
+@IN_CHROMIUM
 def test_a_hidden_tab_connects_immediately_when_the_user_looks_at_it(line: Line) -> None:
     driver = line.page.driver
     with frozen(driver):
@@ -139,14 +139,13 @@ def test_a_hidden_tab_connects_immediately_when_the_user_looks_at_it(line: Line)
         line.cut()
         line.log()
         line.proxy.refuse(False)
-        if isinstance(driver, Chrome):
-            driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
-        else:
-            line.page.run("document.dispatchEvent(new Event('visibilitychange'))")
+        assert isinstance(driver, Chrome)
+        driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
         line.wait_until_resumed()
         assert line.log() == [RESUMED]
 
 
+@IN_CHROMIUM
 def test_a_page_that_was_awake_keeps_its_connection(line: Line) -> None:
     line.page.run(
         "dispatchEvent(new Event('pageshow')); document.dispatchEvent(new Event('visibilitychange'))"
@@ -156,6 +155,7 @@ def test_a_page_that_was_awake_keeps_its_connection(line: Line) -> None:
     assert line.log() == [[STREAM, "onmessage", "heard"]]
 
 
+@IN_CHROMIUM
 def test_a_page_that_was_left_misses_nothing_when_the_user_goes_back(line: Line) -> None:
     line.page.run("me.get_stream('room').onmissed = () => me.log.push('missed')")
     address = line.page.run("return location.href")
@@ -164,10 +164,6 @@ def test_a_page_that_was_left_misses_nothing_when_the_user_goes_back(line: Line)
     line.tambur.publish(f"private:{line.id}", "for alice")
     line.page.driver.back()
     line.page.wait(f"location.href === {address!r} && document.readyState === 'complete'")
-    if isinstance(line.page.driver, Firefox):
-        # It keeps no page that had a connection open, and loads it anew.
-        assert line.page.run("return typeof me") == "undefined"
-        return
     line.wait_until_resumed()
     assert line.log() == [["private", "onmessage", "for alice"], [STREAM, "onmessage", "missed"], RESUMED]
     assert line.page.run("return me.subscriber_id") == line.id
@@ -184,6 +180,7 @@ def test_a_user_who_follows_a_link_stays_present_and_one_who_leaves_does_not(lin
         assert bob.receive(20)[1:4] == ("presence", "down", "alice")
 
 
+@IN_CHROMIUM
 def test_a_second_tab_has_a_session_of_its_own(line: Line) -> None:
     """A browser copies the address and the sessionStorage of a tab that the user duplicates."""
     line.page.run(

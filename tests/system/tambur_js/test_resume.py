@@ -16,7 +16,7 @@ from tests.support.browser import Browser, page
 from tests.support.extended import Client
 from tests.support.strange_server import GREETING, strange_server
 
-from .line import LOST, RESUMED, STREAM, Line, joined
+from .line import IN_CHROMIUM, LOST, RESUMED, STREAM, Line, joined
 from .page import HTML, opened
 
 
@@ -69,6 +69,7 @@ def test_a_page_misses_nothing_and_hears_nothing_twice(line: Line) -> None:
     ]
 
 
+@IN_CHROMIUM
 def test_a_page_that_hears_of_missed_messages_keeps_its_modes(line: Line) -> None:
     line.page.run(
         "me.get_stream('room').onmissed = function (it) { me.log.push(['missed', it === this, it.active]) }"
@@ -84,6 +85,7 @@ def test_a_page_that_hears_of_missed_messages_keeps_its_modes(line: Line) -> Non
     assert line.log() == [LOST, ["missed", True, True], RESUMED, [STREAM, "onauth", "after"]]
 
 
+@IN_CHROMIUM
 def test_a_page_that_only_listens_for_missed_messages_hears_of_them(line: Line) -> None:
     line.page.run(
         "me.get_stream('room').addEventListener('missed', ({ detail }) => me.log.push(detail.name))"
@@ -153,6 +155,7 @@ def test_a_session_that_ended_begins_anew(line: Line) -> None:
     ]  # fmt: skip
 
 
+@IN_CHROMIUM
 def test_a_page_stays_away_while_another_connection_has_its_session(line: Line) -> None:
     line.enable("auth")
     line.page.run("me.onclose = () => me.log.push('closed')")
@@ -168,6 +171,7 @@ def test_a_page_stays_away_while_another_connection_has_its_session(line: Line) 
     assert line.log() == [["private", "ready"], "ready", [STREAM, "ready"]]
 
 
+@IN_CHROMIUM
 def test_a_page_that_the_application_disconnected_stays_away(line: Line) -> None:
     line.enable("presence")
     line.page.run("me.onclose = () => me.log.push(['closed', me.state, me.subscriber_id])")
@@ -180,6 +184,7 @@ def test_a_page_that_the_application_disconnected_stays_away(line: Line) -> None
     assert line.page.run("return websockets.filter(({ readyState }) => readyState <= 1).length") == 0
 
 
+@IN_CHROMIUM
 def test_a_page_may_act_while_the_connection_is_lost(line: Line) -> None:
     for mode in ("auth", "presence", "direct"):
         line.enable(mode)
@@ -204,6 +209,7 @@ def test_a_page_may_act_while_the_connection_is_lost(line: Line) -> None:
     ]  # fmt: skip
 
 
+@IN_CHROMIUM
 def test_a_mode_that_is_on_its_way_when_the_connection_is_lost_is_enabled_once(line: Line) -> None:
     line.page.run(
         "me.ontoken = (...what) => new Promise((resolve) => { me.log.push(what); window.answer = resolve });"
@@ -218,6 +224,7 @@ def test_a_mode_that_is_on_its_way_when_the_connection_is_lost_is_enabled_once(l
     assert line.log() == [["auth", STREAM, line.id], LOST, RESUMED, [STREAM, "onenabled", "auth"]]
 
 
+@IN_CHROMIUM
 def test_a_void_token_disables_the_modes_and_the_stream_begins_anew(line: Line) -> None:
     line.enable("auth")
     line.log()
@@ -231,6 +238,7 @@ def test_a_void_token_disables_the_modes_and_the_stream_begins_anew(line: Line) 
     ]  # fmt: skip
 
 
+@IN_CHROMIUM
 def test_a_stream_can_start_with_history_and_goes_on_after_it(driver: Browser, transport: str) -> None:
     app = dataclasses.replace(APP, history=(KeptStreams("kept", messages=10),))
     with joined(driver, transport, app) as line:
@@ -255,6 +263,7 @@ def test_a_stream_can_start_with_history_and_goes_on_after_it(driver: Browser, t
         assert line.log() == ["3", "4", "ready"]
 
 
+@IN_CHROMIUM
 def test_without_resume_a_reconnect_is_as_in_2012(driver: Browser, transport: str) -> None:
     with joined(driver, transport, resume=False) as line:
         line.enable("auth")
@@ -272,6 +281,7 @@ def test_without_resume_a_reconnect_is_as_in_2012(driver: Browser, transport: st
         assert line.page.thrown("me.get_stream('late', { last: 1 })") == message
 
 
+@IN_CHROMIUM
 def test_a_server_without_extended_connections_serves_the_page(driver: Browser) -> None:
     heard = []
 
@@ -292,4 +302,38 @@ def test_a_server_without_extended_connections_serves_the_page(driver: Browser) 
             browser.wait_log("me", "ready")
             browser.run("me.close()")
         assert heard == ['["hello",1,{}]', f'["subscribe",2,"{STREAM}"]', '["subscribe",3,"late"]']
+        assert list(opening) == []
+
+
+@IN_CHROMIUM
+def test_a_server_without_its_broker_is_asked_for_a_session_again(driver: Browser) -> None:
+    answers = iter(["unavailable", "unavailable"])
+    session = {
+        "id": "an-id",
+        "session": "key",
+        "resumed": False,
+        "position": "p",
+        "complete": True,
+        "heartbeat_s": 15,
+    }
+    heard = []
+
+    def behave(connection: ServerConnection) -> None:
+        connection.send(GREETING)
+        for frame in connection:
+            word, handle, *_ = json.loads(frame)
+            heard.append(word)
+            refusal = next(answers, None) if word == "hello" else None
+            connection.send(
+                json.dumps(["ack", handle, refusal] if refusal else ["ack", handle, "ok", session])
+            )
+
+    with in_background(Config(apps=(APP,), port=0)) as server, page(HTML % server.url) as address:
+        opening = opened(driver, address, "WebSocket")
+        browser = next(opening)
+        with strange_server(behave) as host:
+            assert browser.connect("me", STREAM, host=host) == "an-id"
+            browser.wait_log("me", *[["error", "the server refused hello: unavailable"]] * 2)
+            browser.run("me.close()")
+        assert heard == ["hello", "hello", "hello", "subscribe"]
         assert list(opening) == []
