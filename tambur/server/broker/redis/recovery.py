@@ -80,6 +80,7 @@ class RedisRecovery:
         self._needs: Counter[Log] = Counter()
         # Sessions that were resumed here, by the log of their private messages.
         self._owned: dict[Log, _Owned] = {}
+        self._resuming: Counter[Log] = Counter()
         self._sync: asyncio.Future[int] | None = None
         self._tell_at = 0.0
         self._cursors: dict[AppKey, bytes] = {}
@@ -275,7 +276,8 @@ class RedisRecovery:
         self._end_need(name)
         if name not in self._needs:
             self._drop(name)
-            self._owned.pop(name, None)
+            if name not in self._resuming:
+                self._owned.pop(name, None)
 
     def _end_need(self, log: Log) -> None:
         self._needs[log] -= 1
@@ -311,9 +313,17 @@ class RedisRecovery:
         log = Log(app, private_log(subscriber_id))
         self._owned[log] = owned = _Owned(number, resumes)
         if owner != shard.node:
-            # A node that does not answer in time finds out before it delivers private messages again.
-            with contextlib.suppress(BrokerUnavailableError):
-                await self._calls.close_moved(owner, app, subscriber_id, resumes, timeout_s=TAKEOVER_WAIT_S)
+            self._resuming[log] += 1
+            try:
+                # A node that does not answer in time finds out before it delivers private messages again.
+                with contextlib.suppress(BrokerUnavailableError):
+                    await self._calls.close_moved(
+                        owner, app, subscriber_id, resumes, timeout_s=TAKEOVER_WAIT_S
+                    )
+            finally:
+                self._resuming[log] -= 1
+                if not self._resuming[log]:
+                    del self._resuming[log]
         return self._owned.get(log) is owned  # unless another connection has continued it meanwhile
 
     def lose(self, app: AppKey, subscriber_id: str, resumes: int) -> bool:
