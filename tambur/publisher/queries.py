@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ MAX_LIMIT = 1000
 """How much one query may ask for."""
 
 T = TypeVar("T")
+
+logger = logging.getLogger("tambur")
 
 
 class KeptMessage(NamedTuple):
@@ -210,7 +213,15 @@ def _ask(
         request.headers["Content-Length"] = str(len(request.body))  # the body is ASCII
         return sender.ask(request, self._timeouts, lambda answer: parse(answer, fields.get("after", "")))
 
+    started_at = time.monotonic()
     attempts, outcome = with_retries(attempt, self._max_retries)
+    logger.debug(
+        "%s: %s, %.1f ms, attempts: %d",
+        what,
+        outcome.summary if isinstance(outcome, Failure) else 200,
+        1000 * (time.monotonic() - started_at),
+        attempts,
+    )
     if isinstance(outcome, Failure):
         raise outcome.to_error(stream or "", attempts, what)
     return outcome

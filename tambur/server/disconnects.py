@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ..protocol import close_codes
 from .broker import AppKey, Backend
@@ -84,19 +84,29 @@ class Disconnects:
             await asyncio.sleep(TICK_S)
         return sorted(ended)
 
-    async def catch_up(self, app: AppKey, subscriber_ids: Iterable[str], users: dict[str, int]) -> None:
+    async def catch_up(
+        self, app: AppKey, subscriber_ids: Mapping[str, int], users: Mapping[str, int]
+    ) -> tuple[dict[str, int], dict[str, int]]:
         """End the sessions of which this node has not heard.
 
         Parameters:
-            subscriber_ids: revoked ones.
-            users: revoked ones, each with its time in milliseconds since 1970.
+            subscriber_ids: those that are remembered, with their times in milliseconds since 1970.
+            users: those that are remembered, with their times.
+
+        Returns:
+            The subscriber IDs and the users that only this node remembers, with their times.
         """
         revocations = self._hub.revocations
-        new = [each for each in subscriber_ids if not revocations.is_ended(app, each)]
+        ids_before, users_before = revocations.all(app, self._hub.clock_ms())
+        new = [each for each in subscriber_ids if each not in ids_before]
         await self._end(app, new, None, self._hub.clock_ms())
         for user_id, revoked_ms in users.items():
-            if revocations.revoked_ms(app, user_id) < revoked_ms:
+            if users_before.get(user_id, 0) < revoked_ms:
                 await self._end(app, [], user_id, revoked_ms)
+        return (
+            {each: ids_before[each] for each in ids_before.keys() - subscriber_ids.keys()},
+            {each: users_before[each] for each in users_before.keys() - users.keys()},
+        )
 
     async def _end(
         self, app: AppKey, subscriber_ids: Iterable[str], user_id: str | None, revoked_ms: int

@@ -31,6 +31,10 @@ class _Memory:
     def add(self, app: AppKey, name: str, at_ms: int) -> None:
         self._found[app, name] = max(at_ms, self._found.pop((app, name), 0))
 
+    def of(self, app: AppKey) -> dict[str, int]:
+        """The names of an app, with their times."""
+        return {name: at_ms for (of, name), at_ms in self._found.items() if of == app}
+
     def expire(self, now_ms: int) -> list[AppKey]:
         """Forget the old ones, and return their apps."""
         expired = []
@@ -93,6 +97,11 @@ class Revocations:
         """
         return begun_ms > self.revoked_ms(app, user_id)
 
+    def all(self, app: AppKey, now_ms: int) -> tuple[dict[str, int], dict[str, int]]:
+        """The revoked subscriber IDs and users of an app, with their times."""
+        self._expire(now_ms)
+        return self._subscribers.of(app), self._users.of(app)
+
     def _add(self, memory: _Memory, app: AppKey, name: str, at_ms: int) -> None:
         self._expire(at_ms)
         if memory.get(app, name) is None:
@@ -135,29 +144,38 @@ class LostSessions:
     """The sessions whose connection to this node was lost, and that can still be resumed.
 
     Parameters:
-        max_count: how many are remembered; the oldest are forgotten first.
+        max_count: how many are remembered; the oldest are forgotten first. One with several users counts as
+            that many.
     """
 
     def __init__(self, max_count: int) -> None:
         self._max_count = max_count
         self._sessions: dict[tuple[AppKey, str], LostSession] = {}
+        self._count = 0
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def add(self, app: AppKey, subscriber_id: str, session: LostSession, now_ms: int) -> None:
         """Remember a session."""
-        self._sessions.pop((app, subscriber_id), None)
+        self._pop((app, subscriber_id))
         self._sessions[app, subscriber_id] = session
+        self._count += _count(session)
         while self._sessions:
             oldest = next(iter(self._sessions))
-            if len(self) <= self._max_count and self._sessions[oldest].until_ms > now_ms:
+            if self._count <= self._max_count and self._sessions[oldest].until_ms > now_ms:
                 break
-            del self._sessions[oldest]
+            self._pop(oldest)
+
+    def _pop(self, key: tuple[AppKey, str]) -> LostSession | None:
+        found = self._sessions.pop(key, None)
+        if found is not None:
+            self._count -= _count(found)
+        return found
 
     def remove(self, app: AppKey, subscriber_id: str, now_ms: int) -> LostSession | None:
         """Forget a session, and return it if it could still be resumed."""
-        found = self._sessions.pop((app, subscriber_id), None)
+        found = self._pop((app, subscriber_id))
         return found if found is not None and found.until_ms > now_ms else None
 
     def of_user(self, app: AppKey, user_id: str) -> list[str]:
@@ -167,3 +185,7 @@ class LostSessions:
             for (of, subscriber_id), session in self._sessions.items()
             if user_id in session.users and of == app
         ]
+
+
+def _count(session: LostSession) -> int:
+    return max(1, len(session.users))

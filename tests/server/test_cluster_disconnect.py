@@ -139,3 +139,30 @@ def test_a_disconnect_takes_effect_on_a_node_once_it_is_back(redis_server: Redis
             while (answer := client.ask("subscribe", f"{stream}2")) == "unavailable":
                 pass
             assert answer["complete"] is True
+
+
+def test_a_redis_that_lost_its_data_learns_of_disconnects_from_the_nodes(
+    redis_server: RedisServer, servers: tuple[Server, Server], tambur: Tambur, stream: str
+) -> None:
+    user = f"alice-{stream}"
+    with contextlib.ExitStack() as stack:
+        link = stack.enter_context(TcpProxy(redis_server.port))
+        one = stack.enter_context(in_background(config(link.port)))
+        ended, other = (stack.enter_context(Client(one)) for _ in range(2))
+        present(ended, tambur, stream, user)
+        assert tambur.disconnect(user_id=user) == 1
+        redis_server.cli("-n", str(DATABASE), "DEL", *keys(redis_server))
+        assert keys(redis_server) == []
+        link.drop()
+        while len(keys(redis_server)) < 2:
+            with contextlib.suppress(UnavailableError):
+                tambur.users(stream)
+        later = stack.enter_context(in_background(config(redis_server.port)))
+        assert not is_resumed(later, ended)
+        back = stack.enter_context(Client(later, session=other.hello["session"]))
+        assert present(back, tambur, stream, user) == "invalid_token"
+
+
+def keys(redis_server: RedisServer) -> list[str]:
+    """The keys of disconnects."""
+    return redis_server.cli("-n", str(DATABASE), "KEYS", "tambur:*:revoked-*").split()

@@ -14,6 +14,7 @@ from tambur.server import App, Config, Limits, Server, in_background
 
 from ..support.app import API_KEY, APP, APP_ID, SECRET
 from ..support.extended import Client
+from ..support.extended_polling import ExtendedPoller
 from ..support.polling import Poller
 from ..support.querying import query
 from ..support.wire import Socket
@@ -74,6 +75,19 @@ def test_a_subscriber_that_polls_is_disconnected(server: Server, tambur: Tambur)
     poller.send(json.dumps(["subscribe", 1, "s"]))
     assert tambur.disconnect(subscriber_id=poller.subscriber_id) == 1
     assert tambur.disconnect(subscriber_id=poller.subscriber_id) == 0
+
+
+def test_an_extended_connection_over_long_polling_is_closed_and_its_session_ended(
+    server: Server, tambur: Tambur, stream: str, user: str
+) -> None:
+    poller = ExtendedPoller(server)
+    token = tambur.generate_presence_token(stream, user, poller.hello["id"])
+    poller.ask("subscribe", stream, {"presence": [user, token]})
+    assert tambur.disconnect(user_id=user) == 1
+    assert poller.next()[:2] == ["close", 4003]
+    with Client(server, session=poller.hello["session"]) as back:
+        assert back.hello["resumed"] is False
+    assert tambur.users(stream) == []
 
 
 def test_every_connection_of_a_user_is_closed_whatever_its_mode(

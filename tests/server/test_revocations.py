@@ -102,3 +102,24 @@ def test_expired_sessions_and_the_oldest_beyond_the_limit_are_forgotten() -> Non
     assert lost.of_user(APP, "alice") == ["4"]
     lost.add(APP, "5", session(until_ms=NOW), NOW)
     assert len(lost) == 2
+
+
+def test_a_lost_session_with_several_users_counts_as_many() -> None:
+    lost = LostSessions(3)
+    lost.add(APP, "1", session("alice"), NOW)
+    lost.add(APP, "2", session("alice", "bob"), NOW)
+    assert lost.of_user(APP, "alice") == ["1", "2"]
+    lost.add(APP, "3", session(), NOW)
+    assert lost.of_user(APP, "alice") == ["2"]
+    assert lost.remove(APP, "2", NOW) is not None
+    lost.add(APP, "4", session("carol", "dave"), NOW)
+    assert len(lost) == 2
+
+
+def test_all_revocations_of_an_app_are_listed() -> None:
+    revocations = Revocations(LIMITS)
+    revocations.revoke_subscriber(APP, "id", NOW)
+    revocations.revoke_user(APP, "alice", NOW + 1)
+    revocations.revoke_user(OTHER_APP, "bob", NOW + 1)
+    assert revocations.all(APP, NOW + 1) == ({"id": NOW}, {"alice": NOW + 1})
+    assert revocations.all(APP, NOW + 1000 * (100 + MARGIN_S)) == ({}, {"alice": NOW + 1})

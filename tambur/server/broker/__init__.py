@@ -154,11 +154,12 @@ Answer = Callable[[bytes], Awaitable[bytes]]
 Logs = Iterable[tuple[AppKey, str]]
 Missed = Callable[[Logs | None], None]
 Moved = Callable[[AppKey, str], None]
-Revoked = Callable[[AppKey, Iterable[str], dict[str, int]], Awaitable[None]]
+Times = dict[str, int]
+Revoked = Callable[[AppKey, Times, Times], Awaitable[tuple[Times, Times]]]
 
 
-async def ignore_revoked(*_: object) -> None:
-    """Of a node without subscribers."""
+async def ignore_revoked(*_: object) -> tuple[Times, Times]:
+    return {}, {}
 
 
 class Broker(Protocol):
@@ -353,8 +354,9 @@ class Backend(Protocol):
             moved: called with the ID of a session that another node continues.
             read_logs: returns the logs that connections of this node read, beside those of the subscribed
                 streams: of private and of direct messages.
-            revoked: called before the node is ready, with what may have been revoked while it was away: the
-                app, the subscriber IDs, and the users with their times.
+            revoked: called before the node is ready, with what is remembered of disconnects: the app, its
+                subscriber IDs and its users, with their times in milliseconds since 1970. Returns those that
+                only this node remembers.
         """
 
     async def close(self) -> None:

@@ -63,7 +63,12 @@ class RedisRevocations:
                 await self._read(link, key, now_ms - ttl_ms)
                 for key, ttl_ms in zip(self._shard.keys.revoked(app.key), self._ttls_ms, strict=True)
             ]
-            await self.revoked(app.key, subscriber_ids, users)
+            # Redis may have lost its data.
+            lost = await self.revoked(app.key, subscriber_ids, users)
+            for key, ttl_ms, times in zip(
+                self._shard.keys.revoked(app.key), self._ttls_ms, lost, strict=True
+            ):
+                await self._restore(link, key, ttl_ms, times)
 
     async def maintain(self, link: Link) -> None:
         """Nothing to do: keys expire."""
@@ -80,3 +85,10 @@ class RedisRevocations:
             found |= {name.decode(): int(score) for name, score in zip(some[::2], some[1::2], strict=True)}
             if len(some) < 2 * NAMES_AT_ONCE:
                 return found
+
+    async def _restore(self, link: Link, key: bytes, ttl_ms: int, times: dict[str, int]) -> None:
+        pairs = [word for name, at_ms in times.items() for word in (at_ms, name)]
+        for i in range(0, len(pairs), 2 * NAMES_AT_ONCE):
+            await link.call("ZADD", key, *pairs[i : i + 2 * NAMES_AT_ONCE])
+        if pairs:
+            await link.call("PEXPIRE", key, ttl_ms)
