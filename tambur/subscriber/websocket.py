@@ -40,7 +40,7 @@ CLOSE_TIMEOUT_S = 10.0
 """How long closing waits for the server, in seconds."""
 
 MAX_WAITING_FRAMES = 16
-"""How many frames wait for the program before no more are read from the connection."""
+"""How many frames may wait for the program; further ones stay in the connection."""
 
 _HEARTBEAT = HEARTBEAT.decode()
 

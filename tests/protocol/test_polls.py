@@ -76,9 +76,11 @@ def test_a_command_that_is_nested_too_deeply_is_not_json() -> None:
         (b'{"close":5000}', "close must be an integer from 1000 to 4999"),
         (b'{"send":{}}', "send must be an array of commands"),
         (b'{"send":null}', "send must be an array of commands"),
-        (b'{"send":[' + b"1," * 20_000 + b"0]}", "the body must have at most 20,000 JSON values"),
-        (b'{"send":[' + b"{}," * 20_000 + b"0]}", "the body must have at most 20,000 JSON values"),
-        (b"[" * 20_001, "the body must have at most 20,000 JSON values"),
+        (
+            b'{"send":[' + b"1," * 32_000 + b"0]}",
+            "the body must have at most 64,000 characters outside of strings",
+        ),
+        (b"[" * 64_001, "the body must have at most 64,000 characters outside of strings"),
         (
             json.dumps({"send": [1] * (MAX_COMMANDS + 1)}).encode(),
             "send must have at most 1000 commands, not 1001",
@@ -89,12 +91,6 @@ def test_a_malformed_body_is_refused_with_the_rule(body: bytes, rule: str) -> No
     with pytest.raises(InvalidPollError) as refused:
         parse_poll(body)
     assert str(refused.value) == rule
-
-
-@pytest.mark.parametrize("text", ["[{," * 30_000, '",' * 30_000, "\\," * 30_000, '\\",[' * 30_000])
-def test_a_string_is_one_value_whatever_it_has(text: str) -> None:
-    body = json.dumps({"send": [["direct", 1, "s", "u", text]]}).encode()
-    assert parse_poll(body).commands == [["direct", 1, "s", "u", text]]
 
 
 def test_answers_are_json() -> None:

@@ -1,4 +1,4 @@
-"""Positions and replay over real WebSockets: section 7.2 of the protocol."""
+"""Positions and replay over real WebSockets: section 7 of the protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions over real WebSockets: section 7.1 of the protocol."""
+"""Sessions over real WebSockets: section 7 of the protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client that polls with a POST: section 7.5 of the protocol."""
+"""A client that polls with a POST: section 7 of the protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Extended long polling over real sockets: section 7.5 of the protocol."""
+"""Extended long polling over real sockets: section 7 of the protocol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tambur.server.connection import MAX_MALFORMED_COMMANDS
-from tambur.server.transports import extended_longpoll, waiting
+from tambur.server.transports import polled_connection, waiting
 from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
 from ...support.clock import clocked, settle
@@ -249,7 +249,7 @@ def test_the_last_frames_are_kept_for_a_while(stream: str) -> None:
         for _ in range(2):
             (frame,) = content(ask(running.server, poller.request()))["frames"]
             assert frame[:2] == ["close", 4009]
-        running.skip(extended_longpoll.CLOSED_GRACE_S + 1)
+        running.skip(polled_connection.CLOSED_GRACE_S + 1)
         assert ask(running.server, poller.request()).status == 404
 
 
