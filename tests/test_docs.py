@@ -365,5 +365,5 @@ def test_every_configuration_of_the_documentation_is_one(page: str, tmp_path: Pa
     for text in snippets(PAGES[page], "toml"):
         path = tmp_path / "tambur.toml"
         app = "" if "[[apps]]" in text else '[[apps]]\napi_key = "k"\napp_id = "a"\nsecrets = ["s"]\n'
-        path.write_text(text + app, "utf-8")
+        path.write_text(app + text, "utf-8")  # an entry of an app stands below it
         assert Config.from_toml(path).apps
