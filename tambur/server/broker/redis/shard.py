@@ -103,6 +103,7 @@ class Shard:
         self._connections = _Connections(url)
         self._node_timeout_s = node_timeout_s
         self._supervisor: asyncio.Task[None] | None = None
+        self._is_closing = False
         self._link: Link | None = None
         self._links_count = 0
         # A new link is not ready before the node has caught up.
@@ -187,6 +188,8 @@ class Shard:
 
     async def close(self) -> None:
         """Disconnect. Nothing is received afterwards."""
+        # Before Python 3.12, asyncio.wait_for may lose a cancellation, such as when a connection is refused.
+        self._is_closing = True
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
@@ -195,7 +198,7 @@ class Shard:
     async def _supervise(self, tried: asyncio.Event) -> None:
         wait_s = FIRST_RECONNECT_WAIT_S
         was_logged = False
-        while True:
+        while not self._is_closing:
             link = Link(self._connections.make(), self._connections.make(), self._receive)
             try:
                 await self._open(link)
@@ -225,7 +228,8 @@ class Shard:
                     await closing  # an open connection could keep uvloop from ending
                     raise
             tried.set()
-            await asyncio.sleep(wait_s)
+            if not self._is_closing:
+                await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, MAX_RECONNECT_WAIT_S, self._node_timeout_s * _RENEWAL)
 
     async def _open(self, link: Link) -> None:
@@ -245,7 +249,7 @@ class Shard:
         """Renew the lease until the link fails."""
         loop = asyncio.get_running_loop()
         opened_at = loop.time()
-        while True:
+        while not self._is_closing:
             await asyncio.wait([link.failed], timeout=self._node_timeout_s * _RENEWAL)
             await self._take_lease(link, scripts.LEASE)
             # When Redis comes back all leases may have ended; living nodes need time to renew theirs.

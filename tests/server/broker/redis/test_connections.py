@@ -19,6 +19,8 @@ import trustme
 from tambur.server.broker import BrokerUnavailableError, Published
 from tambur.server.broker.factory import from_url
 from tests.support.broker import APP, DELIVERED, REPLAYED, RecordingBackend, claim, nobody_asks, public
+from tests.support.ports import free_port
+from tests.support.redis_nodes import shard
 from tests.support.redis_server import RedisServer
 
 
@@ -39,6 +41,30 @@ async def publish(node: RecordingBackend, number: int) -> Published:
             return await node.publish(public("s", str(number)), claim(str(number)))
         except BrokerUnavailableError:
             await asyncio.sleep(0.02)
+
+
+def test_a_node_without_redis_stops_even_if_a_cancellation_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Python 3.12, ``asyncio.wait_for`` loses one if the connection is refused at the same moment."""
+
+    async def scenario() -> None:
+        node = RecordingBackend(
+            from_url(f"redis://127.0.0.1:{free_port()}", max_claims=10, node_timeout_s=30)
+        )
+        await node.backend.start(node.deliver, nobody_asks)
+        connecting = asyncio.Event()
+
+        async def open_link(_: object) -> None:
+            connecting.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise ConnectionRefusedError from None
+
+        monkeypatch.setattr(shard(node), "_open", open_link)
+        await connecting.wait()
+        await asyncio.wait_for(node.backend.close(), 60)
+
+    asyncio.run(scenario())
 
 
 def deliver(url: str) -> bool:
