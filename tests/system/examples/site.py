@@ -28,15 +28,22 @@ from tests.support.browser import TIMEOUT_S, wait
 from tests.support.ports import free_port
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
+FLASK_COMMANDS = [".venv/bin/flask --app chat run"]
 
 
 class TamburServer:
-    """A server that can be stopped, and started again on its port."""
+    """A server that can be stopped, and started again on its port.
 
-    def __init__(self) -> None:
+    Attributes:
+        url: the address that the chat and its pages know.
+    """
+
+    def __init__(self, broker: str = "memory://") -> None:
         self._stack = contextlib.ExitStack()
-        self._config = Config(apps=(APP,), port=free_port())
+        self.port = free_port()
+        self._config = Config(apps=(APP,), port=self.port, broker=broker)
         self.start()
+        self.url = self.server.url
 
     def start(self) -> None:
         self.server: Server = self._stack.enter_context(in_background(self._config))
@@ -142,12 +149,15 @@ class Site:
 
 
 @contextlib.contextmanager
-def running(name: str, directory: Path, commands: Sequence[str], *arguments: str) -> Iterator[Site]:
+def running(
+    name: str, directory: Path, commands: Sequence[str], *arguments: str, tambur: TamburServer | None = None
+) -> Iterator[Site]:
     """Run a copy of an example, since it is there to be copied.
 
     Parameters:
         commands: as they stand in its README; the last one starts the chat.
         arguments: of the last command, besides.
+        tambur: the chat's Tambur server, which is stopped at the end; ``None`` for one of its own.
     """
     copy = directory / name
     shutil.copytree(EXAMPLES / name, copy, ignore=shutil.ignore_patterns(".venv", "*.sqlite3"))
@@ -158,9 +168,9 @@ def running(name: str, directory: Path, commands: Sequence[str], *arguments: str
         command.replace(".venv/bin", str(Path(sys.executable).parent)).split() for command in commands
     ]
     with contextlib.ExitStack() as stack:
-        tambur = TamburServer()
+        tambur = tambur or TamburServer()
         stack.callback(tambur.stop)
-        host = tambur.server.url.removeprefix("http://")
+        host = tambur.url.removeprefix("http://")
         environment = os.environ | {
             "TAMBUR_URL": f"http://{API_KEY}:{SECRET}@{host}/app/{APP_ID}",
             "PYTHONUNBUFFERED": "1",

@@ -7,14 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from .chat import ChatContract
-from .site import Site, running
-
-COMMANDS = [".venv/bin/flask --app chat run"]
+from .site import FLASK_COMMANDS, Site, running
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with running("flask_chat", tmp_path_factory.mktemp("flask"), COMMANDS, "--port", "0") as site:
+    with running("flask_chat", tmp_path_factory.mktemp("flask"), FLASK_COMMANDS, "--port", "0") as site:
         yield site
 
 

@@ -14,7 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from tests.support.browser import wait
 from tests.support.ports import free_port
 
-from .site import EXAMPLES, Process, Site, running
+from .site import EXAMPLES, FLASK_COMMANDS, Process, Site, running
 
 EXAMPLE = EXAMPLES / "vite_chat"
 VITE = EXAMPLE / "node_modules" / ".bin" / "vite"
@@ -22,8 +22,7 @@ VITE = EXAMPLE / "node_modules" / ".bin" / "vite"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    commands = [".venv/bin/flask --app chat run"]
-    with running("flask_chat", tmp_path_factory.mktemp("flask"), commands, "--port", "0") as site:
+    with running("flask_chat", tmp_path_factory.mktemp("flask"), FLASK_COMMANDS, "--port", "0") as site:
         yield site
 
 
