@@ -86,6 +86,15 @@ def test_a_page_that_hears_of_missed_messages_keeps_its_modes(line: Line) -> Non
 
 
 @IN_CHROMIUM
+def test_a_listener_hears_of_a_resume_after_the_handler(line: Line) -> None:
+    line.page.run("me.addEventListener('resume', ({ detail }) => me.log.push(['heard', detail === me]))")
+    line.cut()
+    line.mend()
+    line.page.wait("me.log.at(-1)[0] === 'heard'")
+    assert line.log() == [LOST, RESUMED, ["heard", True]]
+
+
+@IN_CHROMIUM
 def test_a_page_that_only_listens_for_missed_messages_hears_of_them(line: Line) -> None:
     line.page.run(
         "me.get_stream('room').addEventListener('missed', ({ detail }) => me.log.push(detail.name))"
