@@ -18,7 +18,13 @@ logger = logging.getLogger("tambur.server")
 
 
 class Observer(Protocol):
-    """Receives more details than the counters keep. No method may raise."""
+    """Receives more details than the counters keep. No method may raise.
+
+    Attributes:
+        is_tracing: whether :meth:`delivering` and :meth:`wrote` are wanted.
+    """
+
+    is_tracing: bool
 
     def refused(self, event: str, facts: Mapping[str, object]) -> None:
         """A request, subscriber or command was refused, or a subscriber was closed.

@@ -26,6 +26,7 @@ from .counters import Counts
 from .logs import line
 from .memory import STREAM_BYTES, Memory
 from .outbox import Batch, Outbox
+from .rounds import Subscription
 from .stream import Stream
 
 USERS_PER_TURN = 128
@@ -106,8 +107,9 @@ class Hub:
             return
         if logger.isEnabledFor(logging.DEBUG):
             _log(publication, stream.count_receivers(publication))
-        if self.counts.observer is not None:
-            self.counts.observer.delivering(publication, stream)
+        observer = self.counts.observer
+        if observer is not None and observer.is_tracing:
+            observer.delivering(publication, stream)
         stream.append(publication)
         if not self._window_s:
             while self._write_some(stream):
@@ -131,7 +133,7 @@ class Hub:
     def _write_some(self, stream: Stream) -> bool:
         """Write to a few subscribers; return whether others wait for their turn."""
         observer = self.counts.observer
-        if observer is None:
+        if observer is None or not observer.is_tracing:
             return stream.write_some()
         began, slow = time.perf_counter(), self.counts.slow_subscribers
         has_more = stream.write_some()
@@ -207,6 +209,11 @@ class Hub:
             ]
             found = sorted(found)[:count]
         return dict(found)
+
+    def subscriptions(self, app: AppKey, name: str) -> Iterator[Subscription]:
+        """The subscriptions of a stream on this node, oldest first."""
+        stream = self._streams.get((app, name))
+        return iter(()) if stream is None else stream.subscriptions()
 
     def outbox(self, app: AppKey, subscriber_id: str) -> Outbox | None:
         """The outbox of a connected subscriber; ``None`` if it is not connected to this node."""

@@ -156,6 +156,10 @@ class Stream:
         self._catch_up(self._subscriptions[outbox])
         del self._subscriptions[outbox]
 
+    def subscriptions(self) -> Iterator[Subscription]:
+        """All subscriptions, oldest first."""
+        return iter(self._subscriptions.values())
+
     def enable_auth(self, outbox: Outbox) -> None:
         subscription = self._caught_up(outbox)
         subscription.auth = True

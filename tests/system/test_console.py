@@ -195,6 +195,7 @@ def test_a_user_and_a_subscriber_are_disconnected(
     with subscriber(watched, stream) as one, subscriber(watched, stream) as two:
         one.enable_presence(stream, "alice", tambur.generate_presence_token)
         follow(driver, watched, stream)
+        wait(driver, lambda d: ["Show", "no", "alice", "–", "0 B", "Disconnect"] in rows(d, "subscribers"))
         button = wait(driver, lambda d: d.find_element(By.CSS_SELECTOR, "#users button"))
         assert button.accessible_name == "Disconnect alice"
         button.click()
@@ -204,7 +205,11 @@ def test_a_user_and_a_subscriber_are_disconnected(
         assert wait_closed(one) == 4003
         wait(driver, lambda d: d.find_element(By.ID, "disconnect-answer").text == "1 disconnected")
         wait(driver, lambda d: d.find_elements(By.CSS_SELECTOR, "#users li") == [])
-        driver.find_element(By.ID, "disconnect-id").send_keys(str(two.subscriber_id), Keys.ENTER)
+        remaining = ["Show", "no", "–", "–", "0 B", "Disconnect"]
+        wait(driver, lambda d: rows(d, "subscribers") == [remaining])
+        driver.find_element(By.XPATH, "//button[.='Show']").click()
+        wait(driver, lambda d: rows(d, "subscribers") == [[two.subscriber_id, *remaining[1:]]])
+        driver.find_element(By.CSS_SELECTOR, "#subscribers button").click()
         asked(driver).accept()
         assert wait_closed(two) == 4003
 

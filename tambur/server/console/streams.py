@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import islice
 from typing import Any
 
 from starlette.requests import Request
@@ -25,6 +28,7 @@ from ...protocol.names import (
 from ..broker import BrokerUnavailableError, Claim, Publication
 from ..config import App
 from ..logs import line
+from ..rounds import Subscription
 from ..transports.reading import read_body
 from .live import Stopping, event, live
 from .parts import Parts
@@ -35,6 +39,9 @@ MAX_STREAMS = 100
 
 MAX_USERS = 200
 """How many present users of a stream are shown."""
+
+MAX_SUBSCRIBERS = 100
+"""How many subscribers of a stream are shown."""
 
 MAX_KEPT = 1000
 """Kept messages are counted up to this number."""
@@ -69,6 +76,7 @@ class Streams:
         self._parts = parts
         self._watch = watch
         self._stopping = stopping
+        self._key = secrets.token_bytes(32)
 
     @property
     def routes(self) -> list[BaseRoute]:
@@ -77,6 +85,7 @@ class Streams:
             Route("/streams", _answered(self._search), methods=["GET"]),
             Route("/stream", _answered(self._show), methods=["GET"]),
             Route("/follow", _answered(self._follow), methods=["GET"]),
+            Route("/subscriber", _answered(self._reveal), methods=["POST"]),
             Route("/publish", _answered(self._publish), methods=["POST"]),
             Route("/disconnect", _answered(self._disconnect), methods=["POST"]),
         ]
@@ -94,18 +103,43 @@ class Streams:
         return JSONResponse({"streams": streams, "more": found.after is not None})
 
     async def _show(self, request: Request) -> Response:
-        """The present users of a stream, and how many messages are kept."""
+        """A stream's present users, its subscribers on this node, and how many messages are kept."""
         app, name = self._stream(request)
         users = await self._parts.queries.users(app, name, limit=MAX_USERS)
         history = await self._parts.queries.history(app, name, limit=MAX_KEPT, since=None)
+        subscriptions = list(islice(self._parts.hub.subscriptions(app.key, name), MAX_SUBSCRIBERS + 1))
         return JSONResponse(
             {
                 "users": users.user_ids,
                 "more_users": users.after is not None,
                 "kept": len(history.messages),
                 "more_kept": history.more,
+                "subscribers": [self._subscriber(s) for s in subscriptions[:MAX_SUBSCRIBERS]],
+                "more_subscribers": len(subscriptions) > MAX_SUBSCRIBERS,
             }
         )
+
+    def _subscriber(self, subscription: Subscription) -> dict[str, object]:
+        return {
+            "handle": self._handle(subscription.subscriber_id),
+            "auth": subscription.auth,
+            "presence": subscription.present_as,
+            "direct": subscription.direct_as,
+            "waiting_bytes": subscription.outbox.unsent_bytes,
+        }
+
+    def _handle(self, subscriber_id: str) -> str:
+        """A name for a subscriber, which tells nothing of its ID."""
+        return hmac.digest(self._key, subscriber_id.encode(), hashlib.sha256).hex()[:16]
+
+    async def _reveal(self, request: Request) -> Response:
+        """The ID of a subscriber of this node, for a viewer who asks for it."""
+        fields = await self._fields(request)
+        app, name = self._app(fields.get("app")), check_stream(fields.get("stream"))
+        for subscription in self._parts.hub.subscriptions(app.key, name):
+            if self._handle(subscription.subscriber_id) == fields.get("handle"):
+                return JSONResponse({"subscriber_id": subscription.subscriber_id})
+        raise _RefusedError(404, "this subscriber has left the stream")
 
     async def _follow(self, request: Request) -> Response:
         app, name = self._stream(request)

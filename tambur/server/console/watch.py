@@ -49,12 +49,14 @@ class Watch:
         clock: returns seconds since 1970.
 
     Attributes:
+        is_tracing: whether a viewer follows a stream.
         refusals: the newest refusals.
         broker_times: seconds that the broker took, for the publishes since the last sample.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self.is_tracing = False
         self._traces: dict[tuple[AppKey, str], Trace] = {}
         self._traced: dict[Stream, Trace] = {}
         self.refusals: Feed[Refusal] = Feed(KEPT_REFUSALS)
@@ -71,7 +73,7 @@ class Watch:
         """See :meth:`~tambur.server.counters.Observer.published`."""
         if published is not None:
             self.broker_times.append(broker_s)
-        trace = self._traces.get((publication.app, publication.name)) if self._traces else None
+        trace = self._traces.get((publication.app, publication.name)) if self.is_tracing else None
         if trace is None:
             return
         if published is None:
@@ -82,7 +84,7 @@ class Watch:
 
     def delivering(self, publication: Publication, stream: Stream) -> None:
         """See :meth:`~tambur.server.counters.Observer.delivering`."""
-        trace = self._traces.get((publication.app, publication.name)) if self._traces else None
+        trace = self._traces.get((publication.app, publication.name))
         if trace is not None:
             self._traced[stream] = trace
             count = stream.count_receivers(publication)
@@ -90,7 +92,7 @@ class Watch:
 
     def wrote(self, stream: Stream, began: float, slow_subscribers: int) -> None:
         """See :meth:`~tambur.server.counters.Observer.wrote`."""
-        trace = self._traced.get(stream) if self._traced else None
+        trace = self._traced.get(stream)
         if trace is not None:
             trace.write(
                 began=began,
@@ -119,12 +121,14 @@ class Watch:
         self.require_room(app, name)
         trace = self._traces.setdefault((app, name), Trace())
         trace.viewers += 1
+        self.is_tracing = True
         try:
             yield trace
         finally:
             trace.viewers -= 1
             if not trace.viewers:
                 del self._traces[app, name]
+                self.is_tracing = bool(self._traces)
                 self._traced = {stream: other for stream, other in self._traced.items() if other is not trace}
 
 

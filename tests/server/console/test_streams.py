@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,12 +72,40 @@ def test_streams_are_found_by_their_prefix(watched: Server, stream: str) -> None
         }
         other = get(watched, "/streams", app=f"{API_KEY}/other", prefix=stream)
         assert other.json() == {"streams": [], "more": False}
-        assert get(watched, "/stream", app=APP_NAME, stream=f"{stream}-2").json() == {
+        shown = get(watched, "/stream", app=APP_NAME, stream=f"{stream}-2").json()
+        assert re.fullmatch("[0-9a-f]{16}", shown["subscribers"][0].pop("handle"))
+        assert shown == {
             "users": ["alice"],
             "more_users": False,
             "kept": 0,
             "more_kept": False,
+            "subscribers": [
+                {
+                    "auth": False,
+                    "presence": "alice",
+                    "direct": None,
+                    "waiting_bytes": 0,
+                }
+            ],
+            "more_subscribers": False,
         }
+
+
+def test_a_subscriber_id_is_hidden_until_a_viewer_asks_for_it(
+    watched: Server, token: str, stream: str
+) -> None:
+    with subscriber(watched, stream) as one, subscriber(watched, stream) as two:
+        shown = get(watched, "/stream", app=APP_NAME, stream=stream)
+        assert str(one.subscriber_id) not in shown.text
+        handles = [found["handle"] for found in shown.json()["subscribers"]]
+        asked = [
+            post(watched, token, "/subscriber", {"app": APP_NAME, "stream": stream, "handle": handle}).json()
+            for handle in handles
+        ]
+        assert [found["subscriber_id"] for found in asked] == [one.subscriber_id, two.subscriber_id]
+        other = {"app": APP_NAME, "stream": f"{stream}-2", "handle": handles[0]}
+        assert post(watched, token, "/subscriber", other).status_code == 404
+        assert get(watched, "/subscriber", app=APP_NAME, stream=stream, handle=handles[0]).status_code == 405
 
 
 @pytest.mark.parametrize(

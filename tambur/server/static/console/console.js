@@ -9,12 +9,12 @@ const CHARTS = [
   { title: "Subscriptions", fields: ["subscriptions"] },
   { title: "Publishes", unit: "/s", fields: ["publishes"] },
   { title: "Deliveries", unit: "/s", fields: ["deliveries"] },
-  { title: "Refused", unit: "in 10 minutes", fields: ["refusals"], total: true },
+  { title: "Refused", unit: "in 10 min", fields: ["refusals"], total: true },
   { title: "Waiting to be sent", fields: ["waiting_bytes"], format: bytes },
-  { title: "Slow subscribers", note: "dropped because they read too slowly", unit: "in 10 minutes", fields: ["slow"], total: true },
+  { title: "Slow subscribers", note: "dropped because they read too slowly", unit: "in 10 min", fields: ["slow"], total: true },
   { title: "Broker latency", unit: "ms", fields: ["broker_p50_ms", "broker_p99_ms"], names: ["p50", "p99"], format: decimal },
-  { title: "Sessions", unit: "in 10 minutes", fields: ["resumed", "not_resumed"], names: ["resumed", "refused"], total: true },
-  { title: "Messages missed", unit: "in 10 minutes", fields: ["incomplete"], total: true,
+  { title: "Sessions", unit: "in 10 min", fields: ["resumed", "not_resumed"], names: ["resumed", "refused"], total: true },
+  { title: "Messages missed", unit: "in 10 min", fields: ["incomplete"], total: true,
     note: "answers with complete: false" },
   { title: "Webhooks waiting", fields: ["webhooks"] },
 ];
@@ -293,6 +293,7 @@ async function showUsers() {
   }
   if (shown !== stream) return;
   const { users, more_users: more, kept, more_kept: moreKept } = found;
+  showSubscribers(found);
   $("users-count").textContent = `${users.length}${more ? " and more" : ""}; kept messages: ${kept}${moreKept ? " and more" : ""}`;
   if (JSON.stringify(users) === shown.users) return;
   shown.users = JSON.stringify(users);
@@ -301,6 +302,46 @@ async function showUsers() {
     button.setAttribute("aria-label", `Disconnect ${user}`);
     button.addEventListener("click", () => disconnect({ user_id: user }, `the user ${user}`));
     return element("li", {}, user, button);
+  }));
+}
+
+function showSubscribers({ subscribers, more_subscribers: more }) {
+  const shown = stream;
+  $("subscribers-count").textContent = `${more ? "the first " : ""}${subscribers.length}, on this node`;
+  $("subscribers-table").hidden = !subscribers.length;
+  const state = JSON.stringify([subscribers, [...shown.ids]]);
+  if (state === shown.subscribers) return;
+  shown.subscribers = state;
+  const reveal = async (handle) => {
+    try {
+      const { subscriber_id: id } = await ask("/subscriber", null, { app: shown.app, stream: shown.name, handle });
+      shown.ids.set(handle, id);
+      return id;
+    } catch (error) {
+      $("disconnect-answer").textContent = error.message;
+      return null;
+    }
+  };
+  $("subscribers").replaceChildren(...subscribers.map(({ handle, auth, presence, direct, waiting_bytes: waiting }, i) => {
+    const id = shown.ids.get(handle);
+    const show = element("button", { textContent: "Show", type: "button", ariaLabel: `Show the ID of subscriber ${i + 1}` });
+    show.addEventListener("click", async () => { await reveal(handle); showUsers(); });
+    const end = element("button", { textContent: "Disconnect", type: "button", className: "danger", ariaLabel: `Disconnect subscriber ${i + 1}` });
+    end.addEventListener("click", async () => {
+      const found = await reveal(handle);
+      if (found) disconnect({ subscriber_id: found }, "this subscriber");
+    });
+    const cell = (label, text) => {
+      const made = element("td", { textContent: text });
+      made.dataset.label = label;
+      return made;
+    };
+    const waits = cell("waiting", bytes(waiting));
+    waits.className = "number";
+    return element(
+      "tr", {}, element("td", {}, id ?? show), cell("auth", auth ? "yes" : "no"),
+      cell("present as", presence ?? "–"), cell("direct as", direct ?? "–"), waits, element("td", {}, end),
+    );
   }));
 }
 
@@ -319,7 +360,7 @@ function follow(app, name) {
   stream?.source.close();
   const source = new EventSource(`/follow?${new URLSearchParams({ app, stream: name })}`);
   const publications = new Map();
-  stream = { app, name, publications, source };
+  stream = { app, name, publications, source, ids: new Map() };
   source.addEventListener("open", () => {
     $("stream-state").textContent = "following";
     publications.clear();
@@ -338,8 +379,8 @@ function follow(app, name) {
     if (stream?.source === source) showTrace();
   });
   $("stream-name").textContent = name;
-  for (const id of ["stream-state", "publish-answer", "disconnect-answer", "users-count"]) $(id).textContent = "";
-  $("users").replaceChildren();
+  for (const id of ["stream-state", "publish-answer", "disconnect-answer", "users-count", "subscribers-count"]) $(id).textContent = "";
+  for (const id of ["users", "subscribers"]) $(id).replaceChildren();
   showTrace();
   showUsers();
 }
