@@ -50,13 +50,13 @@ class InvalidMessageError(TamburError, ValueError):
 
 
 class PublishError(TamburError, requests.RequestException):
-    """A publish that the server did not confirm.
+    """A publish, a query or a disconnect that the server did not confirm.
 
     Attributes:
-        stream: the destination, prefix included.
+        stream: the destination, prefix included; the stream of a query; ``""`` without any.
         attempts: how many times the request was sent, at least 1.
         may_have_been_delivered: false if the server has certainly not delivered the message. Then publishing
-            again cannot deliver it twice.
+            again cannot deliver it twice. Of a disconnect, whether it may have taken effect.
         response: the last :class:`requests.Response`; ``None`` if no answer arrived.
     """
 

@@ -46,7 +46,7 @@ MAY_IMPORT = {
 }
 PURE = (
     "credentials", "protocol", "server.history", "server.subscriptions", "server.broker.redis.mirror", "server.broker.redis.scripts",
-    "server.broker.redis.urls", "server.rounds", "server.stream",
+    "server.broker.redis.urls", "server.revocations", "server.rounds", "server.stream",
 )  # fmt: skip
 IMPURE = {
     "asyncio", "datetime", "random", "redis", "requests", "secrets", "socket", "starlette", "threading",
