@@ -257,3 +257,47 @@ def test_other_apps_and_streams_keep_their_own_messages(redis_server: RedisServe
             assert [(p.app, p.event) for p in both.two.delivered] == [(OTHER_APP, b"theirs"), (APP, b"ours")]
 
     asyncio.run(scenario())
+
+
+def test_a_session_that_moved_while_its_node_was_away_is_closed_there(redis_server: RedisServer) -> None:
+    async def scenario() -> None:
+        async with two_nodes(redis_server) as both:
+            one, two = both.one, both.two
+            assert one.backend.recovery is not None
+            moved, stays = (two.backend.new_subscriber_id() for _ in range(2))
+            both.read = [(APP, private_log(moved)), (APP, private_log(stays))]
+            async with both.cut():
+                for subscriber_id in (moved, stays):
+                    private = Publication(APP, Kind.PRIVATE, subscriber_id, b"before")
+                    await one.publish(private, claim(f"before {subscriber_id}"))
+                assert await one.backend.recovery.resume(APP, moved, 1) is True
+                await one.publish(Publication(APP, Kind.PRIVATE, moved, b"after"), claim("after"))
+            await asyncio.gather(one.settle(), two.settle())
+            assert both.moved == [moved]
+            assert [(p.name, p.event) for p in two.delivered] == [(stays, b"before")]
+            assert [(p.name, p.event) for p in one.delivered] == [(moved, b"after")]
+
+    asyncio.run(scenario())
+
+
+def test_a_session_that_redis_forgot_is_noted_again(redis_server: RedisServer) -> None:
+    async def scenario() -> None:
+        async with two_nodes(redis_server) as both:
+            one, two = both.one, both.two
+            assert one.backend.recovery is not None
+            assert two.backend.recovery is not None
+            subscriber_id = one.backend.new_subscriber_id()
+            both.read = [(APP, private_log(subscriber_id))]
+            assert await two.backend.recovery.resume(APP, subscriber_id, 3) is True
+            owner = f"tambur:0:owner:key/app:{subscriber_id}"
+            async with both.cut():
+                redis_server.cli("DEL", owner)
+                private = Publication(APP, Kind.PRIVATE, subscriber_id, b"x")
+                await one.publish(private, claim("x"))
+            await two.settle()
+            assert [(p.name, p.event) for p in two.delivered] == [(subscriber_id, b"x")]
+            assert both.moved == []
+            assert redis_server.cli("HMGET", owner, "node", "number").split("\n") == [shard(two).node, "3"]
+            assert await one.backend.recovery.resume(APP, subscriber_id, 2) is False
+
+    asyncio.run(scenario())
