@@ -126,6 +126,11 @@ class Limits:
         return 3 * self.max_message_bytes + 8 * 1024
 
     @property
+    def max_poll_bytes(self) -> int:
+        """The limit for a poll with POST: a message as in a publish, and other commands."""
+        return self.max_body_bytes + 56 * 1024
+
+    @property
     def max_frame_bytes(self) -> int:
         """The limit for a command: a message with every byte a JSON escape, and the other fields."""
         return 6 * self.max_message_bytes + 8 * 1024

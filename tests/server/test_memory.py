@@ -229,7 +229,7 @@ def test_frames_of_an_extended_poller_count_until_they_are_confirmed(stream: str
 
 
 def test_commands_of_an_extended_poller_count_and_are_limited() -> None:
-    size = 150 * KB
+    size = 200 * KB
     with in_background(limited(max_commands_per_s=0.001)) as server:
         poller = ExtendedPoller(server, plain=True)
         with connect(server) as first, connect(server) as second:

@@ -247,8 +247,8 @@ CASES = [
     Case(
         "lost_posts",
         5,
-        "max_body_bytes",
-        3 * LIMITS.max_body_bytes + 2 * READ_AT_ONCE,
+        "max_poll_bytes",
+        3 * LIMITS.max_poll_bytes + 2 * READ_AT_ONCE,
         lambda seen, clients: seen["lost"] >= LOST_POSTS * clients,
         server="crowded",
     ),

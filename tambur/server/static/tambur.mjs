@@ -23,7 +23,7 @@ var tambur = ((url) => {
   const CONNECT_TIMEOUT_MS = 10_000;
   // A request of long polling carries so many commands, and ends with the one that passes so many characters.
   const MAX_POLLED_COMMANDS = 100;
-  const MAX_POLLED_LENGTH = 64 * 1024;
+  const MAX_POLLED_LENGTH = 16 * 1024; // up to 48 KiB in UTF-8
   const BUSY_WAIT_MS = 1_000;
   // The connection may be silent for so many heartbeats before it counts as lost.
   const MAX_HEARTBEATS = 1.5;

@@ -85,7 +85,7 @@ class ExtendedLongPolls:
         if request.method == "OPTIONS":
             allowed = {"Access-Control-Allow-Methods": "POST", "Access-Control-Allow-Headers": "Content-Type"}
             return Response(status_code=204, headers=cors | allowed)
-        limit = self._config.limits.max_body_bytes
+        limit = self._config.limits.max_poll_bytes
         try:
             body = await read_body(request, limit)
         except ClientDisconnect:

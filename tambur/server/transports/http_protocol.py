@@ -96,7 +96,7 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
             return 0
         # Input beyond a request's limits is discarded.
         limits = self._limits
-        most = limits.max_header_bytes + max(limits.max_body_bytes, limits.max_batch_bytes) + READ_BYTES
+        most = limits.max_header_bytes + max(limits.max_poll_bytes, limits.max_batch_bytes) + READ_BYTES
         return min(self._unanswered_bytes, most) + self.transport.get_write_buffer_size()
 
     def shed(self) -> None:

@@ -101,7 +101,7 @@ class PolledConnection:
                 handle = command.handle or handle
                 new.append(command.text)
         is_too_many = self._taken - self._answered + len(new) > MAX_COMMANDS
-        if new and (is_too_many or self._connection.queued_bytes > self._limits.max_body_bytes):
+        if new and (is_too_many or self._connection.queued_bytes > self._limits.max_poll_bytes):
             return False
         self._handle = handle
         self._taken += len(new)

@@ -320,7 +320,7 @@ def test_an_n_that_no_answer_had_is_400(server: Server) -> None:
 
 def test_a_body_over_the_limit_is_413() -> None:
     with in_background(limited(max_message_bytes=1000)) as server:
-        largest = b"{}" + b" " * (3 * 1000 + 8 * 1024 - 2)
+        largest = b'{"":"' + b"x" * (3 * 1000 + 64 * 1024 - 7) + b'"}'
         assert ask(server, post(largest)).status == 200
         assert ask(server, post(largest + b" ")).status == 413
 
