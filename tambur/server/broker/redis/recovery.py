@@ -81,6 +81,8 @@ class RedisRecovery:
         # Sessions that were resumed here, by the log of their private messages.
         self._owned: dict[Log, _Owned] = {}
         self._resuming: Counter[Log] = Counter()
+        # Of sessions that are being resumed here and that other nodes have resumed: how often then.
+        self._lost: dict[Log, int] = {}
         self._sync: asyncio.Future[int] | None = None
         self._tell_at = 0.0
         self._cursors: dict[AppKey, bytes] = {}
@@ -306,24 +308,27 @@ class RedisRecovery:
     async def resume(self, app: AppKey, subscriber_id: str, number: int) -> bool:
         shard, link = self._shard, self._shard.ready_link()
         arguments = shard.deadline(), shard.keys.prefix, scope(app), subscriber_id, shard.node, number
-        answer = await link.call(*scripts.RESUME(*arguments, self._own_s, keys=()))
-        if answer == 0:
-            return False
-        owner, resumes = answer[0].decode(), answer[1]
         log = Log(app, private_log(subscriber_id))
-        self._owned[log] = owned = _Owned(number, resumes)
-        if owner != shard.node:
-            self._resuming[log] += 1
-            try:
+        self._resuming[log] += 1
+        try:
+            answer = await link.call(*scripts.RESUME(*arguments, self._own_s, keys=()))
+            if answer == 0:
+                return False
+            owner, resumes = answer[0].decode(), answer[1]
+            if self._lost.get(log, 0) > resumes:  # what another node did afterwards arrived before the answer
+                return False
+            self._owned[log] = owned = _Owned(number, resumes)
+            if owner != shard.node:
                 # A node that does not answer in time finds out before it delivers private messages again.
                 with contextlib.suppress(BrokerUnavailableError):
                     await self._calls.close_moved(
                         owner, app, subscriber_id, resumes, timeout_s=TAKEOVER_WAIT_S
                     )
-            finally:
-                self._resuming[log] -= 1
-                if not self._resuming[log]:
-                    del self._resuming[log]
+        finally:
+            self._resuming[log] -= 1
+            if not self._resuming[log]:
+                del self._resuming[log]
+                self._lost.pop(log, None)
         return self._owned.get(log) is owned  # unless another connection has continued it meanwhile
 
     def lose(self, app: AppKey, subscriber_id: str, resumes: int) -> bool:
@@ -337,6 +342,8 @@ class RedisRecovery:
         if owned is not None and owned.resumes > resumes:
             return False
         self._owned.pop(log, None)
+        if log in self._resuming:
+            self._lost[log] = max(resumes, self._lost.get(log, 0))
         return True
 
     @property

@@ -277,3 +277,20 @@ def test_direct_messages_are_those_of_their_user(redis_server: RedisServer) -> N
         assert direct_log("s", "bob") in recovery(two)._tails.direct(APP)
 
     run(redis_server, 2, scenario)
+
+
+def test_a_session_that_another_node_continued_before_the_answer_came_is_not_resumed(
+    redis_server: RedisServer,
+) -> None:
+    async def scenario(node: RecordingBackend) -> None:
+        sessions = recovery(node)
+        subscriber_id = node.backend.new_subscriber_id()
+        resuming = asyncio.ensure_future(sessions.resume(APP, subscriber_id, 1))
+        await asyncio.sleep(0)  # the call is sent
+        assert sessions.lose(APP, subscriber_id, 2) is True
+        assert await resuming is False
+        assert not sessions._lost
+        assert await sessions.resume(APP, subscriber_id, 1) is True
+        assert sessions.lose(APP, subscriber_id, 1) is False
+
+    run(redis_server, 1, scenario)
