@@ -283,9 +283,12 @@ class Session:
                 self._subscribe_anew(name, stream)
 
     def _continue(self, name: str, stream: Stream, *, resumed: bool) -> None:
+        before = set(stream.modes)
         options = stream.begin_to_continue(name, self.subscriber_id, resumed=resumed)
-        # Only a session has direct messages replayed.
-        may_miss = "since" in options and "direct" in options and not resumed
+        # Only a session has direct messages replayed, and only a subscriber in auth mode those of that mode.
+        is_missing = Mode.DIRECT in before or Mode.AUTH in before - set(stream.modes)
+        if "since" in options and not resumed and is_missing:
+            self._missed[name] = None
         try:
             content = self.command("subscribe", name, options)
             self.inbox += stream.end_to_continue(name)
@@ -293,7 +296,7 @@ class Session:
             stream.stop_to_continue()
         answer = read_subscription(content, complete=False)
         stream.position = answer.position
-        if may_miss or not answer.complete:
+        if not answer.complete:
             self._missed[name] = None
 
     def _subscribe_anew(self, name: str, stream: Stream) -> None:

@@ -152,6 +152,35 @@ def test_missed_messages_are_reported_once_and_the_next_call_continues(stream: s
         assert one.receive(TIMEOUT_S).text == "after"
 
 
+def test_a_session_that_has_ended_misses_the_messages_of_modes_that_cannot_be_replayed(
+    proxy: TcpProxy, tambur: Tambur, stream: str
+) -> None:
+    other, complete = f"{stream}2", f"{stream}3"
+    with resuming(proxy, stream, other, complete) as one:
+        before = one.subscriber_id
+        one.enable_auth(complete, tambur.generate_auth_token)
+        one.enable_direct(stream, "me", tambur.generate_direct_token)
+        one.enable_auth(other, tambur.generate_auth_token(other, before))  # void with another ID
+        assert one._session._connection is not None
+        one._session._connection.session_key = "unknown"
+        proxy.drop()
+        for name in (stream, other, f"auth:{other}", f"auth:{complete}"):
+            tambur.publish(name, "meanwhile")
+        with pytest.raises(MessagesMissedError) as missed:
+            one.receive(TIMEOUT_S)
+        assert missed.value.streams == (stream, other)
+        assert one.subscriber_id != before
+        assert {one.receive(TIMEOUT_S) for _ in range(3)} == {
+            Message(stream, "public", "meanwhile"),
+            Message(other, "public", "meanwhile"),
+            Message(complete, "auth", "meanwhile"),
+        }
+        one.send_direct(stream, "me", "works again")
+        assert texts(one, 1) == ["works again"]
+        with pytest.raises(CommandRefusedError, match="mode_not_enabled"):
+            one.disable_auth(other)
+
+
 def test_another_process_continues_from_a_position(server: Server, tambur: Tambur, stream: str) -> None:
     with subscriber(server, reconnect=True) as first:
         assert first.subscribe(stream).replayed == 0
