@@ -106,7 +106,7 @@ class Chart {
       },
       axes: [
         { ...axis, size: 20, space: 70, values: (_, at) => at.map((s) => new Date(s * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })) },
-        { ...axis, size: format === bytes ? 52 : 36, space: 30, incrs, values: (_, at) => at.map(format) },
+        { ...axis, size: format === bytes ? 52 : 36, space: 26, incrs, values: (_, at) => at.map(format) },
       ],
       series: [{}, ...shown.map((_, i) => ({ stroke: colors[i], width: 1.5, points: { show: false }, fill: shown.length === 1 ? `${colors[i]}22` : undefined }))],
     }, this.data(), this.plotted);
