@@ -14,6 +14,7 @@ from tambur.server.broker import (
     CLAIM_WINDOW_S,
     Backend,
     BrokerUnavailableError,
+    Claim,
     Outcome,
     Publication,
 )
@@ -213,6 +214,20 @@ class BrokerContract(abc.ABC):
 
         self.run(scenario)
 
+    def test_a_query_claims_its_nonce_and_counts_as_a_publish(self) -> None:
+        async def scenario(node: RecordingBackend) -> None:
+            async def admit(by: Claim) -> Outcome:
+                return (await node.broker.admit(by, now=NOW, max_publishes_per_s=2)).outcome
+
+            assert await admit(claim("q")) is Outcome.DELIVERED
+            assert await admit(claim("q")) is Outcome.REPLAYED
+            assert await admit(claim("q", "other")) is Outcome.NONCE_REUSED
+            assert await node.publish(public("s", "x"), claim("q"), rate=2) == REPLAYED
+            assert await node.publish(public("s", "x"), claim("p"), rate=2) == DELIVERED
+            assert await admit(claim("r")) is Outcome.RATE_LIMITED
+
+        self.run(scenario)
+
     def test_a_batch_is_delivered_once_and_in_order(self) -> None:
         async def scenario(node: RecordingBackend) -> None:
             await node.broker.subscribe(APP, "s")
@@ -314,6 +329,22 @@ class BrokerContract(abc.ABC):
             presence.leave(APP, "s", "alice", "a2")
             await node.settle()
             assert node.presence_events()[2:] == [("alice", b'["msg","s","presence",["alice","down"]]')]
+
+        self.run(scenario)
+
+    def test_present_users_are_listed_and_counted_until_they_leave(self) -> None:
+        async def scenario(node: RecordingBackend) -> None:
+            presence = node.presence
+            for user, connection in (("alice", "a1"), ("alice", "a2"), ("bob", "b1")):
+                await presence.join(APP, "s", user, connection)
+            assert sorted(await presence.users(APP, "s")) == ["alice", "bob"]
+            assert list(await presence.count_users(APP, ["t", "s"])) == [0, 2]
+            assert list(await presence.users(OTHER_APP, "s")) == []
+            presence.leave(APP, "s", "bob", "b1", linger_s=1000)
+            assert sorted(await presence.users(APP, "s")) == ["alice", "bob"]
+            presence.end_lingering(APP, ["b1"])
+            await node.settle()
+            assert list(await presence.users(APP, "s")) == ["alice"]
 
         self.run(scenario)
 
