@@ -62,7 +62,6 @@ def fanout(*, quick: bool) -> Section:
         figures: dict[str, Callable[[tuple[Run, Run]], float]] = {
             "deliveries/s": lambda pair: pair[0].deliveries_per_s,
             "CPU µs a delivery": lambda pair: pair[0].cpu_us,
-            "load busy, %": lambda pair: 100 * pair[0].load_busy,
             "p50 ms": lambda pair: pair[0].p50_ms,
             "p99 ms": lambda pair: pair[0].p99_ms,
             f"{PACE_PER_S}/s: p50 ms": lambda pair: pair[1].p50_ms,
@@ -126,7 +125,6 @@ def signed(*, quick: bool) -> Section:
             "server, CPU µs each": lambda run: run.us_a_publish(run.server_s),
             "Redis, CPU µs each": lambda run: run.us_a_publish(run.redis_s),
             "p99 ms": lambda run: run.p99_ms,
-            "load busy, %": lambda run: 100 * run.load_busy,
         }
         title = f"publishers: {publishers}, subscribers: {subscribers:,}"
         tables.append(table(title, runs, figures, against=TAMBUR, missing=missing, ratios=2))

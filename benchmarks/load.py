@@ -53,11 +53,6 @@ class Run(NamedTuple):
         """Processor time of a publish, in microseconds."""
         return 1e6 * used_s / int(self.found["published"])
 
-    @property
-    def load_busy(self) -> float:
-        """The part of the time that the load's core was busy."""
-        return float(self.found["load_cpu_s"] / self.found["seconds"])
-
 
 class Load:
     """A server's subscribers and publishers."""

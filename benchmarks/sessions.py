@@ -26,7 +26,7 @@ from .servers import MESSAGE_BYTES, Starter, message, over_redis, redis, stream,
 PLAIN, EXTENDED, RESUMED = "plain", "extended", "extended, resumed"
 _KINDS: dict[str, Starter] = {PLAIN: tambur, EXTENDED: partial(tambur, is_extended=True)}
 _AT_ONCE = 200
-_SETTLED_S = 0.15
+_SETTLED_S = 0.3
 
 
 def sessions(*, quick: bool) -> Section:
@@ -133,7 +133,7 @@ async def _fail_over(count: int, seconds: int) -> dict[str, float]:
                 await asyncio.sleep(0.1)
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait(tasks, timeout=5)
             calls = [entry["command"].decode("latin-1").split() for entry in client.slowlog_get(-1)]
     # Each log that the script reads has five arguments, the second of which is its name.
     reads = Counter(name for call in calls if READ.digest in call for name in call[-4::-5] if name in due)
