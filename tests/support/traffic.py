@@ -98,7 +98,7 @@ class Receiver(threading.Thread):
         self.picture: set[str] = set()
         """The users reported as present."""
         self.contradictions: list[str] = []
-        self.was_told = 0
+        self.told = 0
         """How often it learned, after a reconnect, that it may have missed messages."""
         self._ledger = ledger
         self._url = url
@@ -139,7 +139,7 @@ class Receiver(threading.Thread):
                         epoch = self._connected()
                     self._take(epoch, message)
         except SubscriberError as error:
-            self.was_told += isinstance(error, MessagesMissedError)
+            self.told += isinstance(error, MessagesMissedError)
             self._ledger.lose(epoch)
             raise
 

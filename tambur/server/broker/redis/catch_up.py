@@ -19,7 +19,7 @@ LOGS_AT_ONCE = 100
 
 
 class Callbacks(NamedTuple):
-    """What the hub does with the results; :meth:`tambur.server.broker.Backend.start` explains them."""
+    """The hub's part; :meth:`tambur.server.broker.Backend.start` explains them."""
 
     deliver: Deliver = lambda _: None
     missed: Missed = lambda _: None
@@ -27,7 +27,7 @@ class Callbacks(NamedTuple):
 
 
 class _Missing:
-    """What came into one log after a place.
+    """The messages of one log after a place.
 
     Attributes:
         entries: newest first.

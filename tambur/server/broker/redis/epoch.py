@@ -7,7 +7,7 @@ import contextlib
 
 
 class Epoch:
-    """What a node knows of the epoch. docs/explanation/recovery.md explains it.
+    """A node's knowledge of the epoch. docs/explanation/recovery.md explains it.
 
     Attributes:
         name: names the history; empty before the first link.

@@ -54,6 +54,8 @@ class _Writer:
         self._connection = connection
         self._unsent: list[tuple[Any, ...]] = []
         self._wake = asyncio.Event()
+        self.count = 0
+        """How many times commands were sent."""
 
     def write(self, *command: Any) -> None:
         self._unsent.append(command)
@@ -64,6 +66,7 @@ class _Writer:
             await self._wake.wait()
             self._wake.clear()
             commands, self._unsent = self._unsent, []
+            self.count += 1
             packed = self._connection.pack_commands(commands)
             await self._connection.send_packed_command(packed, check_health=False)
 
@@ -124,6 +127,11 @@ class Link:
         await asyncio.gather(*closing, return_exceptions=True)
 
     # Sending.
+
+    @property
+    def batch(self) -> int:
+        """The number of the commands that leave next: those with one number leave together."""
+        return self._commands.count
 
     def call(self, *command: Any) -> asyncio.Future[Any]:
         """Send a command; the result is its reply, or a :class:`BrokerUnavailableError` if none comes."""

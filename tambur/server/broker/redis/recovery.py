@@ -83,7 +83,7 @@ class RedisRecovery:
         self._resuming: Counter[Log] = Counter()
         # Of sessions that are being resumed here and that other nodes have resumed: how often then.
         self._lost: dict[Log, int] = {}
-        self._sync: asyncio.Future[int] | None = None
+        self._sync: tuple[Link, int, asyncio.Future[int]] | None = None
         self._tell_at = 0.0
         self._cursors: dict[AppKey, bytes] = {}
         self.place = 0
@@ -173,13 +173,10 @@ class RedisRecovery:
 
     async def sync(self) -> None:
         """Return once everything that was published before has been delivered to this node."""
-        if self._sync is None or self._sync.done():
-            self._sync = self._mark(self._shard.ready_link())
-            asyncio.get_running_loop().call_soon(self._forget_sync)  # those of one turn share one
-        await asyncio.shield(self._sync)
-
-    def _forget_sync(self) -> None:
-        self._sync = None
+        link = self._shard.ready_link()
+        if self._sync is None or self._sync[:2] != (link, link.batch):
+            self._sync = link, link.batch, self._mark(link)
+        await asyncio.shield(self._sync[2])  # those that leave together share one
 
     def _mark(
         self, link: Link, on_last: Callable[[int], None] = lambda _: None, *needed: Log

@@ -20,7 +20,7 @@ _US = 1_000_000  # microseconds in a second
 
 
 class Rule(NamedTuple):
-    """What holds for one log.
+    """The limits of one log.
 
     Attributes:
         budget: the name of the budget that counts its bytes.

@@ -109,7 +109,7 @@ class Shard:
         # A new link is not ready before the node has caught up.
         self._is_ready = False
         self._leased_until_ms = 0
-        # What a node announced since this one entered or renewed its lease.
+        # The last announcement of a node since this one entered or renewed its lease.
         self._news: bytes | None = None
         self._clock_offset_ms = 0.0  # Redis' clock less the event loop's
 

@@ -32,7 +32,7 @@ local function oldest_log(prefix, scope, budget)
     end
     local first = redis.call('LINDEX', prefix .. 'log:' .. scope .. ':' .. found[1], 0)
     if not first then
-      -- Somebody removed the log. Nobody knows what it held.
+      -- The log was removed by hand. It may have held anything.
       redis.call('ZREM', prefix .. 'kept:' .. budget, found[1])
       write_floor(prefix, scope, found[1], redis.call('HGET', prefix .. 'shard', 'last'), time[1])
     elseif tonumber(place_of(first)) == tonumber(found[2]) then
