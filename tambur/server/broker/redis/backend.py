@@ -75,7 +75,7 @@ class RedisBackend:
     ) -> None:
         self.broker.start(deliver, missed, moved, read_logs)
         self.presence.deliver = deliver
-        self.calls.start(answer, moved, self.recovery.lose)
+        self.calls.start(answer, moved, self.recovery.owners.lose)
         self.revocations.revoked = revoked
         await self._shard.start()
 

@@ -227,7 +227,7 @@ class RedisBroker:
         await asyncio.gather(*map(link.subscribe, self.streams))
         reached: Mapping[Log, int] = {}
         if recovery.is_same_epoch:
-            for log in await recovery.confirm(link):
+            for log in await recovery.owners.confirm(link):
                 self._callbacks.moved(log.app, log.name.removeprefix("private:"))
             logs = [*self.streams.values(), *(Log(*log) for log in self._read_logs())]
             reached = await self._catch_up.run(link, logs, self._callbacks)

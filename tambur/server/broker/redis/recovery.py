@@ -3,47 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 from ...config import App
 from ...history import Budgets
-from .. import AppKey, BrokerUnavailableError, Publication, direct_log, private_log
+from .. import AppKey, BrokerUnavailableError, Publication, direct_log
 from . import scripts
 from .calls import RedisNodeCalls
 from .keys import log_of, scope
 from .link import RETRY_AFTER_S, Link
 from .logs import NO_PLACE, Log, LogReader
+from .owners import TELL_SHARE, Owners, batches
 from .rules import Rules
 from .shard import Shard
 
 PROOF_WAIT_S = 2.0
 """How long a client that comes back waits until the epoch is proven, in seconds."""
-
-TAKEOVER_WAIT_S = 1.0
-"""How long a resumed session waits until its old node has closed the old connection, in seconds."""
-
-NAMES_AT_ONCE = 200
-"""Logs that one script marks as needed; everything else in Redis waits for it."""
-
-_TELL_SHARE = 8
-"""A node tells this many times in ``position_ttl_s`` and ``session_ttl_s`` which logs and sessions it has."""
-
-
-class _Owned(NamedTuple):
-    """A session that was resumed on this node.
-
-    Attributes:
-        number: of the key that was used.
-        resumes: how often the session had been resumed then.
-    """
-
-    number: int
-    resumes: int
 
 
 class RedisRecovery:
@@ -60,6 +39,7 @@ class RedisRecovery:
 
     Attributes:
         place: up to here, the node has received everything on all its channels.
+        owners: the sessions that were resumed on this node.
     """
 
     realm = b"redis"
@@ -71,6 +51,7 @@ class RedisRecovery:
         self._reader = reader
         self._rules = rules
         self._calls = calls
+        self.owners = Owners(shard, calls, session_ttl_s=rules.limits.session_ttl_s)
         self._apps = apps
         self._tails = self._no_tails()
         self._begun: dict[Log, None] = {}
@@ -78,11 +59,6 @@ class RedisRecovery:
         self._direct_tails: dict[Log, set[str]] = {}
         self._loading: dict[Log, asyncio.Task[None]] = {}
         self._needs: Counter[Log] = Counter()
-        # Sessions that were resumed here, by the log of their private messages.
-        self._owned: dict[Log, _Owned] = {}
-        self._resuming: Counter[Log] = Counter()
-        # Of sessions that are being resumed here and that other nodes have resumed: how often then.
-        self._lost: dict[Log, int] = {}
         self._sync: tuple[Link, int, asyncio.Future[int]] | None = None
         self._tell_at = 0.0
         self._cursors: dict[AppKey, bytes] = {}
@@ -275,8 +251,7 @@ class RedisRecovery:
         self._end_need(name)
         if name not in self._needs:
             self._drop(name)
-            if name not in self._resuming:
-                self._owned.pop(name, None)
+            self.owners.release(name)
 
     def _end_need(self, log: Log) -> None:
         self._needs[log] -= 1
@@ -286,7 +261,7 @@ class RedisRecovery:
 
     @property
     def _need_s(self) -> int:
-        return round(2 * self._rules.limits.position_ttl_s / _TELL_SHARE) + 1
+        return round(2 * self._rules.limits.position_ttl_s / TELL_SHARE) + 1
 
     def _say(self, logs: Sequence[Log], seconds: int) -> None:
         """Tell Redis for how long the floors of some logs are needed. The next link repeats it."""
@@ -300,68 +275,8 @@ class RedisRecovery:
             shard.keys.prefix, shard.node_key, head, seconds, self._rules.max_floors, *names, keys=()
         )
 
-    # Sessions
-
     async def resume(self, app: AppKey, subscriber_id: str, number: int) -> bool:
-        shard, link = self._shard, self._shard.ready_link()
-        arguments = shard.deadline(), shard.keys.prefix, scope(app), subscriber_id, shard.node, number
-        log = Log(app, private_log(subscriber_id))
-        self._resuming[log] += 1
-        try:
-            answer = await link.call(*scripts.RESUME(*arguments, self._own_s, keys=()))
-            if answer == 0:
-                return False
-            owner, resumes = answer[0].decode(), answer[1]
-            if self._lost.get(log, 0) > resumes:  # what another node did afterwards arrived before the answer
-                return False
-            self._owned[log] = owned = _Owned(number, resumes)
-            if owner != shard.node:
-                # A node that does not answer in time finds out before it delivers private messages again.
-                with contextlib.suppress(BrokerUnavailableError):
-                    await self._calls.close_moved(
-                        owner, app, subscriber_id, resumes, timeout_s=TAKEOVER_WAIT_S
-                    )
-        finally:
-            self._resuming[log] -= 1
-            if not self._resuming[log]:
-                del self._resuming[log]
-                self._lost.pop(log, None)
-        return self._owned.get(log) is owned  # unless another connection has continued it meanwhile
-
-    def lose(self, app: AppKey, subscriber_id: str, resumes: int) -> bool:
-        """Note that another node has continued a session; returns whether it is not here again.
-
-        Parameters:
-            resumes: how often the session had been resumed then.
-        """
-        log = Log(app, private_log(subscriber_id))
-        owned = self._owned.get(log)
-        if owned is not None and owned.resumes > resumes:
-            return False
-        self._owned.pop(log, None)
-        if log in self._resuming:
-            self._lost[log] = max(resumes, self._lost.get(log, 0))
-        return True
-
-    @property
-    def _own_s(self) -> int:
-        return round(self._rules.limits.session_ttl_s * (1 + 2 / _TELL_SHARE)) + 1
-
-    async def confirm(self, link: Link) -> list[Log]:
-        """Tell Redis which sessions were resumed here; return those that other nodes have resumed since."""
-        moved = []
-        for some in _batches(list(self._owned.items())):
-            names = [(scope(log.app), log.name.removeprefix("private:"), *owned) for log, owned in some]
-            arguments = itertools.chain.from_iterable(names)
-            shard = self._shard
-            found = await link.call(
-                *scripts.OWN(shard.keys.prefix, shard.node, self._own_s, *arguments, keys=())
-            )
-            for log, owned in (some[i] for i in found):
-                if self._owned.get(log) is owned:
-                    del self._owned[log]
-                    moved.append(log)
-        return moved
+        return await self.owners.resume(app, subscriber_id, number)
 
     # Callbacks of the link
 
@@ -377,9 +292,9 @@ class RedisRecovery:
         limits = self._rules.limits
         now = asyncio.get_running_loop().time()
         if now >= self._tell_at:
-            self._tell_at = now + min(limits.position_ttl_s, limits.session_ttl_s) / _TELL_SHARE
+            self._tell_at = now + min(limits.position_ttl_s, limits.session_ttl_s) / TELL_SHARE
             self._tell(link)
-            for log in await self.confirm(link):
+            for log in await self.owners.confirm(link):
                 self._calls.moved(log.app, log.name.removeprefix("private:"))
         for app in self._rules.apps:
             budgets = [part for rule in self._rules.budgets(app) for part in (rule.budget, rule.ttl)]
@@ -398,13 +313,5 @@ class RedisRecovery:
         """Nothing to do: the next link catches up."""
 
     def _tell(self, link: Link) -> None:
-        for logs in _batches(list(self._needs)):
+        for logs in batches(list(self._needs)):
             link.send(*self._need_command(b"", logs, self._need_s))
-
-
-_T = TypeVar("_T")
-
-
-def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    for i in range(0, len(items), NAMES_AT_ONCE):
-        yield items[i : i + NAMES_AT_ONCE]

@@ -283,7 +283,7 @@ def test_a_session_that_another_node_continued_before_the_answer_came_is_not_res
     redis_server: RedisServer,
 ) -> None:
     async def scenario(node: RecordingBackend) -> None:
-        sessions = recovery(node)
+        sessions = recovery(node).owners
         subscriber_id = node.backend.new_subscriber_id()
         resuming = asyncio.ensure_future(sessions.resume(APP, subscriber_id, 1))
         await asyncio.sleep(0)  # the call is sent
