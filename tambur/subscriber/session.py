@@ -287,7 +287,8 @@ class Session:
         options = stream.begin_to_continue(name, self.subscriber_id, resumed=resumed)
         # Only a session has direct messages replayed, and only a subscriber in auth mode those of that mode.
         is_missing = Mode.DIRECT in before or Mode.AUTH in before - set(stream.modes)
-        if "since" in options and not resumed and is_missing:
+        # Without a position, the lost connection was not extended, as while the broker could not be reached.
+        if "since" not in options or (is_missing and not resumed):
             self._missed[name] = None
         try:
             content = self.command("subscribe", name, options)

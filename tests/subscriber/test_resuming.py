@@ -181,6 +181,23 @@ def test_a_session_that_has_ended_misses_the_messages_of_modes_that_cannot_be_re
             one.disable_auth(other)
 
 
+def test_a_lost_connection_that_was_not_extended_may_have_missed_messages(
+    proxy: TcpProxy, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*_: object) -> None:
+        raise CommandRefusedError("the broker cannot be reached", command="hello", result="unavailable")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tambur.subscriber.connection.Connection.hello", unavailable)
+        one = resuming(proxy, stream)
+    with one:
+        proxy.drop()
+        with pytest.raises(MessagesMissedError) as missed:
+            one.receive(TIMEOUT_S)
+        assert missed.value.streams == (stream,)
+        assert one.subscribe(f"{stream}2").position is not None
+
+
 def test_another_process_continues_from_a_position(server: Server, tambur: Tambur, stream: str) -> None:
     with subscriber(server, reconnect=True) as first:
         assert first.subscribe(stream).replayed == 0
