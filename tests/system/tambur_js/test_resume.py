@@ -86,6 +86,28 @@ def test_a_page_that_hears_of_missed_messages_keeps_its_modes(line: Line) -> Non
 
 
 @IN_CHROMIUM
+@pytest.mark.parametrize("hears", [True, False])
+def test_private_messages_that_were_missed_concern_only_their_stream(line: Line, *, hears: bool) -> None:
+    if hears:
+        line.page.run("me.get_stream('private').onmissed = ({ name }) => me.log.push([name, 'missed'])")
+    line.cut()
+    for number in range(4):
+        line.tambur.publish(f"private:{line.id}", f"lost {number}")
+    line.tambur.publish(STREAM, "kept")
+    line.mend()
+    line.wait_until_resumed()
+    line.tambur.publish(f"private:{line.id}", "after")
+    line.page.wait("me.log.at(-1)[2] === 'after'")
+    assert line.log() == [
+        LOST,
+        ["private", "missed" if hears else "ready"],
+        [STREAM, "onmessage", "kept"],
+        RESUMED,
+        ["private", "onmessage", "after"],
+    ]
+
+
+@IN_CHROMIUM
 def test_a_listener_hears_of_a_resume_after_the_handler(line: Line) -> None:
     line.page.run("me.addEventListener('resume', ({ detail }) => me.log.push(['heard', detail === me]))")
     line.cut()
