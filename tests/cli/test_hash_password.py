@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import io
+
+import pytest
+
+from tambur import cli
 from tambur.server.console.password import parse_hash
 
-from ..support.command import failed, run
+
+def run(monkeypatch: pytest.MonkeyPatch, line: str) -> int:
+    monkeypatch.setattr("sys.stdin", io.StringIO(line))
+    return cli.main(["hash-password"])
 
 
-def test_the_hash_of_a_line_of_stdin_is_printed() -> None:
-    done = run("hash-password", stdin="correct horse é\n".encode())
-    assert (done.returncode, done.stderr) == (0, "")
-    assert parse_hash(done.stdout.removesuffix("\n")).matches("correct horse é".encode())
+def test_the_hash_of_a_line_of_stdin_is_printed_with_a_new_salt_each_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hashes = []
+    for _ in range(2):
+        assert run(monkeypatch, "correct horse é\n") == 0
+        hashes.append(parse_hash(capsys.readouterr().out.removesuffix("\n")))
+    one, other = hashes
+    assert one.salt != other.salt
+    assert one.matches("correct horse é".encode())
 
 
-def test_a_short_password_is_an_error() -> None:
-    done = run("hash-password", stdin=b"hunter2\n")
-    assert failed(done, "the password must have at least 12 bytes, not 7")
-    assert "hunter2" not in done.stdout + done.stderr
+def test_a_short_password_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "hunter2\n") == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "tambur: the password must have at least 12 bytes, not 7\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import logging
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import pytest
 import requests
+from starlette.types import Message, Receive, Scope, Send
 
 from tambur.server import Server
+from tambur.server.console import access
 from tambur.server.console.access import TOKEN_HEADER
+from tambur.server.console.password import parse_hash
 
 from ...support.certificate import Certificate
 from ...support.console import FAST_HASH, PASSWORD, Viewer, console
@@ -151,3 +155,31 @@ def test_the_console_ends_with_its_server() -> None:
 def test_a_server_without_a_console_has_no_observer(server: Server) -> None:
     assert server.console_url is None
     assert server._hub.counts.observer is None
+
+
+def test_only_so_many_passwords_wait_to_be_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "WRONG_PASSWORD_PAUSE_S", 0.0)
+
+    async def answer(_: Scope, __: Receive, send: Send) -> None:
+        raise AssertionError("a wrong password opened the console")
+
+    console = access.Access(answer, is_local=False, password=parse_hash(FAST_HASH))
+    headers = [(b"authorization", basic("wrong").encode())]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "client": ("192.0.2.1", 1)}
+
+    async def status() -> int:
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await console(scope, receive, send)
+        return int(sent[0]["status"])
+
+    async def receive() -> Message:
+        raise AssertionError("no body is read")
+
+    async def whole() -> list[int]:
+        return await asyncio.gather(*(status() for _ in range(access.MAX_WAITING + 2)))
+
+    assert sorted(asyncio.run(whole())) == [401] * access.MAX_WAITING + [503] * 2
