@@ -29,6 +29,9 @@ Subscribing to any name makes a log known, so without a limit of their own they 
 DIRECT_SHARE = 8
 """Direct messages take at most this share of an app's bytes: an eighth."""
 
+MIN_HEAP = 64
+"""Entries that a heap may have, however few logs there are."""
+
 _US = 1_000_000  # microseconds in a second
 
 
@@ -223,6 +226,7 @@ class History:
         log = self._logs.pop(name, None)
         if log is not None and log.entries:
             self._kept_bytes -= _log_size(name) + sum(map(_size, log.entries))
+        self._renew_oldest()
 
     def floor(self, name: str) -> int:
         """The floor of a log."""
@@ -249,6 +253,13 @@ class History:
             log.entries[:0] = publications
             self._kept_bytes += sum(map(_size, publications))
             heapq.heappush(self._oldest, (publications[0].place, name))
+        self._renew_oldest()
+
+    def _renew_oldest(self) -> None:
+        """Drop what is out of date in the heap, if it may be the most of it."""
+        if len(self._oldest) > 2 * len(self._logs) + MIN_HEAP:
+            self._oldest = [(log.entries[0].place, name) for name, log in self._logs.items() if log.entries]
+            heapq.heapify(self._oldest)
 
     def tidy(self, now: int) -> None:
         """Drop expired messages, and forget logs that have been quiet for ``position_ttl``."""

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tambur.protocol.names import Kind
 from tambur.server.broker import AppKey, Publication
-from tambur.server.history import ENTRY_BYTES, LOG_BYTES, QUIET_SHARE, History
+from tambur.server.history import ENTRY_BYTES, LOG_BYTES, MIN_HEAP, QUIET_SHARE, History
 
 from ..support.app import API_KEY, APP_ID
 
@@ -126,6 +126,54 @@ def test_quiet_logs_push_out_each_other_and_no_message() -> None:
         kept.release(f"quiet-{i}", 11)
     assert len(kept) == 1 + 2
     assert places(kept.since("a", 9, 12)) == [10]
+
+
+NEVER = 10**9
+
+
+def test_a_copy_begins_at_a_place_and_is_extended_backwards() -> None:
+    copy = history(messages=10, floor=NEVER)
+    assert copy.since("a", 100, 100) is None
+    copy.begin("a", 50)
+    assert copy.floor("a") == 50
+    copy.append("a", publication(60))
+    assert copy.since("a", 49, 100) is None
+    assert places(copy.since("a", 50, 100)) == [60]
+    copy.extend("a", [publication(30), publication(40)], 20, is_whole=False)
+    assert places(copy.since("a", 20, 100)) == [30, 40, 60]
+    assert not copy.is_whole("a")
+    copy.extend("a", [publication(20)], 5, is_whole=True)
+    assert places(copy.since("a", 5, 100)) == [20, 30, 40, 60]
+    assert copy.is_whole("a")
+    copy.tidy(TTL + 30)  # two have expired, which the other copy knows, too
+    assert places(copy.since("a", 30, TTL + 30)) == [40, 60]
+    assert copy.since("a", 29, TTL + 30) is None
+    assert copy.is_whole("a")
+    copy.drop("a")
+    copy.drop("a")
+    assert (copy.since("a", 100, 100), "a" in copy, len(copy), copy.bytes) == (None, False, 0, 0)
+
+
+def test_a_copy_that_had_no_room_is_not_whole() -> None:
+    copy = history(messages=10, floor=NEVER, max_bytes=3 * (ENTRY_BYTES + 1) + LOG_BYTES + 2)
+    copy.begin("a", 50)
+    copy.extend("a", [publication(30), publication(40)], 20, is_whole=True)
+    copy.append("a", publication(60))
+    assert copy.is_whole("a")
+    copy.append("a", publication(70))
+    assert places(copy.since("a", 30, 100)) == [40, 60, 70]
+    assert not copy.is_whole("a")
+
+
+def test_copies_that_come_and_go_leave_nothing() -> None:
+    copy = history(floor=NEVER)
+    for place in range(10, 1000):
+        copy.begin("a", place - 2)
+        copy.extend("a", [publication(place - 1)], place - 2, is_whole=False)
+        copy.append("a", publication(place))
+        assert len(copy._oldest) < 2 * MIN_HEAP
+        copy.drop("a")
+    assert (len(copy), copy.bytes) == (0, 0)
 
 
 class NaiveLog:

@@ -252,6 +252,8 @@ class RedisRecovery:
         if name not in self._needs:
             self._drop(name)
             self.owners.release(name)
+            if user_id is not None and (users := self._direct_tails.get(Log(app, log))) is not None:
+                users.discard(user_id)
 
     def _end_need(self, log: Log) -> None:
         self._needs[log] -= 1
