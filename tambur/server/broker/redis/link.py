@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from ...logs import line
@@ -35,8 +35,6 @@ class RedisConnection(Protocol):
 
     async def disconnect(self) -> None: ...
 
-    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]: ...
-
     async def send_packed_command(self, command: Iterable[bytes], check_health: bool = ...) -> None: ...  # noqa: FBT001
 
     async def read_response(
@@ -45,6 +43,20 @@ class RedisConnection(Protocol):
         *,
         disconnect_on_error: bool = ...,
     ) -> Any: ...
+
+
+def pack(commands: Iterable[Sequence[str | bytes | float]]) -> bytes:
+    """Encode commands for Redis; redis-py takes four times as long, a tenth of a publish."""
+    parts: list[bytes] = []
+    for command in commands:
+        parts.append(b"*%d\r\n" % len(command))
+        for argument in command:
+            if isinstance(argument, bytes):
+                data = argument
+            else:
+                data = argument.encode() if isinstance(argument, str) else repr(argument).encode()
+            parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
 
 
 class _Writer:
@@ -67,8 +79,7 @@ class _Writer:
             self._wake.clear()
             commands, self._unsent = self._unsent, []
             self.count += 1
-            packed = self._connection.pack_commands(commands)
-            await self._connection.send_packed_command(packed, check_health=False)
+            await self._connection.send_packed_command([pack(commands)], check_health=False)
 
 
 class Link:
