@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,7 +49,9 @@ class Viewer:
     def read(self, *names: str) -> Any:
         """Wait for the next event with one of these names, and return its data."""
         name = None
+        deadline = time.monotonic() + TIMEOUT_S
         for line in self._lines:
+            assert time.monotonic() < deadline, f"none of {names} came in time"
             word, _, rest = line.decode().partition(": ")
             if word == "event":
                 name = rest

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -176,8 +177,10 @@ def test_only_so_many_streams_are_followed_at_once(watched: Server, stream: str)
         refused.close()
         assert refused.status == 503
         viewers.enter_context(following(watched, f"{stream}-0"))  # which has a viewer already
+    deadline = time.monotonic() + TIMEOUT_S
     while (again := Viewer(url)).status == 503:  # until the server knows that they are gone
         again.close()
+        assert time.monotonic() < deadline
     assert again.read("publications") == []
     again.close()
 
