@@ -47,6 +47,7 @@ class Rules:
         self.limits = limits
         self.apps = [app.key for app in apps]
         self.max_floors = max(1, limits.max_history_bytes // QUIET_SHARE // MAX_FLOOR_BYTES)
+        self._defaults: dict[AppKey, Rule] = {}
         self._own = {
             app.key: [
                 (
@@ -79,10 +80,14 @@ class Rules:
         return [self._default(app), self._direct(app), *(rule for _, rule in self._own.get(app, ()))]
 
     def _default(self, app: AppKey) -> Rule:
-        limits = self.limits
-        return Rule(
-            scope(app), limits.history_messages, round(limits.history_ttl_s * _US), limits.max_history_bytes
-        )
+        rule = self._defaults.get(app)
+        if rule is None:
+            limits = self.limits
+            ttl = round(limits.history_ttl_s * _US)
+            rule = self._defaults[app] = Rule(
+                scope(app), limits.history_messages, ttl, limits.max_history_bytes
+            )
+        return rule
 
     def _direct(self, app: AppKey) -> Rule:
         budget, max_messages, ttl, max_bytes = self._default(app)

@@ -6,7 +6,8 @@ local function place_of(entry)
 end
 
 -- Drop the oldest entries of a log, and raise its floor. Returns by how much the bytes of its budget shrink.
-local function lose(prefix, scope, budget, name, count)
+-- keeps: whether the log certainly has more entries.
+local function lose(prefix, scope, budget, name, count, keeps)
   local key = prefix .. 'log:' .. scope .. ':' .. name
   local lost = redis.call('LPOP', key, count)
   local bytes = 0
@@ -14,7 +15,7 @@ local function lose(prefix, scope, budget, name, count)
     bytes = bytes + #entry + ENTRY_BYTES
   end
   local second = nil
-  if redis.call('EXISTS', key) == 0 then
+  if not keeps and redis.call('EXISTS', key) == 0 then
     redis.call('ZREM', prefix .. 'kept:' .. budget, name)
     bytes = bytes + LOG_BYTES + 2 * #name
     second = time[1]
@@ -57,7 +58,7 @@ local function hand_out(prefix, log, channel, data)
       redis.call('ZADD', prefix .. 'kept:' .. log.budget, place, log.name)
       bytes = bytes + LOG_BYTES + 2 * #log.name
     elseif count > log.max_messages then
-      bytes = bytes - lose(prefix, log.scope, log.budget, log.name, count - log.max_messages)
+      bytes = bytes - lose(prefix, log.scope, log.budget, log.name, count - log.max_messages, true)
     end
     bytes = redis.call('HINCRBY', prefix .. 'bytes', log.budget, bytes)
     while bytes > log.max_bytes do
