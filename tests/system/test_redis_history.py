@@ -97,12 +97,12 @@ def test_a_restart_from_an_older_copy_is_recognized(tmp_path: Path) -> None:
         publish(one, "s", "kept")
         redis.cli("SAVE")
         publish(one, "s", "lost")
+        assert visitor.stayed(2) == ["kept", "lost"]
         redis.end(signal.SIGKILL)
         redis.start()
         publish(two, "s", "after")
         assert visitor.back(one) == (False, False, [])
         assert visitor.back(two) == (False, False, [])
-        assert visitor.stayed(2) == ["kept", "lost"]
         assert visitor.stays.close_code() == 1012
         is_right_from_now_on(one, two)
 
@@ -165,12 +165,12 @@ def test_a_failover_to_a_replica_without_the_newest_messages_is_recognized(tmp_p
         until_replicated(master, replica)
         replica.cli("REPLICAOF", "NO", "ONE")
         publish(one, "s", "lost")
+        assert visitor.stayed(2) == ["kept", "lost"]
         master.end(signal.SIGKILL)
         proxy.redirect(replica.port)
         publish(two, "s", "after")
         assert visitor.back(one) == (False, False, [])
         assert visitor.back(two) == (False, False, [])
-        assert visitor.stayed(2) == ["kept", "lost"]
         assert visitor.stays.close_code() == 1012
         is_right_from_now_on(one, two)
 
