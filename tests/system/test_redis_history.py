@@ -83,7 +83,8 @@ def test_a_restart_that_keeps_all_messages_loses_nothing(tmp_path: Path, number:
         publish(two, "s", "before")
         redis.end(number)
         redis.start()
-        publish(two, "s", "after")
+        for node, stream in ((one, "t"), (two, "s")):  # both have found it
+            publish(node, stream, "after")
         assert visitor.back(two) == (True, True, ["before", "after"])
         assert visitor.stayed(2) == ["before", "after"]
 
@@ -152,7 +153,8 @@ def test_a_failover_that_lost_nothing_is_proven(tmp_path: Path) -> None:
         replica.cli("REPLICAOF", "NO", "ONE")
         proxy.redirect(replica.port)
         proxy.refuse(False)
-        publish(two, "s", "after")
+        for node, stream in ((one, "t"), (two, "s")):  # both have found it
+            publish(node, stream, "after")
         assert visitor.back(two) == (True, True, ["before", "after"])
         assert visitor.stayed(2) == ["before", "after"]
 
