@@ -151,10 +151,11 @@ class ExtendedHub(Hub):
 
     def begin(self, app: App, subscriber_id: str, outbox: Outbox) -> str:
         """Let the private messages of a connection carry positions; return the current position."""
-        log = private_log(subscriber_id)
+        recovery, log = self.recovery, private_log(subscriber_id)
+        position = app.positions.encode(log, recovery.epoch, recovery.place)
         self._extended[outbox] = _Extended(app, log)
-        self.recovery.need(app.key, log)
-        return app.positions.encode(log, self.recovery.epoch, self.recovery.place)
+        recovery.need(app.key, log)
+        return position
 
     async def resume(
         self, app: App, session: SessionKey, outbox: Outbox, own_id: str, since: str | None

@@ -21,7 +21,7 @@ from tests.support.app import API_KEY, APP, APP_ID, SECRET, subscriber
 from tests.support.polling import Poller
 from tests.support.redis_server import RedisServer
 
-from ..support.wire import TIMEOUT_S, Answer, ask, signed
+from ..support.wire import TIMEOUT_S, Answer, Socket, ask, signed
 
 TOKENS = Tambur(API_KEY, APP_ID, SECRET, "localhost")
 NODE_TIMEOUT_S = 3.0
@@ -225,13 +225,20 @@ def test_a_server_starts_without_redis_and_finds_it_later(
 ) -> None:
     redis.end()
     url = redis.url().replace("redis://", "redis://:hunter2@")
-    with in_background(Config(apps=(APP,), port=0, broker=url)) as node:
+    with in_background(Config(apps=(APP,), port=0, broker=url)) as node, Socket(node) as client:
         assert publish(node, "s", "x").status == 503
+        assert client.command("hello", 1, {}) == ["ack", 1, "unavailable"]
         redis.start()  # without a password
         redis.cli("CONFIG", "SET", "requirepass", "hunter3")
         assert publish(node, "s", "x").status == 503
         redis.cli("-a", "hunter3", "CONFIG", "SET", "requirepass", "hunter2")
         assert until_accepted(node, signed(node, "s", "x")).status == 204
+        # The hello that was refused has changed nothing, and may be sent again.
+        publish(node, f"private:{client.subscriber_id}", "plain")
+        assert client.json() == ["msg", "private", "private", "plain"]
+        assert client.command("hello", 2, {})[2] == "ok"
+        publish(node, f"private:{client.subscriber_id}", "extended")
+        assert client.json()[3] == "extended"
         redis.cli("-a", "hunter2", "CONFIG", "SET", "requirepass", "")
     said = json.dumps([record.getMessage() for record in caplog.records])
     assert "Redis cannot be reached" in said
