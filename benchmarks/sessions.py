@@ -16,7 +16,7 @@ from redis import Redis
 from tambur import Tambur
 from tambur.server.broker.redis.scripts import READ
 
-from .delivery import kib_each
+from .delivery import BURST, kib_each
 from .load import loaded, subscribed
 from .processes import Process
 from .report import Section, interleave, table
@@ -35,8 +35,8 @@ def sessions(*, quick: bool) -> Section:
 
     def fan_out(start: Starter) -> float:
         with loaded(start, subscribers, 4000) as load:
-            load.run("count", 3)
-            return load.run("wait", 0.1 if quick else 1.0).cpu_us
+            load.run("burst", 1, BURST)
+            return load.run("burst", 1 if quick else 10, BURST).cpu_us
 
     jobs: dict[str, tuple[Callable[[Starter], float], int]] = {
         f"CPU µs a delivery to {subscribers:,}": (fan_out, rounds),
@@ -54,7 +54,7 @@ def sessions(*, quick: bool) -> Section:
         )
     return Section(
         "Sessions",
-        "Extended connections beside plain ones, in turns. A subscriber that resumes continues its session, and "
+        f"Extended connections beside plain ones, in turns. Messages come in bursts of {BURST}. A subscriber that resumes continues its session, and "
         "subscribes with its position. Nothing was published meanwhile.",
         tables,
     )
