@@ -19,8 +19,8 @@ from .support.browser import chromium
 from .support.demo import CREDENTIALS
 from .support.redis_server import RedisServer
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("tests", deadline=None)
+# How long an example takes says how busy the machine is. CI runs the tests several times, each with other examples.
+settings.register_profile("tests", deadline=None, max_examples=40)
 settings.load_profile("tests")
 
 # A shell that starts the tests in the background has them ignore it, and what they start would, too.
