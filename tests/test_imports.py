@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -63,7 +64,10 @@ def is_in(name: str, parts: Iterable[str]) -> bool:
 def modules(package: Path) -> Iterator[tuple[str, ast.Module]]:
     for path in sorted(package.rglob("*.py")):
         name = ".".join(path.relative_to(package).with_suffix("").parts)
-        yield name.removesuffix("__init__").rstrip("."), ast.parse(path.read_text("utf-8"))
+        yield name.removesuffix("__init__").rstrip("."), parse(path.read_text("utf-8"))
+
+
+parse = functools.cache(ast.parse)  # each test reads the whole package
 
 
 def top_level(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:

@@ -48,7 +48,7 @@ _NO_MODES: Modes = MappingProxyType({})  # shared, since a dict takes 64 bytes o
 
 
 def enabled_users(command: Command) -> list[str]:
-    """The users as whom a command enables a mode."""
+    """The users that a command enables a mode for."""
     match command:
         case SetMode(user_id=str(user_id)):
             return [user_id]

@@ -119,7 +119,7 @@ def test_code_of_2012_runs_unchanged(tmp_path: Path, server: Server) -> None:
     assert python(tmp_path, "published").startswith("not published: ")
 
 
-def test_what_was_missed_is_loaded(driver: Chrome, tmp_path: Path) -> None:
+def test_missed_messages_are_loaded(driver: Chrome, tmp_path: Path) -> None:
     write_files(tmp_path, "missed-messages.md")
     config = Config(apps=(APP,), port=free_port())
 

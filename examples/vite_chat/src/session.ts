@@ -1,4 +1,4 @@
-/** What the application says of itself and of the user who is logged in. */
+/** The application and the logged-in user, as the application describes them. */
 export interface Session {
   user: string;
   csrf_token: string;
