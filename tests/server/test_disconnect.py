@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -241,7 +242,7 @@ def test_more_disconnects_than_the_limit_are_refused() -> None:
         ({"user_id": "\x00"}, "invalid user_id: a user ID must not contain control characters"),
     ],
 )
-def test_a_wrong_target_is_400_with_the_rule(server: Server, fields: dict[str, str], rule: str) -> None:
+def test_a_wrong_target_is_400_with_the_rule(server: Server, fields: dict[str, Any], rule: str) -> None:
     answer = query(server, "disconnect", **fields)
     assert answer.status == 400
     assert rule in answer.body.decode()
@@ -252,9 +253,10 @@ def test_a_disconnect_with_a_stream_is_404(server: Server) -> None:
 
 
 def test_a_used_nonce_disconnects_nobody(server: Server) -> None:
-    assert query(server, "disconnect", nonce="used", subscriber_id="a").status == 200
+    used: dict[str, Any] = {"nonce": "used", "timestamp": int(time.time())}
+    assert query(server, "disconnect", **used, subscriber_id="a").status == 200
     with Socket(server) as plain:
-        answer = query(server, "disconnect", nonce="used", subscriber_id=plain.subscriber_id)
+        answer = query(server, "disconnect", **used, subscriber_id=plain.subscriber_id)
         assert answer.status == 401
         assert plain.command("subscribe", 1, "s") == ["ack", 1, "ok"]
 

@@ -22,6 +22,7 @@ def query(
     app_id: str = APP_ID,
     secret: str = SECRET,
     nonce: str | None = None,
+    timestamp: int | None = None,
     line: str | None = None,
     **fields: Any,
 ) -> Answer:
@@ -30,7 +31,8 @@ def query(
     Parameters:
         path: what follows ``/app/APP_ID/``, as it is sent.
         pairs: parameters that may be doubled.
-        nonce: ``None`` for a new one.
+        nonce: ``None`` for a new one. It counts as used only with the same timestamp.
+        timestamp: seconds since 1970; ``None`` for now.
         line: the request line; ``None`` for the right one.
         fields: further parameters.
     """
@@ -40,7 +42,7 @@ def query(
         [("api_version", "1.0"), *pairs, *((name, str(value)) for name, value in fields.items())],
         api_key=API_KEY,
         secret=secret,
-        timestamp=int(time.time()),
+        timestamp=int(time.time()) if timestamp is None else timestamp,
         nonce=nonce or uuid.uuid4().hex,
     )
     lines = [

@@ -246,17 +246,17 @@ PATHS = ["users/s", "history/s", "streams"]
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_used_nonce_is_401(server: Server, path: str) -> None:
-    nonce = f"{path} once"
-    assert query(server, path, nonce=nonce).status == 200
-    answer = query(server, path, nonce=nonce)
+    used: dict[str, Any] = {"nonce": f"{path} once", "timestamp": int(time.time())}
+    assert query(server, path, **used).status == 200
+    answer = query(server, path, **used)
     assert answer.status == 401
     assert b"sign each query anew" in answer.body
 
 
 def test_the_nonce_of_a_publish_is_used_too(server: Server, tambur: Tambur, stream: str) -> None:
-    nonce = f"{stream} nonce"
-    assert query(server, f"users/{stream}", nonce=nonce).status == 200
-    request = tambur.build_request(stream, "x", int(time.time()), nonce)
+    nonce, now = f"{stream} nonce", int(time.time())
+    assert query(server, f"users/{stream}", nonce=nonce, timestamp=now).status == 200
+    request = tambur.build_request(stream, "x", now, nonce)
     assert tambur._sender._session.send(request).status_code == 401
     assert tambur.history(stream).messages == []
 
