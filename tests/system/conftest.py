@@ -1,4 +1,4 @@
-"""Marks the tests of whole systems: browsers, nginx, Redis outages, faults and abuse."""
+"""Marks the tests of whole systems: browsers, nginx, Redis outages, faults, abuse and the command line."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pytest
 from tambur.credentials import Credentials
 from tambur.server import Config
 
-from ..support.command import TIMEOUT_S, environment, failed, run
+from ...support.command import TIMEOUT_S, environment, failed, run
 
 
 def test_new_app_prints_an_app_for_a_file_and_its_url(tmp_path: Path) -> None:

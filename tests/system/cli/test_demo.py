@@ -17,7 +17,7 @@ import requests
 from tambur.cli.shell import tambur_command
 from tambur.subscriber import Subscriber
 
-from ..support.command import TIMEOUT_S, environment, lines, run, running
+from ...support.command import TIMEOUT_S, environment, lines, run, running
 
 
 def test_each_message_arrives_at_the_right_subscribers() -> None:

@@ -18,11 +18,11 @@ from tambur.protocol.tokens import TokenSigner
 from tambur.server import App, Config, Server, in_background
 from tambur.server.config import KeptStreams
 
-from ..support.app import API_KEY, APP_ID, SECRET, publisher, subscriber, tambur_url
-from ..support.command import TIMEOUT_S, environment, failed, interrupt, lines, run, run_on_terminal, running
-from ..support.faults import FaultyServer, answer
-from ..support.ports import free_port
-from ..support.strange_server import GREETING, HARMLESS, HOSTILE, strange_server
+from ...support.app import API_KEY, APP_ID, SECRET, publisher, subscriber, tambur_url
+from ...support.command import TIMEOUT_S, environment, failed, interrupt, lines, run, run_on_terminal, running
+from ...support.faults import FaultyServer, answer
+from ...support.ports import free_port
+from ...support.strange_server import GREETING, HARMLESS, HOSTILE, strange_server
 
 
 def test_publish_sends_a_message_or_fails_with_one_line(server: Server, url: str, stream: str) -> None:

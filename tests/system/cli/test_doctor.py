@@ -13,11 +13,11 @@ import pytest
 
 from tambur.server import App, Config, in_background
 
-from ..support import faults
-from ..support.app import API_KEY, APP, APP_ID, SECRET, tambur_url
-from ..support.command import run, run_on_terminal
-from ..support.ports import free_port
-from ..support.strange_server import HOSTILE
+from ...support import faults
+from ...support.app import API_KEY, APP, APP_ID, SECRET, tambur_url
+from ...support.command import run, run_on_terminal
+from ...support.ports import free_port
+from ...support.strange_server import HOSTILE
 
 
 def test_every_check_passes_on_a_good_server(url: str) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from tambur import cli
 
-from ..support import faults
-from ..support.command import TIMEOUT_S, environment, failed, run
+from ...support import faults
+from ...support.command import TIMEOUT_S, environment, failed, run
 
 
 @pytest.mark.parametrize(

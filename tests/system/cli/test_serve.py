@@ -10,7 +10,7 @@ from pathlib import Path
 from tambur.credentials import Credentials
 from tambur.server import Config
 
-from ..support.command import TIMEOUT_S, failed, lines, run, running
+from ...support.command import TIMEOUT_S, failed, lines, run, running
 
 
 def test_without_configuration_the_server_makes_an_app_and_prints_its_url() -> None:
