@@ -17,6 +17,9 @@ _HEX_DIGITS = b"0123456789ABCDEF"
 # The kernel clears the memory of larger buffers each time, which takes as long as the work itself.
 _CHUNK_BYTES = 16 * 1024
 
+# Encoding at once depends on the content: of 4 KiB, at most a fifth of a millisecond.
+_SMALL_BYTES = 4 * 1024
+
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -40,7 +43,7 @@ def percent_encode(text: str | bytes) -> str:
 
     The time depends on the length only, not on the content.
     """
-    return _encode(text.encode() if isinstance(text, str) else text, _ONCE).decode()
+    return _encode(_bytes(text), _ONCE).decode()
 
 
 def percent_encoded_bytes(data: bytes) -> int:
@@ -112,8 +115,16 @@ def parse_form(body: bytes) -> list[tuple[bytes, bytes]]:
 
 def canonical_query_string(parameters: Iterable[tuple[str | bytes, str | bytes]]) -> str:
     """Encode, sort and join parameters (RFC 5849 section 3.4.1.3.2), which must not include the signature."""
-    pairs = sorted((percent_encode(name), percent_encode(value)) for name, value in parameters)
-    return "&".join([f"{name}={value}" for name, value in pairs])
+    return _canonical((_bytes(name), _bytes(value)) for name, value in parameters).decode()
+
+
+def _canonical(parameters: Iterable[tuple[bytes, bytes]]) -> bytes:
+    pairs = sorted([(_encode(name, _ONCE), _encode(value, _ONCE)) for name, value in parameters])
+    return b"&".join([name + b"=" + value for name, value in pairs])
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
 
 
 def base_string_url(url: str) -> str:
@@ -136,9 +147,12 @@ def signature_base_string(url: str, canonical: str, method: str = "POST") -> str
         url: a :func:`base_string_url`.
         canonical: a :func:`canonical_query_string`.
     """
+    return base_string_start(url, method) + _encode_again(canonical.encode()).decode()
+
+
+def _encode_again(canonical: bytes) -> bytes:
     # A canonical query string holds no other reserved characters.
-    encoded = canonical.replace("%", "%25").replace("=", "%3D").replace("&", "%26")
-    return base_string_start(url, method) + encoded
+    return canonical.replace(b"%", b"%25").replace(b"=", b"%3D").replace(b"&", b"%26")
 
 
 def base_string_start(url: str, method: str = "POST") -> str:
@@ -149,8 +163,12 @@ def base_string_start(url: str, method: str = "POST") -> str:
 def base_string_rest(parameters: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
     """The rest of a base string: the :func:`canonical_query_string` of parameters, percent-encoded once more.
 
-    It comes in parts, since any client may send large content.
+    It comes in parts, since any client may send large content. Encoding small content at once is faster.
     """
+    parameters = list(parameters)
+    if sum([len(name) + len(value) for name, value in parameters]) <= _SMALL_BYTES:
+        yield _encode_again(_canonical(parameters))
+        return
     parts: list[bytes | bytearray] = []
     separator = b""
     for name, value in sorted(parameters, key=_order):

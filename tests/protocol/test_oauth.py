@@ -185,6 +185,14 @@ def test_bodies_that_other_clients_send_have_one_base_string() -> None:
     assert base_string(url, encoded) == expected
 
 
+@given(st.lists(st.tuples(st.binary(), st.binary())))
+def test_large_content_is_encoded_as_small_content(parameters: list[tuple[bytes, bytes]]) -> None:
+    at_once = b"".join(signing.base_string_rest(parameters))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signing, "_SMALL_BYTES", -1)
+        assert b"".join(signing.base_string_rest(parameters)) == at_once
+
+
 # Bytes that percent-encoding or quoted-printable could take for a part of an escape.
 near_escapes = st.lists(
     st.sampled_from([b"%", b"4", b"a", b"F", b"g", b"=", b"+", b"\r", b"\n", b" ", b"\xff"])
