@@ -14,7 +14,10 @@ import hmac
 from collections.abc import Sequence
 
 POSITION_LENGTH = 22
-"""The length of every position, in characters of ``[A-Za-z0-9_-]``."""
+"""The length of every position, in characters of ``[A-Za-z0-9._]``."""
+
+# A command line would take a position that begins with "-" for an option.
+_ALTERNATIVES = b"._"
 
 _TAG_BYTES = _PLACE_BYTES = 8
 
@@ -57,7 +60,7 @@ class Positions:
         if len(position) != POSITION_LENGTH:
             return None
         try:
-            data = base64.b64decode(position.encode("ascii") + b"==", b"-_", validate=True)
+            data = base64.b64decode(position.encode("ascii") + b"==", _ALTERNATIVES, validate=True)
         except (UnicodeEncodeError, binascii.Error):
             return None
         for key in self._keys:
@@ -73,7 +76,7 @@ def _encode(key: bytes, stream: str, epoch: bytes, place: int) -> str:
     scope = b"%c%s%s%s" % (len(epoch), epoch, place.to_bytes(_PLACE_BYTES, "big"), stream.encode())
     tag = hashlib.blake2b(scope, digest_size=_TAG_BYTES, key=key, person=b"tag").digest()
     masked = (place ^ _mask(key, tag)).to_bytes(_PLACE_BYTES, "big")
-    return base64.urlsafe_b64encode(tag + masked)[:POSITION_LENGTH].decode("ascii")
+    return base64.b64encode(tag + masked, _ALTERNATIVES)[:POSITION_LENGTH].decode("ascii")
 
 
 def _mask(key: bytes, tag: bytes) -> int:
