@@ -156,8 +156,10 @@ class Verifier:
             app_id: the app ID in the path.
 
         Raises:
-            RefusedError: 400 for an invalid Host, 404 for an unknown app.
+            RefusedError: 400 for an invalid Host or path, 404 for an unknown app.
         """
+        if not raw_path.isascii():
+            raise RefusedError(400, "the path must be percent-encoded")
         # The signature covers the host together with the path, so it must not contain a part of a path.
         if not is_host(host):
             raise RefusedError(400, f"invalid Host header: {host!a:.100}")
@@ -235,6 +237,21 @@ class Verifier:
             )
         nonce, signature = _digest(values[b"oauth_nonce"]), _digest(values[b"oauth_signature"])
         return app, Claim(app.key, timestamp, nonce, signature), now
+
+
+def decode(data: bytes, name: str) -> str:
+    """Decode UTF-8.
+
+    Parameters:
+        name: the data's name in an error, such as ``"the stream"``.
+
+    Raises:
+        RefusedError: 400.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise RefusedError(400, f"{name} is not UTF-8: {error.reason} at byte {error.start}") from None
 
 
 def nonce_reused() -> RefusedError:

@@ -107,8 +107,6 @@ class BatchHandler:
         Raises:
             RefusedError: 400 or 404.
         """
-        if not raw_path.isascii():
-            raise RefusedError(400, "the path must be percent-encoded")
         split = split_query_path(raw_path)
         if split is None or split[1:] != ("batch", None):
             raise RefusedError(404, "the path of a batch is /app/APP_ID/batch")

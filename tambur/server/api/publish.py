@@ -18,7 +18,7 @@ from ..broker import Broker, BrokerUnavailableError, Outcome, Publication, Publi
 from ..config import App, Config
 from ..counters import Counts
 from ..logs import line
-from .auth import RefusedError, SignedRequest, Target, Verifier, nonce_reused
+from .auth import RefusedError, SignedRequest, Target, Verifier, decode, nonce_reused
 from .signed import CORS, is_debugging, logged_stream, read_body, refusal_answer
 
 _REPLAYED = {"Tambur-Replayed": "true"}
@@ -95,8 +95,6 @@ class PublishHandler:
         Raises:
             RefusedError: 400 or 404.
         """
-        if not raw_path.isascii():
-            raise RefusedError(400, "the path must be percent-encoded")
         split = split_publish_path(raw_path)
         if split is None:
             raise RefusedError(404, "the path of a publish is /app/APP_ID/stream/STREAM")
@@ -128,7 +126,7 @@ class PublishHandler:
     async def _publish(self, target: PublishTarget, request: SignedRequest) -> Published:
         began_at = time.perf_counter()
         self._verifier.check_form(request, [b"message"])
-        message = _parse_message(request.parameters[b"message"])
+        message = decode(request.parameters[b"message"], "the message")
         excluded = _parse_excluded(request)
         kind, name = _parse_destination(target.destination)
         app, claim, now = self._verifier.verify(request)
@@ -172,13 +170,6 @@ def _facts(target: PublishTarget | None) -> dict[str, object]:
     return {"app": target.app.app_id, "stream": logged_stream(target.destination)}
 
 
-def _parse_message(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise RefusedError(400, f"the message is not UTF-8: {error.reason} at byte {error.start}") from None
-
-
 def _parse_excluded(request: SignedRequest) -> str | None:
     count = request.count(b"exclude")
     if not count:
@@ -193,8 +184,6 @@ def _parse_excluded(request: SignedRequest) -> str | None:
 
 def _parse_destination(data: bytes) -> Destination:
     try:
-        return parse_destination(data.decode())
-    except UnicodeDecodeError as error:
-        raise RefusedError(400, f"the stream is not UTF-8: {error.reason} at byte {error.start}") from None
+        return parse_destination(decode(data, "the stream"))
     except InvalidNameError as error:
         raise RefusedError(400, str(error)) from None

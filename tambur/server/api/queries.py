@@ -22,7 +22,7 @@ from ..counters import Counts
 from ..disconnects import Disconnects
 from ..logs import line
 from ..queries import Queries
-from .auth import RefusedError, SignedRequest, Verifier
+from .auth import RefusedError, SignedRequest, Verifier, decode
 from .routes import Answer
 from .signed import CORS, is_debugging, logged_stream, read_body, refusal_answer
 
@@ -111,8 +111,6 @@ class QueryHandler:
         facts: dict[str, object],
     ) -> bytes:
         raw_path = request.scope["raw_path"]
-        if not raw_path.isascii():
-            raise RefusedError(400, "the path must be percent-encoded")
         split = split_query_path(raw_path)
         if split is None:
             raise RefusedError(404, "there is no such path")
@@ -253,8 +251,6 @@ def _stream(data: bytes | None, word: str) -> str:
     if data is None:
         raise RefusedError(404, f"the path of this query is /app/APP_ID/{word}/STREAM")
     try:
-        return check_stream(data.decode())
-    except UnicodeDecodeError as error:
-        raise RefusedError(400, f"the stream is not UTF-8: {error.reason} at byte {error.start}") from None
+        return check_stream(decode(data, "the stream"))
     except InvalidNameError as error:
         raise RefusedError(400, str(error)) from None
