@@ -19,7 +19,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import requests
@@ -288,6 +288,18 @@ def until_equal(read: Callable[[], object], expected: object) -> None:
         time.sleep(0.05)
 
 
+def inflict(
+    faults: Mapping[str, Callable[[], None]], traffic: Traffic, chance: random.Random
+) -> Counter[str]:
+    """Inflict each fault once, in any order; return their names."""
+    for name, fault in chance.sample(sorted(faults.items()), len(faults)):
+        started = time.monotonic()
+        fault()
+        traffic.recover()
+        print(f"{name}: {time.monotonic() - started:.1f} s")  # noqa: T201
+    return Counter(faults.keys())
+
+
 def test_nothing_is_lost_doubled_or_left_behind_whatever_fails(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     happened: Counter[str] = Counter()
@@ -298,14 +310,7 @@ def test_nothing_is_lost_doubled_or_left_behind_whatever_fails(tmp_path: Path) -
         deadline = time.monotonic() + DURATION_S
         with traffic.flowing():
             while not happened or time.monotonic() < deadline:
-                faults = list(cluster.faults.items())
-                chance.shuffle(faults)
-                for name, fault in faults:
-                    started = time.monotonic()
-                    fault()
-                    traffic.recover()
-                    happened[name] += 1
-                    print(f"{name}: {time.monotonic() - started:.1f} s")  # noqa: T201
+                happened += inflict(cluster.faults, traffic, chance)
             traffic.stop_publishing()
             traffic.finish()
             counts = {
@@ -338,14 +343,8 @@ def test_subscribers_learn_that_redis_lost_messages(tmp_path: Path) -> None:
         deadline = time.monotonic() + DURATION_S
         with traffic.flowing():
             while not happened or time.monotonic() < deadline:
-                faults = [*cluster.losses.items(), ("clients dropped", cluster.faults["clients dropped"])]
-                chance.shuffle(faults)
-                for name, fault in faults:
-                    started = time.monotonic()
-                    fault()
-                    traffic.recover()
-                    happened[name] += 1
-                    print(f"{name}: {time.monotonic() - started:.1f} s")  # noqa: T201
+                dropped = {"clients dropped": cluster.faults["clients dropped"]}
+                happened += inflict(cluster.losses | dropped, traffic, chance)
             traffic.stop_publishing()
             traffic.finish()
         told = sum(receiver.told for receiver in traffic.receivers)
