@@ -177,14 +177,15 @@ class ExtendedHub(Hub):
         if not await recovery.resume(app.key, session.subscriber_id, session.number):
             return None
         key = app.key, session.subscriber_id
+        recovery.need(app.key, log)
         if self.revocations.is_ended(*key):
+            recovery.release(app.key, log)  # else a node would keep the session that was noted as its own
             return None
         self.lost_sessions.remove(*key, now_ms())
         if (lost := self._private.get(key)) is not None and lost is not outbox:
             lost.close(close_codes.SESSION_MOVED, "the session continues on another connection")
         self._private[key] = outbox
         self._extended[outbox] = _Extended(app, log)
-        recovery.need(app.key, log)
         self._catching_up.add(outbox)
         try:
             complete, place = True, None

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tambur.server import Limits
+from tambur.server.broker import AppKey, private_log
 from tambur.server.broker.memory import MemoryBackend
 
 from ..support.node import APP, SIGNER, Client, Node, run, settle
@@ -96,5 +97,35 @@ def test_the_log_of_direct_messages_of_a_user_is_remembered_while_a_connection_r
         clock.now += HOUR_S + 1
         await node.hub.send_direct(APP.key, "s", "bob", "the last", "x")
         assert backend.recovery.since(APP.key, "s", place, "alice") is None
+
+    run(scenario, lambda: Node(backend))
+
+
+def test_a_session_that_ends_while_it_is_resumed_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = MemoryBackend(max_claims=1000)
+    recovery = backend.recovery
+    released: list[str] = []
+    resume, release = recovery.resume, recovery.release
+
+    async def scenario(node: Node) -> None:
+        async def ending(app: AppKey, subscriber_id: str, number: int) -> bool:
+            found = await resume(app, subscriber_id, number)
+            node.hub.end_session(app, subscriber_id)
+            return found
+
+        def noting(app: AppKey, log: str, user_id: str | None = None) -> None:
+            released.append(log)
+            release(app, log, user_id)
+
+        lost = node.client(LOST_ID)
+        hello = await ask(lost, "hello", {})
+        lost.connection.close()
+        await settle()
+        monkeypatch.setattr(recovery, "resume", ending)
+        monkeypatch.setattr(recovery, "release", noting)
+        back = node.client(BACK_ID)
+        resumed = await ask(back, "hello", {"session": hello["session"]})
+        assert (resumed["resumed"], resumed["id"]) == (False, BACK_ID)
+        assert released == [private_log(LOST_ID)]
 
     run(scenario, lambda: Node(backend))
