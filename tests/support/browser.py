@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol, TypeVar, cast
 
-from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver import ActionChains, Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -61,6 +61,11 @@ def wait(driver: B, condition: Callable[[B], T]) -> T:
 def wait_for_script(driver: Browser, expression: str) -> Any:
     """Wait until an expression in the page is true, and return its value."""
     return wait(driver, lambda _: driver.execute_script(f"return {expression}"))
+
+
+def press(driver: Chrome, key: str) -> None:
+    """Press a key, which reaches whatever has the focus at that moment."""
+    ActionChains(driver).send_keys(key).perform()
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from tambur.subscriber import Subscriber
 
 from ..support import documentation
 from ..support.app import API_KEY, APP, APP_ID, publisher, subscriber
-from ..support.browser import TIMEOUT_S, page, wait
+from ..support.browser import TIMEOUT_S, page, press, wait
 from ..support.console import FAST_HASH, PASSWORD, console
 from ..support.ports import free_ports
 
@@ -302,14 +302,14 @@ def test_the_console_works_with_only_the_keyboard(driver: Chrome, watched: Serve
         names = []
         for panel, wanted in (("Streams", stream), ("Refused", "Text")):
             for _ in range(40):
-                driver.switch_to.active_element.send_keys(Keys.TAB)
+                press(driver, Keys.TAB)
                 element = driver.switch_to.active_element
                 if element.tag_name == "body":
                     continue  # after the last one
                 assert driver.execute_script("return arguments[0].matches(':focus-visible')", element)
                 names.append(element.accessible_name)
                 if names[-1].startswith(panel):
-                    element.send_keys(Keys.ENTER)
+                    press(driver, Keys.ENTER)
                     if panel == "Streams":
                         wait(driver, lambda d: stream in [row[0] for row in rows(d, "streams-rows")])
                 if names[-1] == wanted:

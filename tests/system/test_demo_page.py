@@ -16,7 +16,7 @@ from selenium.webdriver.support.select import Select
 from tambur import Tambur
 from tambur.server import Server
 
-from ..support.browser import page, wait
+from ..support.browser import page, press, wait
 from ..support.demo import CREDENTIALS
 
 POST_AND_REPORT = """
@@ -185,13 +185,13 @@ def test_the_page_works_with_only_the_keyboard(driver: Chrome, panels: tuple[Pan
     _, bob = panels
     reached = []
     for _ in range(40):
-        driver.switch_to.active_element.send_keys(Keys.TAB)
+        press(driver, Keys.TAB)
         element = driver.switch_to.active_element
         reached.append(element)
         if element == bob.mode("presence"):
             break
     assert driver.execute_script("return arguments[0].matches(':focus-visible')", reached[-1])
-    reached[-1].send_keys(Keys.SPACE)
+    press(driver, Keys.SPACE)
     wait(driver, lambda _: bob.mode("presence").is_selected())
     names = [element.accessible_name for element in reached]
     assert all(names), names

@@ -234,6 +234,10 @@ async function showStreams() {
   if (app !== $("streams-app").value || prefix !== $("streams-prefix").value) return;
   const { streams, more } = found;
   $("streams-shown").textContent = more ? `the first ${streams.length}` : `${streams.length} found`;
+  // What is the same stays, with its focus and its selection.
+  const listed = JSON.stringify([app, streams]);
+  if (listed === $("streams-rows").dataset.listed) return;
+  $("streams-rows").dataset.listed = listed;
   const focused = document.activeElement?.closest("#streams-rows a")?.hash;
   $("streams-rows").replaceChildren(...streams.map(({ stream: name, subscribers, users, kept }) => element(
     "tr", {},
