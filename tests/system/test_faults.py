@@ -7,7 +7,8 @@ that Redis has it, and a node that lost its link, or Redis its connections, repl
 presence that every subscriber received is right, and no node has a connection, subscription, task or file too many.
 
 ``TAMBUR_FAULTS_S`` says for how many seconds faults follow each other, once through all of them if it is not set;
-``TAMBUR_FAULTS_SEED`` in which order. ``pytest -s`` shows the counts.
+``TAMBUR_FAULTS_SEED`` in which order; ``TAMBUR_FAULTS_PAUSE_S`` how long each of the four publishers pauses after a
+publish. ``pytest -s`` shows the counts.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tests.support.traffic import ROOM, Attempts, Publisher, Receiver
 from ..support.ports import free_port
 
 DURATION_S = float(os.environ.get("TAMBUR_FAULTS_S", "0"))
+PAUSE_S = float(os.environ.get("TAMBUR_FAULTS_PAUSE_S", "0.03"))
 SEED = int(os.environ.get("TAMBUR_FAULTS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 NODES = 3
 NODE_TIMEOUT_S = 4.0
@@ -223,9 +225,9 @@ class Traffic:
             *(Receiver(ledger, f"of-{stream}", front, stream, reconnect=True) for stream in STREAMS),
         ]
         self.publishers = [
-            Publisher(ledger, STREAMS[0], front, pause_s=0.03, max_retries=0, timeout=1.0),
+            Publisher(ledger, STREAMS[0], front, pause_s=PAUSE_S, max_retries=0, timeout=1.0),
             *(
-                Publisher(ledger, stream, front, pause_s=0.03, max_retries=max_retries)
+                Publisher(ledger, stream, front, pause_s=PAUSE_S, max_retries=max_retries)
                 for stream in STREAMS[1:]
             ),
         ]
