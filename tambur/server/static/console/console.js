@@ -234,7 +234,7 @@ async function showStreams() {
   if (app !== $("streams-app").value || prefix !== $("streams-prefix").value) return;
   const { streams, more } = found;
   $("streams-shown").textContent = more ? `the first ${streams.length}` : `${streams.length} found`;
-  // What is the same stays, with its focus and its selection.
+  // The rows stay while they say the same, so they keep their focus and selection.
   const listed = JSON.stringify([app, streams]);
   if (listed === $("streams-rows").dataset.listed) return;
   $("streams-rows").dataset.listed = listed;
