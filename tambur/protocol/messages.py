@@ -18,6 +18,7 @@ from .tokens import Mode
 
 MAX_HANDLE = 2**53 - 1  # the largest integer that JavaScript counts up to exactly
 
+# Encoding a string takes a third of the time of encoding an array around it.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -230,7 +231,7 @@ def encode_message(kind: Kind, stream: str, message: str) -> bytes:
     """Encode a message to a stream, or to one subscriber, where ``stream`` is ignored."""
     if kind is Kind.PRIVATE:
         stream = "private"
-    return _encode(["msg", stream, kind.value, message]).encode()
+    return f'["msg",{_encode(stream)},"{kind.value}",{_encode(message)}]'.encode()
 
 
 def message_json(kind: Kind, stream: str, event: bytes) -> bytes:

@@ -20,6 +20,8 @@ def stream_path(destination: str) -> str:
     return "/stream/" + quote(destination, safe=":")
 
 
+_PUBLISH_PATH = re.compile(rb"/app/([^/]+)/stream/(.*)", re.DOTALL)
+
 BATCH_PATH = "/batch"
 """The rest of the path of a batch."""
 
@@ -39,7 +41,7 @@ def split_publish_path(raw_path: bytes) -> tuple[str, bytes] | None:
         The app ID and the destination's bytes. ``None`` for any other path, and for an app ID that is not
         UTF-8, which no app has.
     """
-    match = re.fullmatch(rb"/app/([^/]+)/stream/(.*)", raw_path, re.DOTALL)
+    match = _PUBLISH_PATH.fullmatch(raw_path)
     if match is None:
         return None
     try:

@@ -230,7 +230,7 @@ class App:
             f"must be above 0 and finite, not {rate!r}",
         )
 
-    @property
+    @cached_property
     def key(self) -> AppKey:
         return AppKey(self.api_key, self.app_id)
 

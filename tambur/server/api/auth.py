@@ -38,6 +38,7 @@ _REQUIRED = (
     b"oauth_version",
 )
 _FIXED = {b"api_version": b"1.0", b"oauth_version": b"1.0", b"oauth_signature_method": b"HMAC-SHA1"}
+_INTEGER = re.compile(rb"-?[0-9]{1,18}")
 _DIGEST_BYTES = 16
 
 
@@ -80,37 +81,36 @@ class SignedRequest:
 
     Attributes:
         target: the app that it is for.
-        parameters: the parameters of its form. Of a doubled one that is not required, the last value.
+        names: the names of the parameters of its form, with doubled ones.
+        parameters: the parameters. Of a doubled one that is not required, the last value.
     """
 
-    def __init__(self, target: Target, parameters: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, target: Target, form: bytes) -> None:
         self.target = target
-        self.parameters = dict(parameters)
-        self._names = [name for name, _ in parameters]
-        self._parameters = parameters
-
-    def count(self, name: bytes) -> int:
-        """How many times a parameter is given."""
-        return self._names.count(name)
+        self._form = form
+        self._parameters = signing.parse_form(form)
+        self.names = [name for name, _ in self._parameters]
+        self.parameters = dict(self._parameters)
 
     async def encode(self) -> None:
         """Compute the base string of a large request in advance, in several turns of the event loop."""
         encoded = []
-        for part in signing.base_string_rest(self._signed):
+        for part in signing.base_string_rest(self._signed, self._form):
             encoded.append(part)
             await asyncio.sleep(0)
         self._rest = encoded
 
     def is_signed_by(self, app: App) -> bool:
         """Whether the signature was made with a secret of the app."""
-        # Behind a proxy that terminates TLS, the client signed https though http arrives.
-        return any(self._is_signed(self._start(scheme), app) for scheme in ("http", "https"))
-
-    def _is_signed(self, start: str, app: App) -> bool:
         signature = self.parameters[b"oauth_signature"]
-        # Every secret is tried, so that the time does not tell which one was right.
-        found = [signing.verify(start, self._rest, secret, signature) for secret in app.secrets]
-        return any(found)
+        # Behind a proxy that terminates TLS, the client signed https though http arrives.
+        for scheme in ("http", "https"):
+            start = self._start(scheme)
+            # Every secret is tried, so that the time does not tell which one was right.
+            found = [signing.verify(start, self._rest, secret, signature) for secret in app.secrets]
+            if any(found):
+                return True
+        return False
 
     @property
     def _signed(self) -> Iterator[tuple[bytes, bytes]]:
@@ -118,7 +118,7 @@ class SignedRequest:
 
     @functools.cached_property
     def _rest(self) -> list[bytes]:
-        return list(signing.base_string_rest(self._signed))
+        return list(signing.base_string_rest(self._signed, self._form))
 
     @property
     def base_string(self) -> str:
@@ -180,7 +180,7 @@ class Verifier:
             )
         if body.count(b"&") >= MAX_PARAMETERS:
             raise RefusedError(400, f"the body has more than {MAX_PARAMETERS} parameters")
-        return SignedRequest(target, signing.parse_form(body))
+        return SignedRequest(target, body)
 
     def check_form(self, request: SignedRequest, required: Iterable[bytes]) -> None:
         """Check the parameters that every signed request has.
@@ -191,17 +191,16 @@ class Verifier:
         Raises:
             RefusedError: 400.
         """
-        values = request.parameters
+        names, values = request.names, request.parameters
         for name in (*_REQUIRED, *required):
-            count = request.count(name)
-            if count != 1:
+            if (count := names.count(name)) != 1:
                 raise RefusedError(400, f"{name.decode()} must be given once, not {count} times")
         for name, expected in _FIXED.items():
             if values[name] != expected:
                 raise RefusedError(
                     400, f"{name.decode()} must be {expected.decode()}, not {_show(values[name])}"
                 )
-        if not re.fullmatch(rb"-?[0-9]{1,18}", values[b"oauth_timestamp"]):
+        if not _INTEGER.fullmatch(values[b"oauth_timestamp"]):
             raise RefusedError(
                 400, f"oauth_timestamp must be an integer, not {_show(values[b'oauth_timestamp'])}"
             )

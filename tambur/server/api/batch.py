@@ -23,7 +23,7 @@ from ..counters import Counts
 from ..logs import line
 from .auth import RefusedError, SignedRequest, Target, Verifier
 from .publish import DELIVERED_ANSWER, REPLAYED_ANSWER, check_admitted
-from .signed import is_debugging, read_body, refusal_answer
+from .signed import header, is_debugging, read_body, refusal_answer
 
 MAX_MESSAGES = 1000
 """How many messages a batch may have."""
@@ -82,10 +82,10 @@ class BatchHandler:
         facts: dict[str, object] = {}
         debug = is_debugging(request)
         try:
-            target = self.target(request.headers.get("host", ""), request.scope["raw_path"])
+            target = self.target(header(request, b"host"), request.scope["raw_path"])
             facts["app"] = target.app_id
             body = await read_body(request, self._limits.max_batch_bytes)
-            content_type = request.headers.get("content-type", "")
+            content_type = header(request, b"content-type")
             delivered = await self.publish(target, content_type, body, debug=debug)
         except RefusedError as refused:
             self._counts.log_refusal(

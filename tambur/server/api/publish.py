@@ -19,7 +19,7 @@ from ..config import App, Config
 from ..counters import Counts
 from ..logs import line
 from .auth import RefusedError, SignedRequest, Target, Verifier, decode, nonce_reused
-from .signed import CORS, is_debugging, logged_stream, read_body, refusal_answer
+from .signed import CORS, header, is_debugging, logged_stream, read_body, refusal_answer
 
 _REPLAYED = {"Tambur-Replayed": "true"}
 
@@ -69,9 +69,9 @@ class PublishHandler:
         target: PublishTarget | None = None
         debug = is_debugging(request)
         try:
-            target = self.target(request.headers.get("host", ""), request.scope["raw_path"])
+            target = self.target(header(request, b"host"), request.scope["raw_path"])
             body = await read_body(request, self._limits.max_body_bytes)
-            content_type = request.headers.get("content-type", "")
+            content_type = header(request, b"content-type")
             published = await self.publish(target, content_type, body, debug=debug)
         except RefusedError as refused:
             facts = {"status": refused.status, **_facts(target), "reason": refused.reason}
@@ -171,10 +171,9 @@ def _facts(target: PublishTarget | None) -> dict[str, object]:
 
 
 def _parse_excluded(request: SignedRequest) -> str | None:
-    count = request.count(b"exclude")
-    if not count:
+    if b"exclude" not in request.parameters:
         return None
-    if count > 1:
+    if (count := request.names.count(b"exclude")) > 1:
         raise RefusedError(400, f"exclude must be given at most once, not {count} times")
     try:
         return check_subscriber_id(request.parameters[b"exclude"])

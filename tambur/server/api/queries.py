@@ -24,7 +24,7 @@ from ..logs import line
 from ..queries import Queries
 from .auth import RefusedError, SignedRequest, Verifier, decode
 from .routes import Answer
-from .signed import CORS, is_debugging, logged_stream, read_body, refusal_answer
+from .signed import CORS, header, is_debugging, logged_stream, read_body, refusal_answer
 
 MAX_BODY_BYTES = 16 * 1024
 
@@ -115,10 +115,10 @@ class QueryHandler:
         if split is None:
             raise RefusedError(404, "there is no such path")
         app_id, _, stream = split
-        target = self._verifier.find(request.headers.get("host", ""), raw_path, app_id)
+        target = self._verifier.find(header(request, b"host"), raw_path, app_id)
         facts |= {"app": app_id, "stream": stream and logged_stream(stream)}
         body = await read_body(request, MAX_BODY_BYTES)
-        parsed = self._verifier.parse(target, request.headers.get("content-type", ""), body)
+        parsed = self._verifier.parse(target, header(request, b"content-type"), body)
         try:
             self._verifier.check_form(parsed, [])
             perform = prepare(_Parameters(parsed), stream)
@@ -214,7 +214,7 @@ class _Parameters:
 
     def text(self, name: str) -> str | None:
         key = name.encode()
-        count = self._request.count(key)
+        count = self._request.names.count(key)
         if not count:
             return None
         if count > 1:

@@ -13,6 +13,14 @@ from .auth import RefusedError
 CORS = {"Access-Control-Allow-Origin": "*"}  # the browser publisher of 2012 posts cross-origin
 
 
+def header(request: Request, name: bytes) -> str:
+    """The first value of a header; empty without one. starlette takes five times as long."""
+    for found, value in request.scope["headers"]:
+        if found == name:
+            return str(value, "latin-1")
+    return ""
+
+
 def is_debugging(request: Request) -> bool:
     """Whether the client asks for details with ``?debug=true``."""
     return b"debug=true" in request.scope["query_string"].split(b"&")

@@ -6,7 +6,7 @@ import asyncio
 import asyncio.sslproto
 import sys
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 READ_BYTES = 256 * 1024
 """The most bytes of one read from a connection; the same as asyncio's."""
@@ -65,10 +65,14 @@ async def read_body(request: Request, max_bytes: int) -> bytes | None:
     """
     chunks = []
     size = 0
-    async for chunk in request.stream():
+    is_more = True
+    # Not request.stream(): an asynchronous generator costs a publish 3 % more.
+    while is_more and size <= _MAX_DISCARDED_BODIES * max_bytes:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, is_more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size <= max_bytes:
             chunks.append(chunk)
-        elif size > _MAX_DISCARDED_BODIES * max_bytes:
-            break
     return b"".join(chunks) if size <= max_bytes else None

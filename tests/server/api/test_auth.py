@@ -185,9 +185,9 @@ def test_the_base_string_is_computed_once_and_for_a_refusal_only_to_debug(
     encode = signing.base_string_rest
     encoded: list[object] = []
 
-    def counting(parameters: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
-        encoded.append(parameters)
-        return encode(parameters)
+    def counting(parameters: Iterable[tuple[bytes, bytes]], form: bytes) -> Iterator[bytes]:
+        encoded.append(form)
+        return encode(parameters, form)
 
     monkeypatch.setattr(signing, "base_string_rest", counting)
     body = publisher.body(**changes)

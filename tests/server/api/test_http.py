@@ -279,6 +279,12 @@ def test_a_closed_answer_ends_its_connection(server: Server) -> None:
         assert Answer(read_all(connection)).status == 404
 
 
+def test_of_two_hosts_the_first_one_is_signed(server: Server, stream: str) -> None:
+    request = signed(server, stream, "x")
+    assert ask(server, request.replace(b"\r\n\r\n", b"\r\nHost: other\r\n\r\n", 1)).status == 204
+    assert ask(server, request.replace(b"\r\nHost", b"\r\nHost: other\r\nHost", 1)).status == 401
+
+
 @pytest.mark.parametrize("host", ["h/app/a/stream/auth:x?", "h?", "u@h", "h h", "", "h#"])
 def test_a_host_that_holds_more_than_a_host_moves_no_signature_to_another_stream(
     server: Server, stream: str, host: str
