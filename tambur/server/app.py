@@ -29,6 +29,8 @@ from .config import Config, Limits
 from .console.listener import Console
 from .console.nodes import Nodes
 from .console.parts import Parts
+from .console.reports import Reports
+from .console.watch import Watch
 from .disconnects import Disconnects
 from .extended_hub import ExtendedHub
 from .listeners import allow_open_files, listen, listener_url, load_tls, reserve_port
@@ -106,7 +108,10 @@ class Server:
         self._socket = listen(config.host, config.port, shares_port=shares_port)
         self.url = listener_url(self._socket, has_tls=tls is not None)
         """``http://HOST:PORT`` or ``https://HOST:PORT``, with the real port if the config says 0."""
+        # Consoles of other nodes ask this node, also if it has none.
         nodes = Nodes(self._backend, self._cluster, self._socket.getsockname()[1])
+        watch = Watch(self._hub.counts)
+        reports = Reports(nodes, self._cluster, watch)
         self._console: Console | None = None
         if config.console_port is not None:
             try:
@@ -118,6 +123,8 @@ class Server:
                     self._queries,
                     self._disconnects,
                     nodes,
+                    watch,
+                    reports,
                 )
                 self._console = Console(parts, read_buffer)
             except BaseException:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from .broker import AppKey, NodeCalls
+from .broker import AppKey, BrokerUnavailableError, NodeCalls
 
 TIMEOUT_S = 2.0
 """How long another node may take to answer, in seconds (section 9 of the protocol)."""
@@ -36,8 +36,29 @@ class Cluster:
         Raises:
             BrokerUnavailableError: a node has not answered. The others have been asked.
         """
+        answers = []
+        for answer in (await self.ask_each(word, app, *arguments)).values():
+            if isinstance(answer, BrokerUnavailableError):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    async def ask_each(self, word: str, app: AppKey, *arguments: object) -> dict[str, Any]:
+        """Have all other nodes answer.
+
+        Returns:
+            For each node, by its ID, its answer, or a :class:`BrokerUnavailableError` that says why there is
+            none.
+
+        Raises:
+            BrokerUnavailableError: no node could be asked.
+        """
         question = QUESTION + json.dumps([word, *app, *arguments]).encode()
-        return [json.loads(answer) for answer in await self._calls.ask_all(question, timeout_s=TIMEOUT_S)]
+        answers = await self._calls.ask_each(question, timeout_s=TIMEOUT_S)
+        return {
+            node: answer if isinstance(answer, BrokerUnavailableError) else json.loads(answer)
+            for node, answer in answers.items()
+        }
 
     async def answer(self, question: bytes) -> bytes:
         """Answer a question that begins with :data:`QUESTION`."""

@@ -73,7 +73,7 @@ class Counts:
         resumed_sessions: sessions that continued on another connection.
         refused_sessions: session keys that did not continue a session.
         incomplete: answers with ``"complete": false``, to a subscribe or a ``hello``.
-        observer: the console; ``None`` without one.
+        observer: notes more for the console of this node, or of another one; ``None`` if none needs it.
     """
 
     publishes: Counter[int] = field(default_factory=Counter)

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import re
 from collections.abc import Iterator
-from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -15,7 +14,6 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.alert import Alert
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
 from tambur import RejectedError, SubscriberClosedError, Tambur
@@ -26,6 +24,7 @@ from ..support import documentation
 from ..support.app import API_KEY, APP, APP_ID, publisher, subscriber
 from ..support.browser import TIMEOUT_S, page, press, wait
 from ..support.console import FAST_HASH, PASSWORD, console
+from ..support.console_page import card, complaints, follow, rows, show, wait_live
 from ..support.ports import free_ports
 
 OTHER = App(API_KEY, "<i>other", ("another secret",))
@@ -53,45 +52,6 @@ def tambur(watched: Server) -> Iterator[Tambur]:
         yield made
 
 
-def complaints(driver: Chrome) -> list[Any]:
-    """The messages that the browser logged since the last call, such as violations of the page's policy."""
-    logged: list[Any] = cast(Any, driver).get_log("browser")
-    return logged
-
-
-def show(driver: Chrome, url: str | None, panel: str = "now") -> None:
-    """Open a panel of a console, and wait until it is live."""
-    driver.get("about:blank")
-    complaints(driver)
-    driver.get(f"{url}/#/{panel}")
-    wait_live(driver)
-
-
-def wait_live(driver: Chrome) -> None:
-    wait(driver, lambda d: d.find_element(By.ID, "link").text == "Live")
-
-
-def follow(driver: Chrome, server: Server, stream: str) -> None:
-    show(driver, server.console_url, f"streams/{quote(f'{API_KEY}/{APP_ID}', '')}/{quote(stream, '')}")
-    wait(driver, lambda d: d.find_element(By.ID, "stream-state").text == "following")
-
-
-def rows(driver: Chrome, table: str) -> list[list[str]]:
-    """The texts of a table's rows. One script reads all of them, because the page may replace them."""
-    script = (
-        "return [...document.querySelectorAll(`#${arguments[0]} tr`)].map((row) => "
-        "[...row.cells].map((cell) => cell.textContent))"
-    )
-    found: list[list[str]] = driver.execute_script(script, table)
-    return found
-
-
-def card(driver: Chrome, title: str) -> WebElement:
-    return wait(
-        driver, lambda d: d.find_element(By.XPATH, f"//figure[figcaption[starts-with(., '{title}')]]")
-    )
-
-
 def refuse(server: Server, stream: str) -> None:
     with Tambur(API_KEY, APP_ID, "wrong secret", server.url) as stranger, pytest.raises(RejectedError):
         stranger.publish(stream, "x")
@@ -114,9 +74,11 @@ def test_now_shows_figures_with_a_line_each(
         is_drawn = "return new Set(arguments[0].getContext('2d').getImageData(0, 0, 200, 90).data).size > 2"
         assert driver.execute_script(is_drawn, canvas)
     wait(driver, lambda d: card(d, "Connections").find_element(By.CLASS_NAME, "figure").text == "0")
-    ((node, health, _, age),) = rows(driver, "nodes")
+    wait(driver, lambda d: [row[4] for row in rows(d, "nodes")] == ["0"])
+    ((node, health, _, age, *_),) = rows(driver, "nodes")
     assert f":{urlsplit(watched.url).port}, process" in node
     assert (health, age) == ("ok", "less than a minute")
+    assert driver.find_element(By.ID, "now-nodes").text == "on the only node"
     assert complaints(driver) == []
 
 

@@ -140,9 +140,10 @@ class BatchHandler:
         except BrokerUnavailableError as error:
             raise RefusedError(503, str(error), retry_after_s=error.retry_after_s) from error
         check_admitted(published, app)
-        if self._counts.observer is not None:
+        observer = self._counts.observer
+        if observer is not None and observer.is_tracing:
             for publication in publications:
-                self._counts.observer.published(publication, None, None, 0.0)
+                observer.published(publication, None, None, 0.0)
         return Delivered(published.outcome, len(publications))
 
     async def _verified(self, request: SignedRequest) -> tuple[App, Claim, int, list[Publication]]:

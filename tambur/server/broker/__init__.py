@@ -7,7 +7,7 @@ that subscribed to its stream. It also keeps what must hold for the whole server
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ...protocol.names import Kind
@@ -92,11 +92,13 @@ class Published(NamedTuple):
         nodes: how many nodes have subscribers of the stream. For a private message it is 1 if the node that
             made the subscriber ID runs, whether the subscriber is still connected or not. 0 if the publish
             was refused.
+        place: the place of the publication; 0 if none was delivered, and for a batch.
     """
 
     outcome: Outcome
     retry_after_s: float = 0.0
     nodes: int = 0
+    place: int = 0
 
 
 class Entry(NamedTuple):
@@ -274,14 +276,19 @@ class NodeCalls(Protocol):
             BrokerUnavailableError: no answer came.
         """
 
-    async def ask_all(self, question: bytes, *, timeout_s: float) -> Sequence[bytes]:
+    async def ask_each(
+        self, question: bytes, *, timeout_s: float
+    ) -> Mapping[str, bytes | BrokerUnavailableError]:
         """Have all other nodes answer.
 
         Parameters:
             timeout_s: seconds to wait for the answers.
 
+        Returns:
+            For each node, by its ID, what it answered, or why there is no answer.
+
         Raises:
-            BrokerUnavailableError: a node has not answered. The others have been asked.
+            BrokerUnavailableError: no node could be asked.
         """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ...protocol.messages import encode_presence
 from ...protocol.names import Kind
@@ -118,8 +118,9 @@ class MemoryBroker:
     ) -> Published:
         refused = self._admit(claim, now, max_publishes_per_s, 1)
         if refused is None:
-            self.hand_on(self._recovery.keep(publication))
-            return Published(Outcome.DELIVERED, nodes=self._nodes(publication))
+            kept = self._recovery.keep(publication)
+            self.hand_on(kept)
+            return Published(Outcome.DELIVERED, nodes=self._nodes(publication), place=kept.place)
         if refused.outcome is Outcome.REPLAYED:
             return refused._replace(nodes=self._nodes(publication))
         return refused
@@ -303,8 +304,13 @@ class NoOtherNodes:
     async def ask(self, subscriber_id: str, question: bytes, *, timeout_s: float) -> bytes | None:  # noqa: ARG002
         return None
 
-    async def ask_all(self, question: bytes, *, timeout_s: float) -> Sequence[bytes]:  # noqa: ARG002
-        return ()
+    async def ask_each(
+        self,
+        question: bytes,  # noqa: ARG002
+        *,
+        timeout_s: float,  # noqa: ARG002
+    ) -> Mapping[str, bytes | BrokerUnavailableError]:
+        return {}
 
 
 class MemoryBackend:

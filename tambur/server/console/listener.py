@@ -25,7 +25,6 @@ from .parts import Parts
 from .password import parse_hash
 from .samples import Sampler
 from .streams import Streams
-from .watch import Watch
 
 MAX_CONNECTIONS = 64
 """How many connections the console serves at once."""
@@ -50,12 +49,12 @@ class Console:
     def __init__(self, parts: Parts, read_buffer: memoryview) -> None:
         config = parts.config
         assert config.console_port is not None
-        self._hub = parts.hub
-        self._watch = Watch()
+        self._watch = parts.watch
         self._sampler = Sampler(parts.hub, parts.webhooks, self._watch)
+        parts.nodes.feeds = {"samples": self._sampler.samples, "refusals": self._watch.refusals}
         self._stopping = Stopping()
-        self._pages = Pages(parts, self._watch, self._sampler, self._stopping)
-        streams = Streams(parts, self._watch, self._stopping)
+        self._pages = Pages(parts, self._sampler, self._stopping)
+        streams = Streams(parts, self._stopping)
         hashed = None if config.console_password is None else parse_hash(config.console_password)
         is_local = is_loopback(config.console_host)
         access = Access(
@@ -86,7 +85,7 @@ class Console:
 
     def start(self) -> None:
         """Begin to answer and to observe. Call this in the event loop of the hub."""
-        self._hub.counts.observer = self._watch
+        self._watch.start()
         self._uvicorn_config.load()
         protocol = functools.partial(
             cast(Any, self._uvicorn_config.http_protocol_class),

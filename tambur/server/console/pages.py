@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from importlib import resources
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -11,13 +13,13 @@ from starlette.routing import BaseRoute, Route
 
 from .live import Stopping, event, live
 from .parts import Parts
-from .samples import Sample, Sampler
-from .watch import Watch
+from .samples import INTERVAL_S, Sample, Sampler
 
+_SCRIPTS = ("console", "now", "page", "refused", "streams", "trace")
 _FILES = {
     "/": ("index.html", "text/html"),
-    "/console.js": ("console.js", "text/javascript"),
     "/console.css": ("console.css", "text/css"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in _SCRIPTS},
     "/uplot.js": ("uplot/uPlot.iife.min.js", "text/javascript"),
     "/uplot.css": ("uplot/uPlot.min.css", "text/css"),
 }
@@ -28,14 +30,13 @@ class Pages:
 
     Parameters:
         parts: the parts of the server.
-        watch: the observer of the server.
         sampler: takes the samples.
         stopping: ends the live events.
     """
 
-    def __init__(self, parts: Parts, watch: Watch, sampler: Sampler, stopping: Stopping) -> None:
+    def __init__(self, parts: Parts, sampler: Sampler, stopping: Stopping) -> None:
         self._parts = parts
-        self._watch = watch
+        self._watch = parts.watch
         self._sampler = sampler
         self._stopping = stopping
         self.token = ""
@@ -55,21 +56,37 @@ class Pages:
 
     async def _events(self) -> AsyncIterator[bytes]:
         """First everything that is kept, then what is new."""
-        apps = self._parts.config.apps
-        names = [f"{app.api_key}/{app.app_id}" for app in apps]
-        yield event("hello", {"token": self.token, "apps": names, "sample": Sample._fields})
+        apps, nodes = self._parts.config.apps, self._parts.nodes
+        hello = {
+            "token": self.token,
+            "apps": [f"{app.api_key}/{app.app_id}" for app in apps],
+            "node": nodes.name,
+            "sample": Sample._fields,
+            "interval_s": INTERVAL_S,
+        }
+        yield event("hello", hello)
         sample = refusal = 0
-        while not self._stopping.is_set():
-            if sample != self._sampler.samples.end:
-                samples = self._sampler.samples.since(sample)
-                sample = self._sampler.samples.end
-                yield event("samples", samples)
-                yield event("nodes", await self._parts.nodes.all(apps[0].key))
-            if refusal != self._watch.refusals.end:
-                refusals = [r._asdict() for r in self._watch.refusals.since(refusal)]
-                refusal = self._watch.refusals.end
-                yield event("refusals", refusals)
-            await self._stopping.pause()
+        seen: dict[str, dict[str, int]] = {}
+        asking: asyncio.Task[list[dict[str, Any]]] | None = None
+        try:
+            while not self._stopping.is_set():
+                if sample != self._sampler.samples.end:
+                    samples = self._sampler.samples.since(sample)
+                    sample = self._sampler.samples.end
+                    yield event("samples", samples)
+                    # A node that does not answer delays nothing of this one.
+                    asking = asking or asyncio.create_task(nodes.all(apps[0].key, seen))
+                if refusal != self._watch.refusals.end:
+                    refusals = self._watch.refusals.since(refusal)
+                    refusal = self._watch.refusals.end
+                    yield event("refusals", refusals)
+                if asking is not None and asking.done():
+                    yield event("nodes", asking.result())
+                    asking = None
+                await self._stopping.pause()
+        finally:
+            if asking is not None:
+                asking.cancel()
 
     async def _answer_metrics(self, _: Request) -> Response:
         try:

@@ -11,6 +11,8 @@ from ..extended_hub import ExtendedHub
 from ..queries import Queries
 from ..webhooks.delivery import Webhooks
 from .nodes import Nodes
+from .reports import Reports
+from .watch import Watch
 
 
 class Parts(NamedTuple):
@@ -24,6 +26,8 @@ class Parts(NamedTuple):
         queries: answers questions about streams.
         disconnects: ends sessions.
         nodes: describes it and the other nodes.
+        watch: its observer.
+        reports: what the other nodes did with a publication.
     """
 
     config: Config
@@ -33,3 +37,5 @@ class Parts(NamedTuple):
     queries: Queries
     disconnects: Disconnects
     nodes: Nodes
+    watch: Watch
+    reports: Reports

@@ -14,7 +14,7 @@ from .feed import Feed
 from .watch import Watch
 
 INTERVAL_S = 2.0
-"""Seconds between two samples."""
+"""Seconds between two samples; the first two may be half or one and a half times as far apart."""
 
 KEPT_SAMPLES = 301
 """Ten minutes."""
@@ -84,7 +84,7 @@ class Sampler:
     def start(self) -> None:
         """Begin to take samples. Call this in the event loop of the hub."""
         self.take()
-        self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self.start)
+        self._timer = asyncio.get_running_loop().call_later(pause_s(self._clock()), self.start)
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -130,6 +130,12 @@ class Sampler:
             counts.refused_sessions,
             counts.incomplete,
         )
+
+
+def pause_s(now: float) -> float:
+    """Seconds until the next sample. All nodes take theirs at the same times, so that they add up."""
+    until = INTERVAL_S - now % INTERVAL_S
+    return until if until >= INTERVAL_S / 2 else until + INTERVAL_S
 
 
 def _percentile_ms(times: Sequence[float], share: float) -> float | None:

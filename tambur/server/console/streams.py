@@ -32,7 +32,7 @@ from ..rounds import Subscription
 from ..transports.reading import read_body
 from .live import Stopping, event, live
 from .parts import Parts
-from .watch import TooManyTracesError, Watch
+from .watch import TooManyTracesError
 
 MAX_STREAMS = 100
 """How many streams a search shows."""
@@ -66,15 +66,14 @@ class Streams:
 
     Parameters:
         parts: the parts of the server.
-        watch: the observer of the server.
         stopping: ends the live events.
     """
 
-    def __init__(self, parts: Parts, watch: Watch, stopping: Stopping) -> None:
+    def __init__(self, parts: Parts, stopping: Stopping) -> None:
         self._apps = {f"{app.api_key}/{app.app_id}": app for app in parts.config.apps}
         self._max_message_bytes = parts.config.limits.max_message_bytes
         self._parts = parts
-        self._watch = watch
+        self._watch = parts.watch
         self._stopping = stopping
         self._key = secrets.token_bytes(32)
 
@@ -151,13 +150,19 @@ class Streams:
         try:
             # A used stream is delivered to this node, also without a subscriber.
             async with self._parts.hub.used(app.key, name):
-                with self._watch.following(app.key, name) as trace:
-                    changed = -1
+                with (
+                    self._watch.following(app.key, name) as trace,
+                    self._parts.reports.asking(app.key, name) as reported,
+                ):
+                    changed, changed_elsewhere = -1, 0
                     while not self._stopping.is_set():
                         if changed != trace.changed:
                             publications = [traced.as_json() for traced in trace.since(changed)]
                             changed = trace.changed
                             yield event("publications", publications)
+                        if changed_elsewhere != reported.changed:
+                            changed_elsewhere = reported.changed
+                            yield event("reports", reported.reports)
                         await self._stopping.pause()
         except (BrokerUnavailableError, TooManyTracesError) as error:
             yield event("failed", str(error))

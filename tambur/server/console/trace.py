@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...protocol.messages import message_json
@@ -18,16 +17,16 @@ MAX_TEXT_CODE_POINTS = 300
 """How much of a message the console shows."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Traced:
     """One publication. Times are in seconds by a clock that only goes forward.
 
     Attributes:
         id: counts the publications of the trace.
         at: when it was first seen, in seconds since 1970.
-        publication: the publication.
+        publication: the publication, with its place once that is known.
         changed: grows with each change in the trace.
-        number: its number in the queue of the stream; ``None`` until it was delivered to this node.
+        number: its number in the queue of the stream; -1 until it was delivered to this node.
         subscribers: how many subscribers of this node it is for; ``None`` until it was delivered.
         is_claimed: whether this node took the request, or the console published it.
         nodes: how many nodes listened; ``None`` if this node did not take the request, or for a batch.
@@ -43,7 +42,7 @@ class Traced:
     at: float
     publication: Publication
     changed: int
-    number: int | None = None
+    number: int = -1
     subscribers: int | None = None
     is_claimed: bool = False
     nodes: int | None = None
@@ -54,8 +53,16 @@ class Traced:
     written_at: float | None = None
     cut_off: int = 0
 
+    @property
+    def key(self) -> str | None:
+        """The name of the publication on all nodes; ``None`` while its place is not known."""
+        publication = self.publication
+        if publication.kind is Kind.PRESENCE:  # which has no place
+            return f"presence {publication.version}"
+        return str(publication.place) if publication.place else None
+
     def as_json(self) -> dict[str, object]:
-        """The publication as the page gets it, with its steps in milliseconds."""
+        """The publication as the page gets it."""
         publication = self.publication
         kind, user_id, text = publication.kind, publication.user_id, None
         if kind is Kind.PRESENCE:
@@ -70,6 +77,13 @@ class Traced:
             "text": None if text is None else text[:MAX_TEXT_CODE_POINTS],
             "bytes": len(publication.event),
             "excluding": publication.excluded is not None,
+            **self.report(),
+        }
+
+    def report(self) -> dict[str, object]:
+        """The publication's way on this node, with its steps in milliseconds."""
+        return {
+            "key": self.key,
             "claimed": self.is_claimed,
             "nodes": self.nodes,
             "subscribers": self.subscribers,
@@ -84,7 +98,8 @@ class Traced:
 class Trace:
     """The newest publications of one stream.
 
-    A publication and its request are known from two sides, in any order. They are matched by the event.
+    A publication and its request are known from two sides, in any order. They are matched by the place, and
+    by the event where a request does not know the place.
 
     Attributes:
         viewers: how many viewers follow it.
@@ -92,7 +107,12 @@ class Trace:
     """
 
     def __init__(self) -> None:
-        self._publications: deque[Traced] = deque(maxlen=KEPT_PUBLICATIONS)
+        self._publications: deque[Traced] = deque()
+        # Each publication waits in some of these, so that none is searched for among all.
+        self._undelivered: list[Traced] = []
+        self._unclaimed: dict[tuple[object, ...], deque[Traced]] = {}
+        self._unwritten: deque[Traced] = deque(maxlen=KEPT_PUBLICATIONS)
+        self._writing: deque[Traced] = deque(maxlen=KEPT_PUBLICATIONS)
         self._ids = itertools.count()
         self.viewers = 0
         self.changed = 0
@@ -107,15 +127,26 @@ class Trace:
         """A publication was delivered to this node.
 
         Parameters:
-            number: its number in the queue of the stream.
+            number: its number in the queue of the stream. If it does not grow, the queue is another one.
             subscribers: how many subscribers of this node it is for.
             at: the time in seconds since 1970.
             now: the time by the clock of the steps.
         """
-        waiting = (t for t in self._matching(publication) if t.number is None)
-        traced = next(waiting, None) or self._add(publication, at)
+        name = _name(publication)
+        found = [t for t in self._undelivered if _name(t.publication) == name and _may_be(t, publication)]
+        if found:
+            traced = found[0]
+            self._undelivered.remove(traced)
+        else:
+            traced = self._add(publication, at)
+            self._unclaimed.setdefault(name, deque()).append(traced)
         traced.publication = publication
         traced.number, traced.subscribers, traced.delivered_at = number, subscribers, now
+        last = self._unwritten or self._writing
+        if last and last[-1].number >= number:
+            self._unwritten.clear()
+            self._writing.clear()
+        self._unwritten.append(traced)
         self._change(traced)
 
     def claim(
@@ -128,12 +159,15 @@ class Trace:
         broker_s: float | None = None,
     ) -> None:
         """This node took the request of a publication; the parameters are those of :class:`Traced`."""
-        unclaimed = (t for t in self._matching(publication) if not t.is_claimed)
-        traced = next(unclaimed, None)
-        if traced is None:
-            if nodes is None:
-                return  # of a batch that is longer than the trace
+        unclaimed = self._unclaimed.get(_name(publication), ())
+        traced = next((traced for traced in unclaimed if _may_be(traced, publication)), None)
+        if traced is not None:
+            self._forget_unclaimed(traced)
+        elif nodes is None:
+            return  # of a batch that is longer than the trace
+        else:
             traced = self._add(publication, at)
+            self._undelivered.append(traced)
         traced.is_claimed, traced.nodes, traced.check_s, traced.broker_s = True, nodes, check_s, broker_s
         self._change(traced)
 
@@ -147,31 +181,51 @@ class Trace:
             written: the number of the first publication that it has not written to all subscribers.
             cut_off: how many subscribers were cut off for it.
         """
-        for traced in self._publications:
-            if traced.number is None or traced.written_at is not None or traced.number >= writing:
-                continue
-            if traced.writing_at is None:
-                traced.writing_at = began
+        while self._unwritten and self._unwritten[0].number < writing:
+            traced = self._unwritten.popleft()
+            traced.writing_at = began
+            self._writing.append(traced)
+            self._change(traced)
+        for traced in self._writing if cut_off else ():
             traced.cut_off += cut_off
-            if traced.number < written:
-                traced.written_at = now
+            self._change(traced)
+        while self._writing and self._writing[0].number < written:
+            traced = self._writing.popleft()
+            traced.written_at = now
             self._change(traced)
 
     def _add(self, publication: Publication, at: float) -> Traced:
+        if len(self._publications) == KEPT_PUBLICATIONS:
+            oldest = self._publications.popleft()
+            if oldest in self._undelivered:
+                self._undelivered.remove(oldest)
+            if not oldest.is_claimed:
+                self._forget_unclaimed(oldest)
         traced = Traced(next(self._ids), at, publication, 0)
         self._publications.append(traced)
         return traced
+
+    def _forget_unclaimed(self, traced: Traced) -> None:
+        name = _name(traced.publication)
+        unclaimed = self._unclaimed[name]
+        unclaimed.remove(traced)
+        if not unclaimed:
+            del self._unclaimed[name]
 
     def _change(self, traced: Traced) -> None:
         self.changed += 1
         traced.changed = self.changed
 
-    def _matching(self, publication: Publication) -> Iterator[Traced]:
-        kind, event, excluded = publication.kind, publication.event, publication.excluded
-        for traced in self._publications:
-            other = traced.publication
-            if other.event == event and other.kind is kind and other.excluded == excluded:
-                yield traced
+
+def _name(publication: Publication) -> tuple[object, ...]:
+    """The common part of a publication and its request."""
+    return publication.kind, publication.event, publication.excluded
+
+
+def _may_be(traced: Traced, publication: Publication) -> bool:
+    """Whether the places do not tell two publications with the same event apart."""
+    place, other = traced.publication.place, publication.place
+    return not place or not other or place == other
 
 
 def _ms(begin: float | None, end: float | None) -> float | None:

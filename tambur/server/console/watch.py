@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from ..broker import AppKey, Outcome, Publication, Published
+from ..counters import Counts
 from ..logs import MAX_VALUE_CODE_POINTS, mask_subscriber_ids
 from ..stream import Stream
 from .feed import Feed
@@ -45,22 +46,32 @@ class Refusal(NamedTuple):
 class Watch:
     """The server's observer, see :class:`~tambur.server.counters.Observer`.
 
+    It observes while a stream is followed, and once it is started, always.
+
     Parameters:
+        counts: what it observes.
         clock: returns seconds since 1970.
 
     Attributes:
-        is_tracing: whether a viewer follows a stream.
+        is_tracing: whether a viewer follows a stream, here or on another node.
         refusals: the newest refusals.
         broker_times: seconds that the broker took, for the publishes since the last sample.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, counts: Counts, clock: Callable[[], float] = time.time) -> None:
+        self._counts = counts
         self._clock = clock
+        self._is_started = False
         self.is_tracing = False
         self._traces: dict[tuple[AppKey, str], Trace] = {}
         self._traced: dict[Stream, Trace] = {}
         self.refusals: Feed[Refusal] = Feed(KEPT_REFUSALS)
         self.broker_times: deque[float] = deque(maxlen=KEPT_TIMES)
+
+    def start(self) -> None:
+        """Observe from now on, for the console of this node."""
+        self._is_started = True
+        self._counts.observer = self
 
     def refused(self, event: str, facts: Mapping[str, object]) -> None:
         """See :meth:`~tambur.server.counters.Observer.refused`."""
@@ -79,8 +90,13 @@ class Watch:
         if published is None:
             trace.claim(publication, at=self._clock())
         elif published.outcome is Outcome.DELIVERED:
-            nodes = published.nodes
-            trace.claim(publication, at=self._clock(), nodes=nodes, check_s=check_s, broker_s=broker_s)
+            trace.claim(
+                publication._replace(place=published.place),
+                at=self._clock(),
+                nodes=published.nodes,
+                check_s=check_s,
+                broker_s=broker_s,
+            )
 
     def delivering(self, publication: Publication, stream: Stream) -> None:
         """See :meth:`~tambur.server.counters.Observer.delivering`."""
@@ -113,7 +129,8 @@ class Watch:
 
     @contextlib.contextmanager
     def following(self, app: AppKey, name: str) -> Iterator[Trace]:
-        """Trace a stream while a viewer follows it. All its viewers share one trace.
+        """Trace a stream while a viewer follows it. All its viewers share one trace,
+        those on other nodes, too.
 
         Raises:
             TooManyTracesError: as for :meth:`require_room`.
@@ -122,6 +139,7 @@ class Watch:
         trace = self._traces.setdefault((app, name), Trace())
         trace.viewers += 1
         self.is_tracing = True
+        self._counts.observer = self
         try:
             yield trace
         finally:
@@ -130,6 +148,8 @@ class Watch:
                 del self._traces[app, name]
                 self.is_tracing = bool(self._traces)
                 self._traced = {stream: other for stream, other in self._traced.items() if other is not trace}
+                if not self.is_tracing and not self._is_started:
+                    self._counts.observer = None
 
 
 def _shown(value: object) -> str:

@@ -11,7 +11,7 @@ import requests
 import tambur
 from tambur import RejectedError, Tambur
 from tambur.server import App, Server
-from tambur.server.console.samples import Sample
+from tambur.server.console.samples import INTERVAL_S, Sample
 
 from ...support.app import API_KEY, APP, APP_ID, SECRET, subscriber
 from ...support.console import Viewer, console
@@ -32,23 +32,24 @@ def test_a_viewer_first_gets_what_is_kept(watched: Server) -> None:
         hello = viewer.read("hello")
         assert hello["apps"] == [f"{API_KEY}/{APP_ID}", f"{API_KEY}/other"]
         assert hello["sample"] == list(Sample._fields)
+        assert hello["interval_s"] == INTERVAL_S
         samples = viewer.read("samples")
         assert all(len(sample) == len(hello["sample"]) for sample in samples)
         (node,) = viewer.read("nodes")
-        assert (node["health"], node["version"]) == (None, tambur.__version__)
+        assert (node["node"], node["health"], node["version"]) == (hello["node"], None, tambur.__version__)
 
 
 def test_a_refusal_is_shown_with_its_facts_and_no_secret(watched: Server, stream: str) -> None:
     with contextlib.closing(Viewer(f"{watched.console_url}/events")) as viewer:
         with Tambur(API_KEY, APP_ID, "wrong secret", watched.url) as stranger, pytest.raises(RejectedError):
             stranger.publish(stream, "x")
-        refusal = viewer.read("refusals")[-1]
-        assert refusal["event"] == "publish refused"
-        reason = refusal["facts"].pop("reason")
-        assert refusal["facts"] == {"status": "401", "app": APP_ID, "stream": stream}
+        at, event, facts = viewer.read("refusals")[-1]
+        assert event == "publish refused"
+        reason = facts.pop("reason")
+        assert facts == {"status": "401", "app": APP_ID, "stream": stream}
         assert reason.startswith("wrong signature")
     with contextlib.closing(Viewer(f"{watched.console_url}/events")) as later:
-        assert later.read("refusals")[-1]["at"] == refusal["at"]
+        assert later.read("refusals")[-1][0] == at
 
 
 def test_refused_subscribers_tokens_and_commands_are_shown(watched: Server, stream: str) -> None:
@@ -61,10 +62,11 @@ def test_refused_subscribers_tokens_and_commands_are_shown(watched: Server, stre
             with pytest.raises(tambur.TamburError):
                 one.subscribe(stream)
             subscriber_id = one.subscriber_id
-        shown: list[dict[str, object]] = []
+        shown: list[tuple[str, dict[str, str]]] = []
         while len(shown) < 2:
-            shown += [r for r in viewer.read("refusals") if r["facts"].get("stream") == stream]
-        assert [(r["event"], r["facts"]) for r in shown] == [
+            found = viewer.read("refusals")
+            shown += [(event, facts) for _, event, facts in found if facts.get("stream") == stream]
+        assert shown == [
             ("token refused", {"app": APP_ID, "stream": stream, "mode": "auth"}),
             (
                 "command refused",
@@ -77,6 +79,7 @@ def test_refused_subscribers_tokens_and_commands_are_shown(watched: Server, stre
 
 def test_the_page_and_its_files_hold_nothing_of_the_server(watched: Server) -> None:
     types = {"/": "text/html", "/console.js": "text/javascript", "/console.css": "text/css"}
+    types |= {f"/{name}.js": "text/javascript" for name in ("now", "page", "refused", "streams", "trace")}
     types |= {"/uplot.js": "text/javascript", "/uplot.css": "text/css"}
     for path, media_type in types.items():
         answer = requests.get(f"{watched.console_url}{path}", timeout=TIMEOUT_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tambur.protocol.names import Kind
 from tambur.server.broker import AppKey, Outcome, Publication, Published
-from tambur.server.console.samples import KEPT_SAMPLES, Sampler
+from tambur.server.console.samples import INTERVAL_S, KEPT_SAMPLES, Sampler, pause_s
 from tambur.server.console.watch import Watch
 from tambur.server.webhooks.delivery import Webhooks
 
@@ -16,9 +16,9 @@ PUBLICATION = Publication(AppKey("key", "app"), Kind.PUBLIC, "s", b'["msg","s","
 def test_a_sample_has_rates_counts_and_percentiles_since_the_one_before() -> None:
     async def scenario(node: Node) -> None:
         now = 100.0
-        watch = Watch()
         counts = node.hub.counts
-        counts.observer = watch
+        watch = Watch(counts)
+        watch.start()
         counts.publishes[204] = 1000
         sampler = Sampler(node.hub, Webhooks([], node.backend.webhooks), watch, lambda: now)
         node.client("1", "s", "t")
@@ -61,10 +61,16 @@ def test_a_sample_has_rates_counts_and_percentiles_since_the_one_before() -> Non
     run(scenario)
 
 
+def test_samples_of_all_nodes_are_at_multiples_of_the_interval() -> None:
+    assert pause_s(100.5) == INTERVAL_S - 0.5
+    assert pause_s(101.75) == INTERVAL_S + 0.25  # a timer that was early
+    assert pause_s(102.0) == INTERVAL_S
+
+
 def test_ten_minutes_are_kept() -> None:
     async def scenario(node: Node) -> None:
         now = 0.0
-        sampler = Sampler(node.hub, Webhooks([], node.backend.webhooks), Watch(), lambda: now)
+        sampler = Sampler(node.hub, Webhooks([], node.backend.webhooks), Watch(node.hub.counts), lambda: now)
         for _ in range(KEPT_SAMPLES + 5):
             now += 2
             sampler.take()

@@ -28,7 +28,7 @@ def test_each_step_of_a_publication_has_its_time() -> None:
     assert seen(trace) == [
         {
             "id": 0, "at": 1000.0, "kind": "public", "user": None, "text": "x", "bytes": len(message("x").event),
-            "excluding": False, "claimed": True, "nodes": 2, "subscribers": 3, "cut_off": 1,
+            "excluding": False, "key": None, "claimed": True, "nodes": 2, "subscribers": 3, "cut_off": 1,
             "check_ms": 1.0, "broker_ms": 0.5, "wait_ms": 2.0, "write_ms": 4.0,
         }
     ]  # fmt: skip
@@ -54,6 +54,16 @@ def test_equal_messages_are_matched_one_by_one() -> None:
     trace.claim(message("x", Kind.AUTH), at=1.0, nodes=1, check_s=0.0, broker_s=0.0)
     assert [p["claimed"] for p in seen(trace)] == [True, False, True, True]
     assert len({p["id"] for p in seen(trace)}) == 4
+
+
+def test_equal_messages_are_matched_by_their_places() -> None:
+    trace = Trace()
+    for place in (11, 12):
+        trace.deliver(message("x")._replace(place=place), place, 1, at=1.0, now=1.0)
+    trace.claim(message("x")._replace(place=12), at=1.0, nodes=1, check_s=0.0, broker_s=0.0)
+    assert [(p["key"], p["claimed"]) for p in seen(trace)] == [("11", False), ("12", True)]
+    trace.claim(message("x"), at=1.0)  # of a batch
+    assert [(p["key"], p["claimed"]) for p in seen(trace)] == [("11", True), ("12", True)]
 
 
 def test_messages_of_a_long_batch_are_not_added_a_second_time() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from tambur.protocol.names import Kind
 from tambur.server.broker import AppKey, Outcome, Publication, Published
 from tambur.server.console.watch import KEPT_REFUSALS, KEPT_TIMES, Refusal, Watch
+from tambur.server.counters import Counts
 
 PUBLICATION = Publication(AppKey("key", "app"), Kind.PUBLIC, "s", b'["msg","s","public","x"]')
 
 
 def test_a_refusal_keeps_its_facts_as_text_without_subscriber_ids() -> None:
-    watch = Watch(lambda: 5.0)
+    watch = Watch(Counts(), lambda: 5.0)
     subscriber_id = "2f1b63e5-8c5c-8ddc-9d8e-d23d7b2e9e63"
     facts = {"status": 401, "app": None, "stream": f"private:{subscriber_id}", "reason": "x" * 1000}
     watch.refused("publish refused", facts)
@@ -18,8 +19,23 @@ def test_a_refusal_keeps_its_facts_as_text_without_subscriber_ids() -> None:
     assert list(watch.refusals) == [Refusal(5.0, "publish refused", shown)]
 
 
+def test_the_server_is_observed_while_a_stream_is_followed_or_there_is_a_console() -> None:
+    counts = Counts()
+    watch = Watch(counts)
+    assert counts.observer is None
+    with watch.following(PUBLICATION.app, "s"), watch.following(PUBLICATION.app, "t"):
+        assert counts.observer is watch
+        assert watch.is_tracing
+    assert counts.observer is None
+    assert not watch.is_tracing
+    watch.start()
+    with watch.following(PUBLICATION.app, "s"):
+        pass
+    assert counts.observer is watch
+
+
 def test_the_newest_refusals_and_times_are_kept() -> None:
-    watch = Watch(lambda: 5.0)
+    watch = Watch(Counts(), lambda: 5.0)
     for number in range(KEPT_REFUSALS + 1):
         watch.refused("publish refused", {"status": number})
     assert [r.facts["status"] for r in watch.refusals] == [str(n) for n in range(1, KEPT_REFUSALS + 1)]

@@ -120,8 +120,10 @@ class RedisBroker:
                 keys=self._keys.publishing(claim.app, claim.timestamp),
             )
         )
-        self._shard.epoch.see(int(place))
-        return Published(self._outcome(answer, retry_after_s), float(retry_after_s), nodes)
+        last = int(place)
+        self._shard.epoch.see(last)
+        outcome = self._outcome(answer, retry_after_s)
+        return Published(outcome, float(retry_after_s), nodes, last if outcome is Outcome.DELIVERED else 0)
 
     async def admit(self, claim: Claim, *, now: int, max_publishes_per_s: float | None) -> Published:
         return await self._publish(_NO_MESSAGE, claim, now, max_publishes_per_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 from ...logs import line
 from .. import Answer, AppKey, BrokerUnavailableError, Moved
@@ -60,22 +60,26 @@ class RedisNodeCalls:
             node, f"{_MOVED}{app.api_key}\n{app.app_id}\n{subscriber_id}\n{resumes}".encode(), timeout_s
         )
 
-    async def ask_all(self, question: bytes, *, timeout_s: float) -> Sequence[bytes]:
+    async def ask_each(
+        self, question: bytes, *, timeout_s: float
+    ) -> Mapping[str, bytes | BrokerUnavailableError]:
         shard = self._shard
         command = scripts.NODES(shard.deadline(), keys=(shard.keys.links, shard.keys.leases))
         found = [node.decode() for node in await shard.ready_link().call(*command)]
         others = [node for node in found if node != shard.node]
-        # All are asked, even if some don't answer.
-        asking = (self._ask(node, question, timeout_s) for node in others)
-        answers = await asyncio.gather(*asking, return_exceptions=True)
-        answered: list[bytes] = []
-        for node, answer in zip(others, answers, strict=True):
-            if isinstance(answer, BaseException):
-                raise answer
-            if answer is None:
-                raise BrokerUnavailableError(f"the node {node} cannot be reached", RETRY_AFTER_S)
-            answered.append(answer)
-        return answered
+        answers = await asyncio.gather(*(self._answer_of(node, question, timeout_s) for node in others))
+        return dict(zip(others, answers, strict=True))
+
+    async def _answer_of(
+        self, node: str, question: bytes, timeout_s: float
+    ) -> bytes | BrokerUnavailableError:
+        try:
+            answer = await self._ask(node, question, timeout_s)
+        except BrokerUnavailableError as error:
+            return error
+        if answer is None:
+            return BrokerUnavailableError(f"the node {node} cannot be reached", RETRY_AFTER_S)
+        return answer
 
     async def _ask(
         self, node: str, question: bytes, timeout_s: float, *, withdraws: bool = False
