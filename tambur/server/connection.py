@@ -279,7 +279,7 @@ class Connection:
             await self._extend(command)
             return 0
         if isinstance(command, Subscribe) and self._subscriptions.is_extended:
-            return await self._follow(command)
+            return await self._subscribe_extended(command)
         events = await self._change(command)
         self._subscriptions.commit(command)
         self._ack(command.handle, Result.OK)
@@ -319,9 +319,9 @@ class Connection:
         self._extension = extension
         extension.start()
 
-    async def _follow(self, command: Subscribe) -> int:
+    async def _subscribe_extended(self, command: Subscribe) -> int:
         assert command.options is not None  # checked
-        followed = await self._hub.follow(
+        subscribed = await self._hub.subscribe_extended(
             self._app,
             command.stream,
             self._transport,
@@ -333,7 +333,7 @@ class Connection:
         )
         self._hub.memory.add(subscription_bytes(command.stream))
         self._subscriptions.commit(command)
-        position, complete, replayed, present, version = followed
+        position, complete, replayed, present, version = subscribed
         self._hub.counts.incomplete += not complete
         facts = {"position": position, "complete": complete, "replayed": replayed, "present": present}
         self._ack(command.handle, Result.OK, facts)

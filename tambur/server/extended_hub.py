@@ -33,8 +33,8 @@ class Resumed(NamedTuple):
     complete: bool
 
 
-class Followed(NamedTuple):
-    """An outbox is subscribed.
+class Subscribed(NamedTuple):
+    """The outbox of an extended connection is subscribed.
 
     Attributes:
         position: where live delivery begins.
@@ -209,7 +209,7 @@ class ExtendedHub(Hub):
         self._private.pop((app.key, own_id), None)  # unless the connection was closed meanwhile
         return Resumed(app.positions.encode(log, recovery.epoch, recovery.place), complete)
 
-    async def follow(
+    async def subscribe_extended(
         self,
         app: App,
         name: str,
@@ -220,7 +220,7 @@ class ExtendedHub(Hub):
         connection_id: str,
         with_direct: bool,
         max_replay_bytes: int,
-    ) -> Followed:
+    ) -> Subscribed:
         """Subscribe an outbox with modes and a replay. It is held until :meth:`go_live`.
 
         Parameters:
@@ -276,10 +276,10 @@ class ExtendedHub(Hub):
                     raise
                 stream.enable_presence(outbox, joining)
             self.counts.deliveries += replay.count
-            return Followed(position, complete, replay.count, count, present.version)
+            return Subscribed(position, complete, replay.count, count, present.version)
 
     def go_live(self, app: AppKey, name: str, outbox: Outbox, version: int) -> int:
-        """Write the events that arrived since :meth:`follow` returned, and all later ones immediately."""
+        """Write the events that arrived since :meth:`subscribe_extended`, and all later ones immediately."""
         stream = self._streams[app, name]
         stream.release(outbox, version=version)
         return stream.count_presence() if version else 0

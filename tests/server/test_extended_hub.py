@@ -11,7 +11,7 @@ from tambur.server import Limits
 from tambur.server.broker import AppKey, private_log
 from tambur.server.broker.memory import MemoryBackend
 
-from ..support.node import APP, SIGNER, Client, Node, run, settle
+from ..support.node import APP, SIGNER, LocalClient, Node, run, settle
 
 HOUR_S = 3600.0
 LOST_ID = "a0629978-28d8-4fd4-b862-f67e9b6dfd8f"
@@ -27,7 +27,7 @@ class Clock:
         return self.now
 
 
-async def ask(client: Client, word: str, *arguments: Any) -> Any:
+async def ask(client: LocalClient, word: str, *arguments: Any) -> Any:
     """Send a command and return the content of its ack."""
     client.handle += 1
     client.send(word, client.handle, *arguments)

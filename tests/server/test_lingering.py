@@ -13,15 +13,15 @@ from tambur.server import Config, Limits, in_background
 from tambur.server.broker.memory import MemoryBackend
 
 from ..support.app import API_KEY, APP, APP_ID, SECRET
-from ..support.extended import Client as Extended
-from ..support.node import SIGNER, Client, Node, pass_time, run, settle
+from ..support.extended import Client
+from ..support.node import SIGNER, LocalClient, Node, pass_time, run, settle
 
 UP, DOWN = ["bob", "up"], ["bob", "down"]
 TOKENS = TokenSigner(API_KEY, APP_ID, SECRET)
 LINGER_S = Limits().presence_linger_s
 
 
-async def extended(node: Node, user: str = "bob", *, limits: Limits | None = None) -> Client:
+async def extended(node: Node, user: str = "bob", *, limits: Limits | None = None) -> LocalClient:
     client = node.client(str(uuid.uuid4()), limits=limits)
     client.handle += 1
     client.send("hello", client.handle, {})
@@ -184,9 +184,9 @@ def test_without_a_linger_the_loss_is_announced_immediately() -> None:
 
 def test_a_websocket_says_whether_it_is_lost(stream: str) -> None:
     config = Config(apps=(APP,), port=0, limits=Limits(presence_linger_s=1000))
-    with in_background(config) as server, Extended(server) as alice:
+    with in_background(config) as server, Client(server) as alice:
 
-        def enter(client: Extended, user: str) -> None:
+        def enter(client: Client, user: str) -> None:
             client.ask("subscribe", stream)
             token = TOKENS.presence(stream, user, client.subscriber_id)
             assert client.ask("set_mode", "presence", stream, user, token) == "ok"
@@ -194,7 +194,7 @@ def test_a_websocket_says_whether_it_is_lost(stream: str) -> None:
         enter(alice, "alice")
         expected = []
         for code in (None, 4000, 1000, 1001):
-            with Extended(server) as bob:
+            with Client(server) as bob:
                 enter(bob, f"bob {code}")
                 bob.protocol.send_close(code)
                 bob.flush()

@@ -16,7 +16,18 @@ from tambur.server.broker import Publication
 from tambur.server.hub import USERS_PER_TURN
 from tambur.server.rounds import WRITES_PER_TURN
 
-from ..support.node import APP, Client, Node, SlowBackend, make_room, pass_time, run, run_slow, settle, until
+from ..support.node import (
+    APP,
+    LocalClient,
+    Node,
+    SlowBackend,
+    make_room,
+    pass_time,
+    run,
+    run_slow,
+    settle,
+    until,
+)
 
 
 def test_the_list_of_users_is_whole_before_the_ack() -> None:
@@ -171,10 +182,10 @@ class PresenceMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.node = Node()
         self.loop.run_until_complete(self.node.start())
-        self.clients: list[Client] = []
+        self.clients: list[LocalClient] = []
         self.count = 0
         # The connections with presence enabled, and their users.
-        self.present: dict[Client, str] = {}
+        self.present: dict[LocalClient, str] = {}
 
     def teardown(self) -> None:
         for client in self.clients:
@@ -191,13 +202,13 @@ class PresenceMachine(RuleBasedStateMachine):
     def connect(self) -> None:
         self.count += 1
 
-        async def connect() -> Client:
+        async def connect() -> LocalClient:
             return self.node.client(str(self.count), "s")
 
         self.clients.append(self.loop.run_until_complete(connect()))
         self.settle()
 
-    def pick(self, number: int) -> Client:
+    def pick(self, number: int) -> LocalClient:
         return self.clients[number % len(self.clients)]
 
     def run_command(self, action: Callable[[], None]) -> None:
@@ -252,7 +263,7 @@ class PresenceMachine(RuleBasedStateMachine):
             if client.seen.acks[-1][2] == "ok":
                 self.present[client] = user
 
-    def forget(self, client: Client) -> None:
+    def forget(self, client: LocalClient) -> None:
         self.present.pop(client, None)
         client.seen.writes.clear()
 
@@ -268,5 +279,5 @@ class PresenceMachine(RuleBasedStateMachine):
             assert picture == (set() if me is None else there - {me})
 
 
-PresenceMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+PresenceMachine.TestCase.settings = settings(stateful_step_count=40)
 TestPresenceMachine = PresenceMachine.TestCase

@@ -5,8 +5,17 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from .app import API_KEY, APP_ID
+from tambur.server import App
+from tambur.server.config import KeptStreams
+
+from .app import API_KEY, APP_ID, SECRET
 from .wire import Listening, Socket
+
+OTHER_APP = App(API_KEY, "other", (SECRET,))
+KEPT_APP = App(
+    API_KEY, "kept", (SECRET,), history=(KeptStreams("room-*", messages=3), KeptStreams("none", 0))
+)
+"""An app whose streams have a history of their own."""
 
 
 class Client(Socket):

@@ -64,8 +64,8 @@ class Recorder:
         self.drained_count += 1
 
 
-class Client:
-    """A connection, and its subscriber's view of it."""
+class LocalClient:
+    """A connection without a socket, and its subscriber's view of it."""
 
     def __init__(self, hub: ExtendedHub, subscriber_id: str, limits: Limits | None = None) -> None:
         self.seen = Recorder()
@@ -101,8 +101,8 @@ class Node:
         await self.backend.start(self.hub.deliver, nobody_asks)
         return self
 
-    def client(self, subscriber_id: str, *streams: str, limits: Limits | None = None) -> Client:
-        client = Client(self.hub, subscriber_id, limits)
+    def client(self, subscriber_id: str, *streams: str, limits: Limits | None = None) -> LocalClient:
+        client = LocalClient(self.hub, subscriber_id, limits)
         for stream in streams:
             client.command("subscribe", stream)
         return client
@@ -153,7 +153,7 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("the condition does not hold after 1,000 turns")
 
 
-async def make_room(node: Node, members: int) -> list[Client]:
+async def make_room(node: Node, members: int) -> list[LocalClient]:
     """Make subscribers of the stream ``s``, each present as its own user; forget what they received so far."""
     clients = [node.client(f"m{i}", "s") for i in range(members)]
     for i, client in enumerate(clients):

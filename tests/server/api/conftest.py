@@ -1,12 +1,12 @@
-"""A publisher without a network, for each test."""
+"""The API without a network, for each test."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.support.publishing import Publisher
+from tests.support.api import Api
 
 
 @pytest.fixture
-def publisher() -> Publisher:
-    return Publisher()
+def api() -> Api:
+    return Api()

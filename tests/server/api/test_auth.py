@@ -9,21 +9,19 @@ import pytest
 
 from tambur.protocol import oauth as signing
 from tambur.server.api.auth import RefusedError
-from tests.support.publishing import FORM, HOST, NOW, Publisher
+from tests.support.api import FORM, HOST, NOW, Api
 
 
 @pytest.mark.parametrize("content_type", ["", "application/json", "multipart/form-data", "text/plain"])
-def test_another_content_type_is_400(publisher: Publisher, content_type: str) -> None:
-    refused = publisher.refusal_of(b"", content_type=content_type)
+def test_another_content_type_is_400(api: Api, content_type: str) -> None:
+    refused = api.refusal_of(b"", content_type=content_type)
     assert (refused.status, refused.base_string) == (400, None)
     assert repr(content_type) in refused.reason
 
 
 @pytest.mark.parametrize("content_type", [FORM, f"{FORM}; charset=UTF-8", FORM.upper(), f" {FORM} ;x"])
-def test_the_content_type_of_a_form_may_have_any_case_and_parameters(
-    publisher: Publisher, content_type: str
-) -> None:
-    assert publisher.send(publisher.body(), content_type=content_type) is False
+def test_the_content_type_of_a_form_may_have_any_case_and_parameters(api: Api, content_type: str) -> None:
+    assert api.send(api.body(), content_type=content_type) is False
 
 
 FIELDS = [
@@ -38,15 +36,15 @@ FIELDS = [
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_missing_parameter_is_400(publisher: Publisher, field: str) -> None:
+def test_a_missing_parameter_is_400(api: Api, field: str) -> None:
     changes: dict[str, Any] = {field: None}
-    refused = publisher.refusal(**changes)
+    refused = api.refusal(**changes)
     assert (refused.status, refused.reason) == (400, f"{field} must be given once, not 0 times")
 
 
 @pytest.mark.parametrize("field", [*FIELDS, "oauth_signature"])
-def test_a_doubled_parameter_is_400(publisher: Publisher, field: str) -> None:
-    refused = publisher.refusal_of(publisher.body() + f"&{field}=x".encode())
+def test_a_doubled_parameter_is_400(api: Api, field: str) -> None:
+    refused = api.refusal_of(api.body() + f"&{field}=x".encode())
     assert (refused.status, refused.reason) == (400, f"{field} must be given once, not 2 times")
 
 
@@ -67,38 +65,38 @@ MALFORMED = [
 
 @pytest.mark.parametrize(("changes", "reason"), MALFORMED)
 def test_a_malformed_parameter_is_400_and_the_reason_names_the_rule(
-    publisher: Publisher, changes: dict[str, Any], reason: str
+    api: Api, changes: dict[str, Any], reason: str
 ) -> None:
-    refused = publisher.refusal(**changes)
+    refused = api.refusal(**changes)
     assert refused.status == 400
     assert reason in refused.reason
 
 
-def test_an_unknown_key_is_401(publisher: Publisher) -> None:
-    refused = publisher.refusal(oauth_consumer_key="other")
+def test_an_unknown_key_is_401(api: Api) -> None:
+    refused = api.refusal(oauth_consumer_key="other")
     assert (refused.status, refused.reason) == (401, "the app 'app' has no such key (oauth_consumer_key)")
 
 
-def test_a_wrong_signature_is_401(publisher: Publisher) -> None:
-    refused = publisher.refusal(secret="wrong")
+def test_a_wrong_signature_is_401(api: Api) -> None:
+    refused = api.refusal(secret="wrong")
     assert refused.status == 401
     assert "wrong signature" in refused.reason
     assert HOST in refused.reason
-    body = publisher.body()
-    assert publisher.refusal_of(body.replace(b"Hello", b"Hallo")).status == 401
-    assert publisher.refusal_of(body, "/app/app/stream/auth:test").status == 401
-    assert publisher.refusal_of(body, "/app/slow/stream/test").status == 401
-    assert publisher.refusal_of(body, host="elsewhere").status == 401
+    body = api.body()
+    assert api.refusal_of(body.replace(b"Hello", b"Hallo")).status == 401
+    assert api.refusal_of(body, "/app/app/stream/auth:test").status == 401
+    assert api.refusal_of(body, "/app/slow/stream/test").status == 401
+    assert api.refusal_of(body, host="elsewhere").status == 401
 
 
-def test_the_secret_of_another_key_of_the_app_is_wrong(publisher: Publisher) -> None:
-    assert publisher.refusal(secret="hunter3").status == 401
-    assert publisher.publish(secret="hunter3", oauth_consumer_key="key2") is False
+def test_the_secret_of_another_key_of_the_app_is_wrong(api: Api) -> None:
+    assert api.refusal(secret="hunter3").status == 401
+    assert api.publish(secret="hunter3", oauth_consumer_key="key2") is False
 
 
 @pytest.mark.parametrize("secret", ["hunter2", "old-hunter2"])
-def test_any_secret_of_the_app_is_right(publisher: Publisher, secret: str) -> None:
-    assert publisher.publish(secret=secret) is False
+def test_any_secret_of_the_app_is_right(api: Api, secret: str) -> None:
+    assert api.publish(secret=secret) is False
 
 
 @pytest.mark.parametrize(
@@ -109,14 +107,12 @@ def test_any_secret_of_the_app_is_right(publisher: Publisher, secret: str) -> No
         (-5, f"oauth_timestamp is {NOW + 5} s behind"),
     ],
 )
-def test_a_wrong_clock_is_401_and_the_reason_says_by_how_much(
-    publisher: Publisher, timestamp: int, reason: str
-) -> None:
-    refused = publisher.refusal(oauth_timestamp=str(timestamp))
+def test_a_wrong_clock_is_401_and_the_reason_says_by_how_much(api: Api, timestamp: int, reason: str) -> None:
+    refused = api.refusal(oauth_timestamp=str(timestamp))
     assert refused.status == 401
     assert reason in refused.reason
     for off_by in (-300, 300):
-        assert publisher.publish(oauth_timestamp=str(NOW + off_by)) is False
+        assert api.publish(oauth_timestamp=str(NOW + off_by)) is False
 
 
 @pytest.mark.parametrize(
@@ -130,38 +126,38 @@ def test_a_wrong_clock_is_401_and_the_reason_says_by_how_much(
         ("http://[::1]:8080", "[::1]:8080"),
     ],
 )
-def test_either_scheme_may_have_been_signed(publisher: Publisher, signed: str, host: str) -> None:
+def test_either_scheme_may_have_been_signed(api: Api, signed: str, host: str) -> None:
     path = "/app/app/stream/test"
-    assert publisher.send(publisher.body(url=signed + path), path, host=host) is False
+    assert api.send(api.body(url=signed + path), path, host=host) is False
 
 
-def test_unknown_parameters_are_signed_and_ignored(publisher: Publisher) -> None:
-    assert publisher.publish(x="y", oauth_token="") is False
-    body = publisher.body(oauth_nonce="2", x="y")
-    assert publisher.refusal_of(body.replace(b"x=y", b"x=z")).status == 401
-    assert publisher.send(publisher.body(oauth_nonce="3") + b"&") is False
+def test_unknown_parameters_are_signed_and_ignored(api: Api) -> None:
+    assert api.publish(x="y", oauth_token="") is False
+    body = api.body(oauth_nonce="2", x="y")
+    assert api.refusal_of(body.replace(b"x=y", b"x=z")).status == 401
+    assert api.send(api.body(oauth_nonce="3") + b"&") is False
 
 
-def test_bodies_of_other_clients_are_understood(publisher: Publisher) -> None:
+def test_bodies_of_other_clients_are_understood(api: Api) -> None:
     message = '{"é": "a b+~"}'
-    body = publisher.body(message=message, oauth_nonce=b"\xff\x00\xfe")
+    body = api.body(message=message, oauth_nonce=b"\xff\x00\xfe")
     raw = body.replace(
         signing.percent_encode(message).encode(), '{"é": "a b%2B~"}'.encode().replace(b" ", b"+")
     )
     assert raw != body
     *fields, signature = raw.split(b"&")
-    assert publisher.send(b"&".join([signature, *reversed(fields)])) is False
-    assert publisher.messages == [["test", "public", message]]
+    assert api.send(b"&".join([signature, *reversed(fields)])) is False
+    assert api.messages == [["test", "public", message]]
 
 
-def test_a_refusal_shows_the_base_string_and_nothing_secret(publisher: Publisher) -> None:
-    body = publisher.body(secret="wrong")
-    refused = publisher.refusal_of(body)
+def test_a_refusal_shows_the_base_string_and_nothing_secret(api: Api) -> None:
+    body = api.body(secret="wrong")
+    refused = api.refusal_of(body)
     assert refused.base_string is not None
     assert refused.base_string.startswith(
         "POST&http%3A%2F%2Ftambur.example%2Fapp%2Fapp%2Fstream%2Ftest&api_version%3D1.0"
     )
-    right = dict(signing.parse_form(publisher.body()))[b"oauth_signature"].decode()
+    right = dict(signing.parse_form(api.body()))[b"oauth_signature"].decode()
     for shown in (refused.base_string, refused.reason, str(refused)):
         assert "hunter2" not in shown
         assert right not in shown
@@ -180,7 +176,7 @@ def test_a_refusal_shows_the_base_string_and_nothing_secret(publisher: Publisher
     ],
 )
 def test_the_base_string_is_computed_once_and_for_a_refusal_only_to_debug(
-    publisher: Publisher, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], debug: bool, count: int
+    api: Api, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], debug: bool, count: int
 ) -> None:
     encode = signing.base_string_rest
     encoded: list[object] = []
@@ -190,14 +186,14 @@ def test_the_base_string_is_computed_once_and_for_a_refusal_only_to_debug(
         return encode(parameters, form)
 
     monkeypatch.setattr(signing, "base_string_rest", counting)
-    body = publisher.body(**changes)
+    body = api.body(**changes)
     try:
-        publisher.send(body, debug=debug)
+        api.send(body, debug=debug)
     except RefusedError as refused:
         assert (refused.base_string is not None) is debug
     assert len(encoded) == count
 
 
 @pytest.mark.parametrize("body", [b"", b"&", b"=", b"%", b"&&=&%zz&\xff=\x00", b"oauth_signature=" * 50])
-def test_any_body_is_answered(publisher: Publisher, body: bytes) -> None:
-    assert publisher.refusal_of(body).status == 400
+def test_any_body_is_answered(api: Api, body: bytes) -> None:
+    assert api.refusal_of(body).status == 400

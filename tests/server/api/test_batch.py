@@ -14,49 +14,49 @@ from tambur import Tambur
 from tambur.server import Limits, Server
 from tambur.server.api.auth import RefusedError
 from tambur.server.api.batch import MAX_MESSAGES
-from tests.support.publishing import Publisher
+from tests.support.api import Api
 
 from ...support.app import subscriber
 
 PATH = "/app/app/batch"
 
 
-def body(publisher: Publisher, messages: Any, path: str = PATH, **changes: Any) -> bytes:
+def body(api: Api, messages: Any, path: str = PATH, **changes: Any) -> bytes:
     text = messages if isinstance(messages, (str, bytes)) else json.dumps(messages)
-    return publisher.body(path=path, message=None, messages=text, **changes)
+    return api.body(path=path, message=None, messages=text, **changes)
 
 
-def publish(publisher: Publisher, messages: Any, path: str = PATH, **changes: Any) -> bool:
+def publish(api: Api, messages: Any, path: str = PATH, **changes: Any) -> bool:
     """Returns whether nothing was delivered now."""
-    return publisher.send(body(publisher, messages, path, **changes), path)
+    return api.send(body(api, messages, path, **changes), path)
 
 
-def refusal(publisher: Publisher, messages: Any, path: str = PATH, **changes: Any) -> RefusedError:
-    return publisher.refusal_of(body(publisher, messages, path, **changes), path)
+def refusal(api: Api, messages: Any, path: str = PATH, **changes: Any) -> RefusedError:
+    return api.refusal_of(body(api, messages, path, **changes), path)
 
 
-def test_each_message_is_delivered_in_order_by_its_destination(publisher: Publisher) -> None:
+def test_each_message_is_delivered_in_order_by_its_destination(api: Api) -> None:
     messages = [["test", "a"], ["auth:test", "b"], ["a/b", "é & ="], ["private:an-id", ""], ["test", "c"]]
-    assert publish(publisher, messages) is False
-    assert publisher.messages == [
+    assert publish(api, messages) is False
+    assert api.messages == [
         ["test", "public", "a"],
         ["test", "auth", "b"],
         ["a/b", "public", "é & ="],
         ["private", "private", ""],
         ["test", "public", "c"],
     ]
-    assert publisher.delivered[3].name == "an-id"
+    assert api.delivered[3].name == "an-id"
 
 
-def test_characters_within_strings_are_not_limited_by_their_kind(publisher: Publisher) -> None:
+def test_characters_within_strings_are_not_limited_by_their_kind(api: Api) -> None:
     texts = ['"', "\\", '\\"', '"\\', '\\\\"[]', "[" * 100, '"' * 100, "\\" * 100] * 125
-    assert publish(publisher, [["test", text] for text in texts]) is False
-    assert [text for _, _, text in publisher.messages] == texts
+    assert publish(api, [["test", text] for text in texts]) is False
+    assert [text for _, _, text in api.messages] == texts
 
 
-def test_each_message_may_exclude_a_subscriber(publisher: Publisher) -> None:
-    publish(publisher, [["test", "a", {"exclude": "an-id", "unknown": 1}], ["test", "b"], ["test", "c", {}]])
-    assert [publication.excluded for publication in publisher.delivered] == ["an-id", None, None]
+def test_each_message_may_exclude_a_subscriber(api: Api) -> None:
+    publish(api, [["test", "a", {"exclude": "an-id", "unknown": 1}], ["test", "b"], ["test", "c", {}]])
+    assert [publication.excluded for publication in api.delivered] == ["an-id", None, None]
 
 
 INVALID = [
@@ -103,68 +103,66 @@ INVALID_MESSAGES = [
 
 
 @pytest.mark.parametrize(("messages", "status", "reason"), INVALID)
-def test_messages_of_another_form_are_refused(
-    publisher: Publisher, messages: Any, status: int, reason: str
-) -> None:
-    refused = refusal(publisher, messages)
+def test_messages_of_another_form_are_refused(api: Api, messages: Any, status: int, reason: str) -> None:
+    refused = refusal(api, messages)
     assert refused.status == status
     assert refused.reason.startswith(reason)
 
 
 @pytest.mark.parametrize(("item", "status", "reason"), INVALID_MESSAGES)
 def test_the_first_invalid_message_is_named_by_its_index_and_nothing_is_delivered(
-    publisher: Publisher, item: Any, status: int, reason: str
+    api: Api, item: Any, status: int, reason: str
 ) -> None:
-    refused = refusal(publisher, [["test", "a"], ["test", "b"], item, 0])
+    refused = refusal(api, [["test", "a"], ["test", "b"], item, 0])
     assert refused.status == status
     assert refused.reason.startswith("messages[2]: ")
     assert reason in refused.reason
-    assert publish(publisher, [["test", "a"]]) is False, "the nonce was not used"
+    assert publish(api, [["test", "a"]]) is False, "the nonce was not used"
 
 
 @pytest.mark.parametrize("path", ["/app/none/batch", "/app/app/batch/", "/app/app/batch/x", "/app/%FF/batch"])
-def test_an_unknown_app_or_path_is_404(publisher: Publisher, path: str) -> None:
+def test_an_unknown_app_or_path_is_404(api: Api, path: str) -> None:
     with pytest.raises(RefusedError) as caught:
-        publisher.batches.target("tambur.example", path.encode())
+        api.batches.target("tambur.example", path.encode())
     assert caught.value.status == 404
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_messages_is_given_once(publisher: Publisher, count: int) -> None:
-    sent = publisher.body(path=PATH, message=None) + b"&messages=[]" * count
-    refused = publisher.refusal_of(sent, PATH)
+def test_messages_is_given_once(api: Api, count: int) -> None:
+    sent = api.body(path=PATH, message=None) + b"&messages=[]" * count
+    refused = api.refusal_of(sent, PATH)
     assert (refused.status, refused.reason) == (400, f"messages must be given once, not {count} times")
 
 
-def test_nothing_is_parsed_before_the_signature_is_right(publisher: Publisher) -> None:
-    assert refusal(publisher, "[", secret="wrong").status == 401
-    assert refusal(publisher, "[", oauth_timestamp="1").status == 401
-    assert refusal(publisher, "[").status == 400
+def test_nothing_is_parsed_before_the_signature_is_right(api: Api) -> None:
+    assert refusal(api, "[", secret="wrong").status == 401
+    assert refusal(api, "[", oauth_timestamp="1").status == 401
+    assert refusal(api, "[").status == 400
 
 
-def test_the_same_request_is_delivered_once(publisher: Publisher) -> None:
-    sent = body(publisher, [["test", str(i)] for i in range(MAX_MESSAGES)])
-    assert [publisher.send(sent, PATH) for _ in range(3)] == [False, True, True]
-    assert [text for _, _, text in publisher.messages] == [str(i) for i in range(MAX_MESSAGES)]
+def test_the_same_request_is_delivered_once(api: Api) -> None:
+    sent = body(api, [["test", str(i)] for i in range(MAX_MESSAGES)])
+    assert [api.send(sent, PATH) for _ in range(3)] == [False, True, True]
+    assert [text for _, _, text in api.messages] == [str(i) for i in range(MAX_MESSAGES)]
 
 
-def test_a_nonce_with_another_signature_is_401(publisher: Publisher) -> None:
-    publish(publisher, [["test", "a"]])
-    refused = refusal(publisher, [["test", "b"]])
+def test_a_nonce_with_another_signature_is_401(api: Api) -> None:
+    publish(api, [["test", "a"]])
+    refused = refusal(api, [["test", "b"]])
     assert (refused.status, "used before" in refused.reason) == (401, True)
-    assert publisher.refusal().status == 401, "a publish shares the nonces"
+    assert api.refusal().status == 401, "a publish shares the nonces"
 
 
-def test_each_message_counts_and_a_batch_may_overdraw(publisher: Publisher) -> None:
+def test_each_message_counts_and_a_batch_may_overdraw(api: Api) -> None:
     path = "/app/slow/batch"
-    assert publish(publisher, [["test", "a"]] * 3, path) is False
-    refused = refusal(publisher, [["test", "b"]], path, oauth_nonce="2")
+    assert publish(api, [["test", "a"]] * 3, path) is False
+    refused = refusal(api, [["test", "b"]], path, oauth_nonce="2")
     assert refused.status == 429
     assert refused.reason == "more than 1 publishes/s"
     assert refused.retry_after_s is not None
     assert 2 < refused.retry_after_s <= 3
-    assert publisher.refusal("/app/slow/stream/test", oauth_nonce="3").status == 429
-    assert publish(publisher, [["test", "a"]] * 3, path) is True, "a replay costs nothing"
+    assert api.refusal("/app/slow/stream/test", oauth_nonce="3").status == 429
+    assert publish(api, [["test", "a"]] * 3, path) is True, "a replay costs nothing"
 
 
 ITEMS = st.recursive(
@@ -177,20 +175,20 @@ ITEMS = st.recursive(
 @settings(max_examples=20)
 @given(st.binary(max_size=50) | ITEMS.map(json.dumps) | st.lists(ITEMS).map(json.dumps))
 def test_any_messages_are_delivered_whole_or_refused_whole(messages: Any) -> None:
-    publisher = Publisher()
-    sent = body(publisher, messages)
+    api = Api()
+    sent = body(api, messages)
     try:
-        publisher.send(sent, PATH)
+        api.send(sent, PATH)
     except RefusedError as refused:
         assert refused.status in (400, 413)
-        assert publisher.delivered == []
+        assert api.delivered == []
     else:
         assert all(isinstance(text, str) for item in json.loads(messages) for text in item[:2])
 
 
-def test_a_closed_broker_is_503(publisher: Publisher) -> None:
-    publisher.broker.deliver = None
-    assert refusal(publisher, [["test", "a"]]).status == 503
+def test_a_closed_broker_is_503(api: Api) -> None:
+    api.broker.deliver = None
+    assert refusal(api, [["test", "a"]]).status == 503
 
 
 def post(tambur: Tambur, messages: Any) -> requests.Response:

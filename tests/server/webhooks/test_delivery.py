@@ -35,8 +35,8 @@ class Request(NamedTuple):
     answer: asyncio.Future[int]
 
 
-class Receiver:
-    """Keeps the requests; a test answers them. The endpoint ``second`` accepts everything immediately."""
+class Endpoints:
+    """They keep the requests; a test answers them. The endpoint ``second`` accepts everything immediately."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
@@ -67,7 +67,7 @@ class Setting(NamedTuple):
     """The parts of a scenario."""
 
     queues: MemoryWebhooks
-    receiver: Receiver
+    endpoints: Endpoints
     webhooks: Webhooks
 
     def join(self, user: str = "alice") -> None:
@@ -83,12 +83,12 @@ def run(scenario: Callable[[Setting], Awaitable[None]]) -> None:
 
     async def whole() -> None:
         queues = MemoryWebhooks([APP], max_events=100, clock=loop.time)
-        receiver = Receiver(loop.time)
-        webhooks = Webhooks([APP], queues, send=receiver.send, clock=loop.time)
+        endpoints = Endpoints(loop.time)
+        webhooks = Webhooks([APP], queues, send=endpoints.send, clock=loop.time)
         webhooks.start()
         await settle()
         try:
-            await scenario(Setting(queues, receiver, webhooks))
+            await scenario(Setting(queues, endpoints, webhooks))
         finally:
             await webhooks.close()
         assert len(asyncio.all_tasks()) == 1
@@ -103,7 +103,7 @@ def test_an_event_is_sent_immediately_and_once() -> None:
     async def scenario(setting: Setting) -> None:
         setting.join()
         await settle()
-        (event,) = setting.receiver.seen
+        (event,) = setting.endpoints.seen
         assert (event.type, event.app_id, event.stream, event.user_id) == (
             "user.joined",
             "chat",
@@ -111,11 +111,11 @@ def test_an_event_is_sent_immediately_and_once() -> None:
             "alice",
         )
         assert event.version == 1_000_000_000
-        setting.receiver.answer(204)
+        setting.endpoints.answer(204)
         await settle()
         for _ in range(10):
             await pass_time(100)
-        assert setting.receiver.seen == [event]
+        assert setting.endpoints.seen == [event]
         assert setting.state[3:] == (0, 0, 1, 0, 0)
 
     run(scenario)
@@ -128,16 +128,16 @@ def test_anything_but_2xx_is_tried_again_with_the_same_id(failure: int | Excepti
     async def scenario(setting: Setting) -> None:
         setting.join()
         await settle()
-        setting.receiver.answer(failure)
+        setting.endpoints.answer(failure)
         await settle()
         await pass_time(0.9)
-        assert setting.receiver.waiting == []
+        assert setting.endpoints.waiting == []
         await pass_time(0.2)
-        first, second = setting.receiver.seen
+        first, second = setting.endpoints.seen
         assert first == second
         assert setting.state.oldest_s == pytest.approx(1.1)
         assert (setting.state.waiting, *setting.state[5:]) == (1, 0, 1, 0)
-        setting.receiver.answer(299)
+        setting.endpoints.answer(299)
         await settle()
         assert setting.state[3:] == (0, 0, 1, 1, 0)
 
@@ -152,10 +152,10 @@ def test_the_backoff_grows_to_five_minutes_and_ends_after_a_day(caplog: pytest.L
         began_at = tried_at = loop.time()
         pauses = []
         while loop.time() < began_at + DAY_S + 400:
-            if setting.receiver.waiting:
+            if setting.endpoints.waiting:
                 pauses.append(loop.time() - tried_at)
                 tried_at = loop.time()
-                setting.receiver.answer(500)
+                setting.endpoints.answer(500)
                 await settle()
             await pass_time(1 if loop.time() < began_at + 30 else 60)
         assert pauses[:8] == [0, 1, 1, 1, 2, 3, 4, 6]
@@ -175,14 +175,16 @@ def test_a_receiver_that_hangs_has_few_requests_and_delays_no_other() -> None:
     async def scenario(setting: Setting) -> None:
         for number in range(50):
             setting.join(str(number))
-        await until(lambda: len(setting.receiver.accepted) == 50)
-        assert {event.user_id for event in setting.receiver.accepted} == {str(number) for number in range(50)}
-        assert len(setting.receiver.waiting) == MAX_REQUESTS
+        await until(lambda: len(setting.endpoints.accepted) == 50)
+        assert {event.user_id for event in setting.endpoints.accepted} == {
+            str(number) for number in range(50)
+        }
+        assert len(setting.endpoints.waiting) == MAX_REQUESTS
         for _ in range(50):
-            setting.receiver.answer(200)
+            setting.endpoints.answer(200)
             await settle()
-        assert {event.user_id for event in setting.receiver.seen} == {str(number) for number in range(50)}
-        assert len(setting.receiver.seen) == 50
+        assert {event.user_id for event in setting.endpoints.seen} == {str(number) for number in range(50)}
+        assert len(setting.endpoints.seen) == 50
 
     run(scenario)
 
@@ -193,15 +195,15 @@ def test_the_events_of_a_user_are_sent_one_after_another() -> None:
             setting.queues.add(APP.key, "room", "alice", is_up=is_up)
         setting.queues.add(APP.key, "other room", "alice", is_up=True)
         await settle()
-        seen = setting.receiver.seen
+        seen = setting.endpoints.seen
         assert [(event.stream, event.type) for event in seen] == [
             ("room", "user.joined"), ("other room", "user.joined")
         ]  # fmt: skip
-        setting.receiver.answer(200)
+        setting.endpoints.answer(200)
         await settle()
         assert (seen[2].stream, seen[2].type) == ("room", "user.left")
         for _ in range(2):
-            setting.receiver.answer(200)
+            setting.endpoints.answer(200)
         await settle()
         assert setting.state[3:] == (0, 0, 3, 0, 0)
 
@@ -222,8 +224,8 @@ def test_an_unavailable_broker_is_asked_again() -> None:
         setting.join()
         for _ in range(4):
             await pass_time(5)
-        assert setting.receiver.seen
-        setting.receiver.answer(200)
+        assert setting.endpoints.seen
+        setting.endpoints.answer(200)
         await settle()
         assert setting.state.waiting == 0
 
@@ -240,12 +242,12 @@ def test_an_event_whose_end_cannot_be_noted_is_sent_again() -> None:
         setting.queues.finish = fail  # type: ignore[method-assign]
         setting.join()
         await settle()
-        setting.receiver.answer(200)
+        setting.endpoints.answer(200)
         await settle()
         setting.queues.finish = finish  # type: ignore[method-assign]
         for _ in range(4):
             await pass_time(5)
-        first, second = setting.receiver.seen
+        first, second = setting.endpoints.seen
         assert first == second
 
     run(scenario)
@@ -259,9 +261,9 @@ def test_a_server_that_stops_takes_no_more_and_returns_what_it_sends() -> None:
         setting.webhooks.stop()
         setting.join("carol")
         await settle()
-        setting.receiver.answer(200)
+        setting.endpoints.answer(200)
         await settle()
-        assert [event.user_id for event in setting.receiver.seen] == ["alice", "bob"]
+        assert [event.user_id for event in setting.endpoints.seen] == ["alice", "bob"]
         await setting.webhooks.close()
         taken = await setting.queues.take(queue_name(APP.key, FIRST.url), 10)
         assert [event.user_id for event in taken.events] == ["bob", "carol"]
@@ -273,7 +275,7 @@ def test_a_server_stops_in_the_moment_in_which_an_event_comes() -> None:
     async def scenario(setting: Setting) -> None:
         setting.join()
         await setting.webhooks.close()
-        assert setting.receiver.seen == []
+        assert setting.endpoints.seen == []
 
     run(scenario)
 
@@ -283,8 +285,8 @@ def test_the_log_has_changes_and_no_secret(caplog: pytest.LogCaptureFixture) -> 
         for outcome in (500, 500, 200, 200):
             setting.join()
             await settle()
-            while setting.receiver.waiting:
-                setting.receiver.answer(outcome)
+            while setting.endpoints.waiting:
+                setting.endpoints.answer(outcome)
                 await settle()
 
     with caplog.at_level(logging.DEBUG, "tambur"):

@@ -55,7 +55,7 @@ class RedisRecovery:
         self._apps = apps
         self._tails = self._no_tails()
         self._begun: dict[Log, None] = {}
-        # For each followed stream, the users whose direct messages were read.
+        # For each subscribed stream, the users whose direct messages were read.
         self._direct_tails: dict[Log, set[str]] = {}
         self._loading: dict[Log, asyncio.Task[None]] = {}
         self._needs: Counter[Log] = Counter()
@@ -100,7 +100,7 @@ class RedisRecovery:
     def _no_tails(self) -> Budgets:
         return Budgets(self._apps, self._rules.limits, floor=NO_PLACE)
 
-    def follow(self, log: Log, place: int) -> None:
+    def begin_tail(self, log: Log, place: int) -> None:
         """Begin a tail: the node receives all messages of the log after a place."""
         self._drop(log)
         self._tails.holding(*log).begin(log.name, place)
@@ -114,7 +114,7 @@ class RedisRecovery:
     def restart(self, log: Log, place: int) -> None:
         """Begin a tail again, if there is one: messages before a place were missed."""
         if log in self._begun:
-            self.follow(log, place)
+            self.begin_tail(log, place)
 
     def retain(self, logs: Collection[Log]) -> None:
         """Drop all other tails: what they missed will not be read."""
@@ -122,20 +122,20 @@ class RedisRecovery:
             self._drop(log)
 
     def reset(self, streams: Iterable[Log], place: int) -> None:
-        """Drop all tails, since a new epoch has begun. Streams are followed from a place on."""
+        """Drop all tails, since a new epoch has begun. Those of streams begin again at a place."""
         self._tails = self._no_tails()
         self._begun.clear()
         self.place = place
         self._place_epoch = self._shard.epoch.name
         self._shard.epoch.see(place)
         for stream in streams:
-            self.follow(stream, place)
+            self.begin_tail(stream, place)
 
     async def begin(self, link: Link, log: Log) -> None:
-        """Follow a stream that was just subscribed to, and need it."""
+        """Begin the tail of a stream that was just subscribed to, and need it."""
         self._needs[log] += 1
         try:
-            await self._mark(link, lambda last: self.follow(log, last), log)
+            await self._mark(link, lambda last: self.begin_tail(log, last), log)
         except BrokerUnavailableError:
             self._end_need(log)
             raise
@@ -203,7 +203,7 @@ class RedisRecovery:
 
         def begin(last: int) -> None:
             if log not in self._begun:
-                self.follow(log, last)
+                self.begin_tail(log, last)
 
         upper = tail.floor(name)
         while not tail.is_whole(name) and tail.floor(name) > place:

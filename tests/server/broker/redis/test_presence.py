@@ -13,14 +13,14 @@ from tambur.server.broker.factory import from_url
 from tambur.server.broker.redis.backend import RedisBackend
 from tambur.server.extended_hub import ExtendedHub as Hub
 from tests.support.broker import nobody_asks
-from tests.support.node import APP, Client
+from tests.support.node import APP, LocalClient
 from tests.support.node import settle as turn
 from tests.support.redis_server import RedisServer
 
 USERS = ["alice", "bob", "carol"]
 
 
-class Tracker(Client):
+class Tracker(LocalClient):
     """A client that knows which ack answers which command."""
 
     def __init__(self, hub: Hub, subscriber_id: str) -> None:

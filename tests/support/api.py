@@ -1,4 +1,4 @@
-"""Signed requests without a network, right or wrong in any way."""
+"""The API without a network."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ from tambur.server.broker.memory import MemoryBackend
 from tests.support.broker import nobody_asks
 
 NOW = 1_353_628_800
-
-
 FORM = "application/x-www-form-urlencoded"
-
-
 HOST = "tambur.example"
 
 
@@ -36,8 +32,8 @@ CONFIG = Config(
 )
 
 
-class Publisher:
-    """Makes requests, right or wrong in any way, and has them published."""
+class Api:
+    """Signs requests, right or wrong in any way, and hands them to their handlers."""
 
     def __init__(self, config: Config = CONFIG) -> None:
         self.delivered: list[Publication] = []
