@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -50,6 +51,9 @@ KEEP_ALIVE_S = 65
 WORKER_END_S = 1.7
 """Seconds that a worker may take to end, beyond ``shutdown_timeout_s``."""
 
+_END_CHECK_S = 0.01
+"""Seconds between two looks at the connections that are still open when the server ends."""
+
 
 class Server:
     """Binds on construction, and serves after :meth:`run`.
@@ -91,7 +95,6 @@ class Server:
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=config.limits.shutdown_timeout_s,
             ssl_context_factory=(lambda *_: tls) if tls is not None else None,
         )
         self._uvicorn = _Uvicorn(
@@ -197,7 +200,7 @@ class Server:
 
     def stop(self) -> None:
         """Make :meth:`run` return. Any thread may call it."""
-        self._uvicorn.should_exit = True
+        self._uvicorn.stop()
 
 
 @contextlib.contextmanager
@@ -282,7 +285,15 @@ class _Uvicorn(uvicorn.Server):
         self._after = after
         self._limits = limits
         self._acceptors: list[Acceptor] = []
+        self._serving: asyncio.Task[None] | None = None
         self.on_ready: Callable[[], None] = lambda: None
+
+    def stop(self) -> None:
+        """End :meth:`main_loop`. Any thread may call it."""
+        self.should_exit = True
+        if self._serving is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._serving.get_loop().call_soon_threadsafe(self._serving.cancel)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self._before()
@@ -301,11 +312,27 @@ class _Uvicorn(uvicorn.Server):
             self._acceptors.append(acceptor)
         self.on_ready()
 
+    async def main_loop(self) -> None:
+        # uvicorn's own checks ten times a second whether it should exit. stop() ends this one immediately.
+        self._serving = asyncio.get_running_loop().create_task(super().main_loop())
+        await asyncio.wait([self._serving])
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvicorn's own takes at least a tenth of a second.
         for acceptor in self._acceptors:
             await acceptor.close()
+        for listener in sockets or ():
+            listener.close()
         self._stopping()
-        await super().shutdown(sockets)
+        open_connections, tasks = self.server_state.connections, self.server_state.tasks
+        for connection in list(open_connections):
+            connection.shutdown()
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self._limits.shutdown_timeout_s
+        while (open_connections or tasks) and loop.time() < ends_at and not self.force_exit:  # noqa: ASYNC110
+            await asyncio.sleep(_END_CHECK_S)
+        for task in tasks:
+            task.cancel()
         await self._after()
 
     @contextlib.contextmanager

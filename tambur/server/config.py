@@ -95,7 +95,7 @@ class Limits:
     max_replay_bytes: int = 1024 * 1024
     ping_interval_s: float = 25.0
     ping_timeout_s: float = 60.0
-    shutdown_timeout_s: int = 3
+    shutdown_timeout_s: float = 3.0
 
     def __post_init__(self) -> None:
         for limit in dataclasses.fields(self):

@@ -20,7 +20,7 @@ from ..support.wire import TIMEOUT_S, Socket, connect, handshake, read_answer, s
 # Nothing but the shutdown's own timeout ends what its clients hold open.
 SERVE = f"""
 from tambur.server import App, Config, Limits, serve
-limits = Limits(request_timeout_s=3600, ping_interval_s=3600, ping_timeout_s=7200, shutdown_timeout_s=1)
+limits = Limits(request_timeout_s=3600, ping_interval_s=3600, ping_timeout_s=7200, shutdown_timeout_s=0.2)
 serve(Config(apps=(App({API_KEY!r}, {APP_ID!r}, ({SECRET!r},)),), port=0, limits=limits))
 """
 

@@ -32,6 +32,7 @@ OWN = {
     "_start_deadline",
     "_time_out",
     "shed",
+    "stop",
 }
 
 
