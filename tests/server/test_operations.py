@@ -178,7 +178,7 @@ def test_every_line_of_the_log_is_documented() -> None:
     package = Path(tambur.server.__file__).parent
     source = "".join(path.read_text("utf-8") for path in package.rglob("*.py"))
     logged = re.findall(r'logger\.\w+\(\s*"(.+?)"', source) + re.findall(
-        r'\b(?:line|log_refusal)\(\s*"(.+?)"', source
+        r'\b(?:line|log_refusal|_refuse|_break_off)\(\s*"(.+?)"', source
     )
     assert len(logged) >= 15
     _, _, page = documentation.text("operations.md").partition("## Logs")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
-import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from starlette.requests import ClientDisconnect, Request
@@ -17,13 +16,12 @@ from ...protocol.messages import encode_message
 from ...protocol.names import check_subscriber_id, parse_destination
 from ...protocol.paths import split_query_path
 from ...protocol.syntax import syntax_length
-from ..broker import Broker, BrokerUnavailableError, Claim, Outcome, Publication
-from ..config import App, Config
-from ..counters import Counts
+from ..broker import BrokerUnavailableError, Claim, Outcome, Publication
+from ..config import App
 from ..logs import line
-from .auth import RefusedError, SignedRequest, Target, Verifier
+from .auth import RefusedError, SignedRequest, Target
 from .publish import DELIVERED_ANSWER, REPLAYED_ANSWER, check_admitted
-from .signed import header, is_debugging, read_body, refusal_answer
+from .signed import SignedHandler, header, is_debugging, read_body
 
 MAX_MESSAGES = 1000
 """How many messages a batch may have."""
@@ -54,28 +52,13 @@ class Delivered(NamedTuple):
     messages: int
 
 
-class BatchHandler:
-    """Verifies batches and hands them to the broker.
+class BatchHandler(SignedHandler):
+    """Verifies batches and hands them to the broker."""
 
-    Parameters:
-        config: the apps and the limits.
-        broker: carries publications, and claims nonces.
-        clock: returns seconds since 1970.
-        counts: where answers are counted; ``None`` does not count them.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        broker: Broker,
-        clock: Callable[[], float] = time.time,
-        counts: Counts | None = None,
-    ) -> None:
-        self._verifier = Verifier(config.apps, clock)
-        self._counts = counts or Counts()
-        self._limits = config.limits
-        self._broker = broker
-        self._verifying = asyncio.Lock()
+    @functools.cached_property
+    def _verifying(self) -> asyncio.Lock:
+        """Held by one batch at a time, since an encoded batch takes several times its size."""
+        return asyncio.Lock()
 
     async def answer(self, request: Request) -> Response:
         """Answer ``POST /app/APP_ID/batch``."""
@@ -88,14 +71,10 @@ class BatchHandler:
             content_type = header(request, b"content-type")
             delivered = await self.publish(target, content_type, body, debug=debug)
         except RefusedError as refused:
-            self._counts.log_refusal(
-                "batch refused", {"status": refused.status, **facts, "reason": refused.reason}
-            )
             self._counts.publishes[refused.status] += 1
-            return refusal_answer(refused)
+            return self._refuse("batch refused", facts, refused)
         except ClientDisconnect:
-            logger.info(line("batch broken off by the publisher", **facts))
-            return Response(status_code=400)  # the client has gone
+            return self._break_off("batch broken off by the publisher", facts)
         facts |= {"outcome": delivered.outcome.name.lower(), "messages": delivered.messages}
         logger.debug(line("batch accepted", **facts))
         self._counts.publishes[204] += delivered.messages
@@ -124,7 +103,6 @@ class BatchHandler:
             RefusedError: with any status but 204, and 413 for a body over the limit. With 400, 401, 413 and
                 429 nothing was delivered. After 503 the same request delivers the rest.
         """
-        # One at a time, since an encoded batch takes several times its size.
         async with self._verifying:
             request = self._verifier.parse(target, content_type, body)
             try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect, Request
@@ -14,12 +13,11 @@ from ...errors import InvalidNameError
 from ...protocol.messages import encode_message
 from ...protocol.names import Destination, check_subscriber_id, parse_destination
 from ...protocol.paths import split_publish_path
-from ..broker import Broker, BrokerUnavailableError, Outcome, Publication, Published
-from ..config import App, Config
-from ..counters import Counts
+from ..broker import BrokerUnavailableError, Outcome, Publication, Published
+from ..config import App
 from ..logs import line
-from .auth import RefusedError, SignedRequest, Target, Verifier, decode, nonce_reused
-from .signed import CORS, header, is_debugging, logged_stream, read_body, refusal_answer
+from .auth import RefusedError, SignedRequest, Target, decode, nonce_reused
+from .signed import CORS, SignedHandler, header, is_debugging, logged_stream, read_body
 
 _REPLAYED = {"Tambur-Replayed": "true"}
 
@@ -37,27 +35,8 @@ class PublishTarget(NamedTuple):
     destination: bytes
 
 
-class PublishHandler:
-    """Verifies publishes and hands them to the broker.
-
-    Parameters:
-        config: the apps and the limits.
-        broker: carries publications, and claims nonces.
-        clock: returns seconds since 1970.
-        counts: where calls of the broker are counted; ``None`` does not count them.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        broker: Broker,
-        clock: Callable[[], float] = time.time,
-        counts: Counts | None = None,
-    ) -> None:
-        self._verifier = Verifier(config.apps, clock)
-        self._counts = counts or Counts()
-        self._limits = config.limits
-        self._broker = broker
+class PublishHandler(SignedHandler):
+    """Verifies publishes and hands them to the broker."""
 
     async def answer(self, request: Request) -> Response:
         """Answer ``POST /app/APP_ID/stream/STREAM``."""
@@ -74,12 +53,9 @@ class PublishHandler:
             content_type = header(request, b"content-type")
             published = await self.publish(target, content_type, body, debug=debug)
         except RefusedError as refused:
-            facts = {"status": refused.status, **_facts(target), "reason": refused.reason}
-            self._counts.log_refusal("publish refused", facts)
-            return refusal_answer(refused)
+            return self._refuse("publish refused", _facts(target), refused)
         except ClientDisconnect:
-            logger.info(line("publish broken off by the publisher", **_facts(target)))
-            return Response(status_code=400)  # the client has gone
+            return self._break_off("publish broken off by the publisher", _facts(target))
         if logger.isEnabledFor(logging.DEBUG):
             facts = {"outcome": published.outcome.name.lower(), "nodes": published.nodes}
             logger.debug(line("publish accepted", **_facts(target), **facts))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeAlias
@@ -22,9 +21,9 @@ from ..counters import Counts
 from ..disconnects import Disconnects
 from ..logs import line
 from ..queries import Queries
-from .auth import RefusedError, SignedRequest, Verifier, decode
+from .auth import RefusedError, SignedRequest, decode
 from .routes import Answer
-from .signed import CORS, header, is_debugging, logged_stream, read_body, refusal_answer
+from .signed import CORS, SignedHandler, header, is_debugging, logged_stream, read_body
 
 MAX_BODY_BYTES = 16 * 1024
 
@@ -45,16 +44,13 @@ _Perform: TypeAlias = Callable[[App], Awaitable[bytes]]
 logger = logging.getLogger("tambur.server")
 
 
-class QueryHandler:
+class QueryHandler(SignedHandler):
     """Verifies queries, and has them answered.
 
     Parameters:
-        config: the apps.
-        broker: claims nonces.
         queries: answers the queries.
         disconnects: ends sessions.
-        clock: returns seconds since 1970.
-        counts: where answers are counted; ``None`` does not count them.
+        config, broker, counts: those of all handlers.
     """
 
     def __init__(
@@ -64,14 +60,11 @@ class QueryHandler:
         queries: Queries,
         disconnects: Disconnects,
         *,
-        clock: Callable[[], float] = time.time,
         counts: Counts | None = None,
     ) -> None:
-        self._verifier = Verifier(config.apps, clock)
-        self._broker = broker
+        super().__init__(config, broker, counts=counts)
         self._queries = queries
         self._disconnects = disconnects
-        self._counts = counts or Counts()
 
     @property
     def answers(self) -> dict[str, Answer]:
@@ -91,13 +84,9 @@ class QueryHandler:
         try:
             content = await self._verified(prepare, request, facts)
         except RefusedError as refused:
-            self._counts.log_refusal(
-                "query refused", {"status": refused.status, **facts, "reason": refused.reason}
-            )
-            answer = refusal_answer(refused)
+            answer = self._refuse("query refused", facts, refused)
         except ClientDisconnect:
-            logger.info(line("query broken off by the publisher", **facts))
-            answer = Response(status_code=400)  # the client has gone
+            answer = self._break_off("query broken off by the publisher", facts)
         else:
             logger.debug(line("query answered", **facts))
             answer = Response(content, media_type="application/json", headers=_HEADERS)

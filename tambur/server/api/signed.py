@@ -1,16 +1,57 @@
-"""The HTTP part of all signed requests: reading the body, and answering a refusal."""
+"""What all signed requests have in common over HTTP: reading the body, and answering a refusal."""
 
 from __future__ import annotations
 
+import logging
 import math
+import time
+from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from ..broker import Broker
+from ..config import Config
+from ..counters import Counts
+from ..logs import line
 from ..transports import reading
-from .auth import RefusedError
+from .auth import RefusedError, Verifier
 
 CORS = {"Access-Control-Allow-Origin": "*"}  # the browser publisher of 2012 posts cross-origin
+
+logger = logging.getLogger("tambur.server")
+
+
+class SignedHandler:
+    """Answers one kind of signed requests.
+
+    Parameters:
+        config: the apps and the limits.
+        broker: carries publications, and claims nonces.
+        clock: returns seconds since 1970.
+        counts: where answers are counted; ``None`` does not count them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        broker: Broker,
+        *,
+        clock: Callable[[], float] = time.time,
+        counts: Counts | None = None,
+    ) -> None:
+        self._verifier = Verifier(config.apps, clock)
+        self._broker = broker
+        self._limits = config.limits
+        self._counts = counts or Counts()
+
+    def _refuse(self, event: str, facts: Mapping[str, object], refused: RefusedError) -> Response:
+        self._counts.log_refusal(event, {"status": refused.status, **facts, "reason": refused.reason})
+        return refusal_answer(refused)
+
+    def _break_off(self, event: str, facts: Mapping[str, object]) -> Response:
+        logger.info(line(event, **facts))
+        return Response(status_code=400)  # the client has gone
 
 
 def header(request: Request, name: bytes) -> str:
