@@ -9,14 +9,11 @@ import pytest
 from websockets.frames import Opcode
 
 from tambur import Tambur
-from tambur.server import App, Config, Server, in_background
-from tambur.server.config import KeptStreams
+from tambur.server import Config, Server, in_background
 
 from ..support.app import API_KEY, APP, APP_ID, SECRET
-from ..support.extended import Client
+from ..support.extended import KEPT_APP, Client
 from ..support.redis_server import RedisServer
-
-KEPT_APP = App(API_KEY, "kept", (SECRET,), history=(KeptStreams("room-*", messages=3),))
 
 
 @pytest.fixture(scope="module")
@@ -45,30 +42,6 @@ def receives(client: Client) -> bool:
     return False
 
 
-def test_a_session_continues_on_another_node(
-    nodes: tuple[Server, Server], tambur: Tambur, stream: str
-) -> None:
-    one, two = nodes
-    with Client(one) as lost:
-        auth = tambur.generate_auth_token(stream, lost.subscriber_id)
-        subscribed = lost.ask("subscribe", stream, {"auth": auth})
-        tambur.publish(f"private:{lost.subscriber_id}", "received")
-        received = lost.json()
-    for text in ("1", "2"):
-        tambur.publish(f"auth:{stream}", text)
-        tambur.publish(f"private:{lost.subscriber_id}", f"missed {text}")
-    with Client(two, session=lost.hello["session"], since=received[4]) as back:
-        assert (back.hello["resumed"], back.hello["complete"]) == (True, True)
-        assert back.hello["id"] == lost.subscriber_id
-        assert back.bodies == ["missed 1", "missed 2"]
-        options = {"auth": auth, "since": subscribed["position"]}
-        assert back.ask("subscribe", stream, options)["complete"] is True
-        assert back.bodies == ["1", "2"]
-        # Private messages reach the session wherever it is.
-        tambur.publish(f"private:{lost.subscriber_id}", "new")
-        assert back.json()[3] == "new"
-
-
 def test_all_nodes_give_the_same_positions(nodes: tuple[Server, Server], tambur: Tambur, stream: str) -> None:
     clients = [Client(node) for node in nodes]
     for client in clients:
@@ -82,23 +55,6 @@ def test_all_nodes_give_the_same_positions(nodes: tuple[Server, Server], tambur:
         with Client(node) as back:
             answer = back.ask("subscribe", stream, {"since": received[0][0][4]})
             assert (answer["complete"], back.bodies) == (True, ["2"])
-
-
-def test_resuming_closes_the_connection_on_the_other_node(nodes: tuple[Server, Server]) -> None:
-    one, two = nodes
-    with Client(one) as old, Client(two, session=old.hello["session"]) as new:
-        assert new.hello["resumed"] is True
-        assert old.close_code() == 4009
-        # The key that was used last is still valid, and takes the session back.
-        with Client(one, session=old.hello["session"]) as back:
-            assert back.hello["resumed"] is True
-            assert new.close_code() == 4009
-            with Client(two, session=back.hello["session"]) as newest:
-                assert newest.hello["resumed"] is True
-                assert back.close_code() == 4009
-                with Client(one, session=old.hello["session"], since="x") as late:
-                    assert (late.hello["resumed"], late.hello["complete"]) == (False, False)
-                newest.ask("subscribe", "still-open")
 
 
 def test_of_connections_that_resume_at_once_one_is_left(nodes: tuple[Server, Server], tambur: Tambur) -> None:
@@ -124,29 +80,6 @@ def test_of_connections_that_resume_at_once_one_is_left(nodes: tuple[Server, Ser
         assert sum(receives(client) for client in resumed) == 1
         for client in back:
             client.connection.close()
-
-
-def test_direct_messages_are_replayed_on_another_node(
-    nodes: tuple[Server, Server], tambur: Tambur, stream: str
-) -> None:
-    one, two = nodes
-    with Client(one) as lost, Client(one) as sender:
-        alice = tambur.generate_direct_token(stream, "alice", lost.subscriber_id)
-        since = lost.ask("subscribe", stream, {"direct": ["alice", alice]})["position"]
-        bob = tambur.generate_direct_token(stream, "bob", sender.subscriber_id)
-        sender.ask("subscribe", stream, {"direct": ["bob", bob]})
-        lost.connection.close()
-        tambur.publish(stream, "1")
-        assert sender.json()[3] == "1"
-        assert sender.ask("direct", stream, "alice", "2") == "ok"
-        assert sender.ask("direct", stream, "carol", "not for alice") == "ok"
-        tambur.publish(stream, "3")
-        with Client(two, session=lost.hello["session"]) as back:
-            answer = back.ask("subscribe", stream, {"since": since, "direct": ["alice", alice]})
-            assert answer["complete"] is True
-            assert back.bodies == ["1", ["bob", "2"], "3"]
-            assert sender.ask("direct", stream, "alice", "4") == "ok"
-            assert back.json()[3] == ["bob", "4"]
 
 
 def test_history_is_that_of_all_nodes(nodes: tuple[Server, Server], stream: str) -> None:

@@ -10,23 +10,18 @@ from typing import Any
 import pytest
 
 from tambur import Tambur
-from tambur.server import App, Config, Limits, Server, in_background
-from tambur.server.config import KeptStreams
+from tambur.server import Config, Limits, Server, in_background
 
 from ..support.app import API_KEY, APP, APP_ID, SECRET
-from ..support.extended import Client
+from ..support.extended import KEPT_APP, OTHER_APP, Client
 from ..support.wire import Socket
 
-OTHER_APP = App(API_KEY, "other", (SECRET,))
 POSITION = re.compile(r"[A-Za-z0-9._-]{1,64}")
-KEPT_APP = App(
-    API_KEY, "kept", (SECRET,), history=(KeptStreams("room-*", messages=3), KeptStreams("none", 0))
-)
 
 
 @pytest.fixture(scope="module", params=["memory", "redis"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    limits = Limits(heartbeat_s=0.3, session_ttl_s=2.0, max_replay_bytes=1000, presence_linger_s=0.5)
+    limits = Limits(max_replay_bytes=1000, presence_linger_s=0.01)
     broker = "memory://"
     if request.param == "redis":
         broker = request.getfixturevalue("redis_server").url(database=3)

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import requests
 
 from tambur import Tambur
-from tambur.server import App, Config, Limits, Server, in_background
-from tambur.server.config import KeptStreams
+from tambur.protocol.session_keys import SessionKeys
+from tambur.server import Config, Limits, Server, in_background
 
 from ..support.app import API_KEY, APP, APP_ID, SECRET
-from ..support.extended import Client
+from ..support.clock import clocked
+from ..support.extended import OTHER_APP, Client
 from ..support.wire import Socket
 
-OTHER_APP = App(API_KEY, "other", (SECRET,))
 POSITION = re.compile(r"[A-Za-z0-9._-]{1,64}")
-KEPT_APP = App(
-    API_KEY, "kept", (SECRET,), history=(KeptStreams("room-*", messages=3), KeptStreams("none", 0))
-)
+LIMITS = Limits(heartbeat_s=20.0, session_ttl_s=1000.0, session_max_s=5000.0)
 
 
 @pytest.fixture(scope="module", params=["memory", "redis"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    limits = Limits(heartbeat_s=0.3, session_ttl_s=2.0, max_replay_bytes=1000)
-    broker = "memory://"
-    if request.param == "redis":
-        broker = request.getfixturevalue("redis_server").url(database=3)
-    config = Config(apps=(APP, OTHER_APP, KEPT_APP), port=0, limits=limits, broker=broker)
-    with in_background(config) as running:
-        yield running
+def nodes(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Server]]:
+    """Two nodes of a cluster, or one node twice: a session continues on either."""
+    config = Config(apps=(APP, OTHER_APP), port=0, limits=LIMITS)
+    if request.param == "memory":
+        with in_background(config) as one:
+            yield one, one
+        return
+    config = dataclasses.replace(config, broker=request.getfixturevalue("redis_server").url(database=3))
+    with in_background(config) as one, in_background(config) as two:
+        yield one, two
+
+
+@pytest.fixture
+def server(nodes: tuple[Server, Server]) -> Server:
+    return nodes[0]
 
 
 @pytest.fixture
@@ -47,7 +52,7 @@ def test_a_hello_begins_a_session(server: Server) -> None:
         assert client.hello["id"] == client.subscriber_id
         assert client.hello["resumed"] is False
         assert client.hello["complete"] is True
-        assert client.hello["heartbeat_s"] == 0.3
+        assert client.hello["heartbeat_s"] == 20.0
         assert POSITION.fullmatch(client.hello["position"])
         assert set(client.hello) == {"id", "session", "resumed", "position", "complete", "heartbeat_s"}
         assert client.ask("hello", {}) == "invalid_hello"
@@ -67,27 +72,36 @@ def test_a_hello_with_wrong_options_is_refused_and_may_be_sent_again(server: Ser
 
 
 def test_a_session_keeps_its_id_tokens_and_private_messages(
-    server: Server, tambur: Tambur, stream: str
+    nodes: tuple[Server, Server], tambur: Tambur, stream: str
 ) -> None:
-    with Client(server) as lost:
+    one, two = nodes
+    with Client(one) as lost:
         auth = tambur.generate_auth_token(stream, lost.subscriber_id)
+        subscribed = lost.ask("subscribe", stream, {"auth": auth})
         tambur.publish(f"private:{lost.subscriber_id}", "received")
         received = lost.json()
         hello = lost.hello
-    tambur.publish(f"private:{lost.subscriber_id}", "missed")
-    with Client(server, session=hello["session"], since=received[4]) as back:
-        assert back.hello["resumed"] is True
+    for text in ("1", "2"):
+        tambur.publish(f"auth:{stream}", text)
+        tambur.publish(f"private:{lost.subscriber_id}", f"missed {text}")
+    with Client(two, session=hello["session"], since=received[4]) as back:
+        assert (back.hello["resumed"], back.hello["complete"]) == (True, True)
         assert back.hello["id"] == lost.subscriber_id != back.subscriber_id
-        assert back.hello["complete"] is True
-        assert [message[3] for message in back.replayed] == ["missed"]
         assert back.hello["session"] != hello["session"]
-        assert back.ask("subscribe", stream, {"auth": auth})["complete"] is True
+        assert back.bodies == ["missed 1", "missed 2"]
+        options = {"auth": auth, "since": subscribed["position"]}
+        assert back.ask("subscribe", stream, options)["complete"] is True
+        assert back.bodies == ["1", "2"]
+        # Private messages reach the session on any node.
         tambur.publish(f"private:{lost.subscriber_id}", "new")
         assert back.json()[3] == "new"
 
 
-def test_a_resumed_session_replays_direct_messages(server: Server, tambur: Tambur, stream: str) -> None:
-    with Client(server) as lost, Client(server) as sender:
+def test_a_resumed_session_replays_direct_messages(
+    nodes: tuple[Server, Server], tambur: Tambur, stream: str
+) -> None:
+    one, two = nodes
+    with Client(one) as lost, Client(one) as sender:
         alice = tambur.generate_direct_token(stream, "alice", lost.subscriber_id)
         since = lost.ask("subscribe", stream, {"direct": ["alice", alice]})["position"]
         bob = tambur.generate_direct_token(stream, "bob", sender.subscriber_id)
@@ -98,31 +112,31 @@ def test_a_resumed_session_replays_direct_messages(server: Server, tambur: Tambu
         assert sender.ask("direct", stream, "alice", "2") == "ok"
         assert sender.ask("direct", stream, "carol", "not for alice") == "ok"
         tambur.publish(stream, "3")
-    with Client(server, session=lost.hello["session"]) as back:
-        answer = back.ask("subscribe", stream, {"since": since, "direct": ["alice", alice]})
-        assert answer["complete"] is True
-        assert back.bodies == ["1", ["bob", "2"], "3"]
+        with Client(two, session=lost.hello["session"]) as back:
+            answer = back.ask("subscribe", stream, {"since": since, "direct": ["alice", alice]})
+            assert answer["complete"] is True
+            assert back.bodies == ["1", ["bob", "2"], "3"]
+            assert sender.ask("direct", stream, "alice", "4") == "ok"
+            assert back.json()[3] == ["bob", "4"]
 
 
-def test_resuming_closes_the_connection_that_has_the_session(server: Server) -> None:
-    with Client(server) as old, Client(server, session=old.hello["session"]) as new:
+def test_resuming_closes_the_connection_that_has_the_session(nodes: tuple[Server, Server]) -> None:
+    one, two = nodes
+    with Client(one) as old, Client(two, session=old.hello["session"]) as new:
         assert new.hello["resumed"] is True
         assert old.close_code() == 4009
-        # The same key again: the ack may have been lost.
-        with Client(server, session=old.hello["session"]) as newest:
-            assert newest.hello["resumed"] is True
+        # The key that was used last is still valid, since the ack may have been lost.
+        with Client(one, session=old.hello["session"]) as back:
+            assert back.hello["resumed"] is True
             assert new.close_code() == 4009
-
-
-def test_using_a_key_ends_the_older_ones(server: Server) -> None:
-    with Client(server) as first, Client(server, session=first.hello["session"]) as second:
-        with Client(server, session=second.hello["session"]) as third:
-            assert third.hello["resumed"] is True
-            with Client(server, session=first.hello["session"], since="x") as late:
-                assert late.hello["resumed"] is False
-                assert late.hello["id"] == late.subscriber_id
-                assert late.hello["complete"] is False
-            assert third.ask("subscribe", "s")["complete"] is True
+            with Client(two, session=back.hello["session"]) as newest:
+                assert newest.hello["resumed"] is True
+                assert back.close_code() == 4009
+                # A later key was used.
+                with Client(one, session=old.hello["session"], since="x") as late:
+                    assert (late.hello["resumed"], late.hello["complete"]) == (False, False)
+                    assert late.hello["id"] == late.subscriber_id
+                assert newest.ask("subscribe", "still-open")["complete"] is True
 
 
 @pytest.mark.parametrize("key", ["", "x", "A" * 70, "\ud800" * 70])
@@ -141,24 +155,28 @@ def test_a_key_of_another_app_or_process_is_not_resumed(server: Server) -> None:
             assert client.hello["resumed"] is False
 
 
-def test_heartbeats_and_fresh_keys_come_by_themselves(server: Server) -> None:
-    with Client(server) as client:
-        heard: list[Any] = []
-        while ["heartbeat"] not in heard or not any(frame[0] == "session" for frame in heard):
-            heard.append(Socket.json(client))
-        fresh = next(frame[1] for frame in heard if frame[0] == "session")
-    with Client(server, session=fresh) as back:
-        assert back.hello["resumed"] is True
+def test_heartbeats_and_fresh_keys_come_by_themselves() -> None:
+    limits = dataclasses.replace(LIMITS, ping_interval_s=1e6, ping_timeout_s=1e7)
+    with clocked(Config(apps=(APP,), port=0, limits=limits)) as running, Client(running.server) as client:
+        running.skip(LIMITS.heartbeat_s)
+        assert Socket.json(client) == ["heartbeat"]
+        running.skip(LIMITS.session_ttl_s / 2)
+        word, fresh = Socket.json(client)
+        assert word == "session"
+        with Client(running.server, session=fresh) as back:
+            assert back.hello["resumed"] is True
 
 
-def test_a_key_expires(server: Server) -> None:
+@pytest.mark.parametrize(("time", "limit_s"), [("issued_ms", 1000), ("begun_ms", 5000)])
+def test_a_key_expires(server: Server, time: str, limit_s: int) -> None:
+    keys = SessionKeys(API_KEY, APP_ID, (SECRET,), realm=server._hub.recovery.realm)
     with Client(server) as client:
-        old = client.hello["session"]
-        keys: list[Any] = []
-        while len(keys) < 3:  # each is sent before half of the time of the one before has passed
-            keys += [frame[1] for frame in [Socket.json(client)] if frame[0] == "session"]
-        with Client(server, session=old) as late:
-            assert late.hello["resumed"] is False
+        key = keys.verify(client.hello["session"])
+        assert key is not None
+        for older_s, resumed in ((limit_s + 1, False), (limit_s - 100, True)):
+            older = key._replace(**{time: getattr(key, time) - 1000 * older_s})
+            with Client(server, session=keys.sign(older)) as late:
+                assert late.hello["resumed"] is resumed
 
 
 def test_no_key_is_shown(server: Server, caplog: pytest.LogCaptureFixture) -> None:
