@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
-from selenium.webdriver import Chrome
 
 from tambur import Tambur
 from tambur.cli.demo.page import make_routes
 from tambur.server import Config, Server, in_background
 
 from .support.app import APP, publisher, tambur_url
-from .support.browser import chromium
 from .support.demo import CREDENTIALS
 from .support.redis_server import RedisServer
 
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
 # How long an example takes says how busy the machine is. CI runs the tests several times, each with other examples.
-settings.register_profile("tests", deadline=None, max_examples=40)
+# The variable asks for more of them.
+EXAMPLES = int(os.environ.get("TAMBUR_FUZZ_EXAMPLES", "40"))
+settings.register_profile("tests", deadline=None, max_examples=EXAMPLES)
 settings.load_profile("tests")
 
 # A shell that starts the tests in the background has them ignore it, and what they start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import the tests of whole systems if the run leaves them out."""
+    is_left_out = config.option.markexpr == "not system" and collection_path.name == "system"
+    return True if is_left_out else None
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +65,8 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture(scope="session")
 def driver() -> Iterator[Chrome]:
     """A browser, shared by the whole run. Each test opens its own page."""
+    from .support.browser import chromium  # noqa: PLC0415 - a run without a browser does not need its driver
+
     with chromium() as made:
         yield made
 

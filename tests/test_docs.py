@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import os
 import re
 import shlex
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, session
-from selenium.webdriver import Chrome
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 import tambur as package
 from tambur import SubscriberClosedError, Tambur, UnauthorizedError, cli
@@ -28,40 +21,22 @@ from tambur.subscriber import Subscriber, Subscription
 
 from .support import documentation
 from .support.app import API_KEY, APP_ID, SECRET, subscriber
-from .support.browser import wait_for_script
+from .support.documentation import run, snippet, snippets
 
 ROOT = documentation.ROOT
 README = (ROOT / "README.md").read_text("utf-8")
 PUBLISH = documentation.text("publish.md")
-NOTIFY = documentation.text("notify-one-user.md")
 SIGNER = TokenSigner(API_KEY, APP_ID, SECRET)
 
 
-def snippets(text: str, language: str = "python") -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
-def snippet(page: str, holding: str) -> str:
-    (found,) = [code for code in snippets(page) if holding in code]
-    return found
-
-
-def run(code: str) -> dict[str, Any]:
-    namespace: dict[str, Any] = {"__name__": "snippet"}
-    exec(compile(code, "README.md", "exec"), namespace)  # noqa: S102 - that is the test
-    return namespace
-
-
 @pytest.fixture(autouse=True)
-def tambur_url(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    host = server.url.removeprefix("http://")
-    monkeypatch.setenv("TAMBUR_URL", f"http://{API_KEY}:{SECRET}@{host}/app/{APP_ID}")
+def environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAMBUR_URL", url)
 
 
 def test_all_snippets_of_the_readme_and_of_publishing_are_run_here() -> None:
-    assert (len(snippets(README)), len(snippets(README, "html"))) == (2, 1)
+    assert len(snippets(README)) == 2
     assert len(snippets(PUBLISH)) == 6
-    assert (len(snippets(NOTIFY)), len(snippets(NOTIFY, "html"))) == (2, 1)
 
 
 def test_the_first_snippet_publishes(server: Server) -> None:
@@ -168,45 +143,6 @@ def test_the_flask_view_issues_tokens_of_each_mode_to_allowed_users(server: Serv
         assert client.post("/tambur-token", data={"stream": "lobby", "mode": "auth"}).status_code == 400
 
 
-def test_the_page_of_the_readme_receives(driver: Chrome, server: Server, tambur: Tambur) -> None:
-    (html,) = snippets(README, "html")
-    with shown(driver, real(html, server), Flask("page")):
-        wait_for_script(driver, "news.active")
-        tambur.publish("news", "Hello")
-        wait_for_script(driver, "said.length === 1")
-        assert driver.execute_script("return said") == ["Hello"]
-
-
-def test_a_user_is_notified_on_a_page_with_the_flask_view(
-    driver: Chrome, server: Server, tambur: Tambur
-) -> None:
-    app = run(snippet(README, "from flask"))["app"]
-    app.secret_key = "secret"
-    (html,) = snippets(NOTIFY, "html")
-    with shown(driver, real(html, server), app, user="alice"):
-        wait_for_script(driver, "inbox.enabled_modes.length === 1")
-        run(snippet(NOTIFY, "auth:inbox-alice"))["tambur"].close()
-        wait_for_script(driver, "said.length === 1")
-        assert json.loads(driver.execute_script("return JSON.stringify(said[0])")) == {
-            "order": 17,
-            "state": "ready",
-        }
-    may_join = run(snippet(NOTIFY, "def may_join"))["may_join"]
-    assert may_join("alice", "inbox-alice", "auth")
-    assert not may_join("bob", "inbox-alice", "auth")
-
-
-def test_the_page_on_users_shows_who_is_online(driver: Chrome, server: Server) -> None:
-    text = documentation.text("who-is-online.md")
-    app = run(snippet(README, "from flask"))["app"]
-    app.secret_key = "secret"
-    (html,) = snippets(text, "html")
-    with shown(driver, real(html, server), app, user="alice"), subscriber(server, "room-1", "room-2"):
-        wait_for_script(driver, "lobby.enabled_modes.length === 1")
-        assert run(snippet(text, 'users("lobby")'))["online"] == ["alice"]
-        assert run(snippet(text, "streams("))["rooms"] == {"room-1": 0, "room-2": 0}
-
-
 def test_the_page_on_throwing_out_ends_sessions(server: Server) -> None:
     text = documentation.text("throw-a-user-out.md")
     run(snippet(text, "ended ="))  # of other tests
@@ -227,52 +163,6 @@ def test_the_page_on_throwing_out_ends_sessions(server: Server) -> None:
             with pytest.raises(SubscriberClosedError) as caught:
                 one.receive(60)
             assert caught.value.code == 4003
-
-
-def real(html: str, server: Server) -> str:
-    """The snippet with this server in it."""
-    for written, value in (
-        ("http://tambur.example.com:8080", server.url),
-        ("API_KEY", API_KEY),
-        ("APP_ID", APP_ID),
-    ):
-        assert html.count(written) == 1
-        html = html.replace(written, value)
-    return html
-
-
-@contextlib.contextmanager
-def shown(driver: Chrome, html: str, app: Flask, user: str | None = None) -> Iterator[None]:
-    """Show a page that collects the snippet's log."""
-
-    def show() -> str:
-        if user is not None:
-            session["user"] = user
-        said = "<script>const said = []; console.log = (...words) => said.push(words.length > 1 ? words.join(' ') : words[0]);</script>"
-        return f"<!doctype html><title>A page</title>{said}{html}"
-
-    app.add_url_rule("/", view_func=show)
-    with served(app) as url:
-        driver.get(url)
-        yield
-
-
-@contextlib.contextmanager
-def served(app: Flask) -> Iterator[str]:
-    made = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
-    thread = threading.Thread(target=made.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{made.server_port}"
-    finally:
-        made.shutdown()
-        thread.join()
-        made.server_close()
-
-
-class _Quiet(WSGIRequestHandler):
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        pass  # nobody reads it
 
 
 def test_a_message_is_encoded_by_the_function_that_was_given(server: Server) -> None:
