@@ -21,7 +21,9 @@ def test_the_hash_of_a_line_of_stdin_is_printed_with_a_new_salt_each_time(
     hashes = []
     for _ in range(2):
         assert run(monkeypatch, "correct horse é\n") == 0
-        hashes.append(parse_hash(capsys.readouterr().out.removesuffix("\n")))
+        text = capsys.readouterr().out.removesuffix("\n")
+        assert text.startswith("scrypt$16384$8$5$")
+        hashes.append(parse_hash(text))
     one, other = hashes
     assert one.salt != other.salt
     assert one.matches("correct horse é".encode())

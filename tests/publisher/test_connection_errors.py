@@ -130,7 +130,7 @@ def test_tls_to_a_plain_server_asks_for_the_port(server: Server) -> None:
 
 
 def test_tls_to_a_plain_server_that_waits_is_an_error() -> None:
-    with FaultyServer() as server, Tambur("k", "a", "s", server.host, ssl=True, timeout=1) as tambur:
+    with FaultyServer() as server, Tambur("k", "a", "s", server.host, ssl=True, timeout=0.1) as tambur:
         # The server reads the handshake as the beginning of a request, and waits for the rest.
         with pytest.raises(PublishError):
             tambur.publish("test", "x")

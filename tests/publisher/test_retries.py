@@ -27,6 +27,7 @@ from tambur import (
     UnauthorizedError,
     UnavailableError,
 )
+from tambur.publisher import retries
 
 from ..support import faults
 from ..support.faults import Behaviour, FaultyServer, publisher
@@ -59,12 +60,23 @@ def test_max_retries_limits_the_attempts_after_the_first(max_retries: int) -> No
         assert caught.value.may_have_been_delivered
 
 
-def test_a_retry_after_in_seconds_is_waited_for() -> None:
+def test_a_retry_after_in_seconds_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
     with FaultyServer(faults.response("503 No", "Retry-After: 1")) as server, publisher(server) as tambur:
-        started = time.monotonic()
         tambur.publish("test", "x")
-        assert time.monotonic() - started >= 1
+        assert slept == [1]
         assert len(server.received) == 2
+
+
+def test_the_waits_without_a_retry_after_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(retries, "_FIRST_WAIT_S", 0.2)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    with FaultyServer(*[faults.drop] * 9) as server, publisher(server, max_retries=3) as tambur:
+        with pytest.raises(ConnectionFailedError):
+            tambur.publish("test", "x")
+    assert all(longest / 2 <= s <= longest for s, longest in zip(slept, (0.2, 0.4, 0.8), strict=True))
 
 
 def test_a_retry_after_may_be_a_date() -> None:

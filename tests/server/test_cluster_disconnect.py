@@ -151,7 +151,7 @@ def test_a_redis_that_lost_its_data_learns_of_disconnects_from_the_nodes(
         ended, other = (stack.enter_context(Client(one)) for _ in range(2))
         present(ended, tambur, stream, user)
         assert tambur.disconnect(user_id=user) == 1
-        redis_server.cli("-n", str(DATABASE), "DEL", *keys(redis_server))
+        redis_server.cli("DEL", *keys(redis_server), database=DATABASE)
         assert keys(redis_server) == []
         link.drop()
         while len(keys(redis_server)) < 2:
@@ -165,4 +165,4 @@ def test_a_redis_that_lost_its_data_learns_of_disconnects_from_the_nodes(
 
 def keys(redis_server: RedisServer) -> list[str]:
     """The keys of disconnects."""
-    return redis_server.cli("-n", str(DATABASE), "KEYS", "tambur:*:revoked-*").split()
+    return redis_server.cli("KEYS", "tambur:*:revoked-*", database=DATABASE).split()

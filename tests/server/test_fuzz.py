@@ -1,13 +1,12 @@
 """For any input, the server answers as the protocol says, continues, and disturbs no other client.
 
-``TAMBUR_FUZZ_EXAMPLES`` says how many examples each test generates, 100 if it is not set.
+``TAMBUR_FUZZ_EXAMPLES`` says how many examples each test generates, see ``tests/conftest.py``.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import socket
 from collections.abc import Iterator
@@ -32,10 +31,7 @@ from tests.support.strategies import json_values
 
 from ..support.wire import SUBSCRIBE_PATH, Socket, ask, connect, handshake, read_all
 
-EXAMPLES = int(os.environ.get("TAMBUR_FUZZ_EXAMPLES", "100"))
-fuzzed = settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+fuzzed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 SIGNER = TokenSigner(API_KEY, APP_ID, SECRET)
 
 STREAMS = st.sampled_from(["a", "b", "a:b", "private", "auth:a", "", "x" * 201, "\x00"])

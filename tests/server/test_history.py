@@ -304,4 +304,4 @@ class AgainstAModel(RuleBasedStateMachine):
 
 
 TestAgainstAModel = AgainstAModel.TestCase
-TestAgainstAModel.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestAgainstAModel.settings = settings(stateful_step_count=50)

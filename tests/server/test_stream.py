@@ -350,5 +350,5 @@ class StreamMachine(RuleBasedStateMachine):
             assert each.texts[: len(each.box.texts)] == each.box.texts
 
 
-StreamMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+StreamMachine.TestCase.settings = settings(max_examples=2 * settings().max_examples, stateful_step_count=60)
 TestStreamMachine = StreamMachine.TestCase

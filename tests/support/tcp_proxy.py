@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections import deque
 from dataclasses import dataclass
-from types import TracebackType
 
 CHUNK_BYTES = 65536
 
@@ -48,12 +47,7 @@ class TcpProxy:
     def __enter__(self) -> TcpProxy:  # noqa: PYI034
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

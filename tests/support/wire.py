@@ -6,7 +6,6 @@ import json
 import socket
 import ssl
 import time
-from types import TracebackType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -154,12 +153,7 @@ class Socket:
     def __enter__(self) -> Socket:  # noqa: PYI034
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.connection.close()
 
     @property

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @pytest.fixture
 def nodes(redis_server: RedisServer, tmp_path: Path) -> Iterator[list[NodeProcess]]:
-    redis_server.cli("-n", str(DATABASE), "FLUSHDB")  # nodes of earlier tests, which were killed
+    redis_server.cli("FLUSHDB", database=DATABASE)  # nodes of earlier tests, which were killed
     made = []
     try:
         for name in ("one", "two"):

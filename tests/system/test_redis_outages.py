@@ -231,7 +231,7 @@ def test_a_server_starts_without_redis_and_finds_it_later(
         redis.start()  # without a password
         redis.cli("CONFIG", "SET", "requirepass", "hunter3")
         assert publish(node, "s", "x").status == 503
-        redis.cli("-a", "hunter3", "CONFIG", "SET", "requirepass", "hunter2")
+        redis.cli("CONFIG", "SET", "requirepass", "hunter2", password="hunter3")
         assert until_accepted(node, signed(node, "s", "x")).status == 204
         # The hello that was refused has changed nothing, and may be sent again.
         publish(node, f"private:{client.subscriber_id}", "plain")
@@ -239,7 +239,7 @@ def test_a_server_starts_without_redis_and_finds_it_later(
         assert client.command("hello", 2, {})[2] == "ok"
         publish(node, f"private:{client.subscriber_id}", "extended")
         assert client.json()[3] == "extended"
-        redis.cli("-a", "hunter2", "CONFIG", "SET", "requirepass", "")
+        redis.cli("CONFIG", "SET", "requirepass", "", password="hunter2")
     said = json.dumps([record.getMessage() for record in caplog.records])
     assert "Redis cannot be reached" in said
     assert "hunter" not in said

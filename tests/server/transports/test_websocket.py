@@ -263,10 +263,10 @@ def test_a_connection_that_answers_pings_stays_and_a_silent_one_goes() -> None:
 
 
 def test_a_subscriber_that_never_reads_is_cut_off_and_nobody_waits(stream: str) -> None:
-    message = "x" * 16384
+    message, count = "x" * 60_000, 160
     with in_background(limited(max_unsent_bytes=256 * 1024)) as server, publisher(server) as tambur:
         with (
-            Socket(server) as lazy,
+            Socket(server, receive_buffer=MIN_BUFFER) as lazy,
             subscriber(server, stream) as healthy,
             subscriber(server, "who") as watcher,
         ):
@@ -278,13 +278,13 @@ def test_a_subscriber_that_never_reads_is_cut_off_and_nobody_waits(stream: str) 
             assert watcher.receive(10) == ("who", "presence", "up", "lazy")
             received: list[str] = []
             reader = threading.Thread(
-                target=lambda: received.extend(healthy.receive(10).text for _ in range(1500))
+                target=lambda: received.extend(healthy.receive(10).text for _ in range(count))
             )
             reader.start()
-            for _ in range(1500):
+            for _ in range(count):
                 tambur.publish(stream, message)
             reader.join()
-            assert received == [message] * 1500
+            assert received == [message] * count
             assert watcher.receive(10) == ("who", "presence", "down", "lazy")
 
 
