@@ -40,7 +40,16 @@ def from_url(
 
         return MemoryBackend(max_claims=max_claims, apps=apps, limits=limits)
     from ..config import Limits  # noqa: PLC0415 - it imports this package
-    from .redis.backend import RedisBackend  # noqa: PLC0415
+
+    try:
+        from .redis.backend import RedisBackend  # noqa: PLC0415
+    except ImportError as error:
+        package = str(error.name).partition(".")[0]
+        raise ImportError(
+            f"the broker redis:// needs the package {package}, which is not installed; "
+            "pip install 'tambur[redis]>=1'",
+            name=package,
+        ) from None
 
     return RedisBackend(
         redis_url,

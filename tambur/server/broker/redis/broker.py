@@ -32,6 +32,8 @@ from .recovery import RedisRecovery
 from .rules import Rules
 from .shard import MAX_CLOCK_SKEW_S, Shard
 
+_OUTCOMES = {outcome.name.lower().encode(): outcome for outcome in Outcome}
+
 _NO_MESSAGE = b"", b"", "", "", 0, 0, ""
 
 logger = logging.getLogger("tambur.server")
@@ -183,7 +185,7 @@ class RedisBroker:
                 f"{self._max_claims} publishes are remembered, the most that max_claims allows",
                 retry_after_s=float(retry_after_s),
             )
-        return Outcome[answer.decode().upper()]
+        return _OUTCOMES[answer]
 
     def _log_arguments(self, publication: Publication) -> tuple[str, str, int, int]:
         log = log_of(publication)

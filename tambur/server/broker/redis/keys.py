@@ -6,6 +6,8 @@ from ....protocol.names import Kind
 from .. import AppKey, Entry, Publication, direct_log, is_private_log, private_log
 from ..ids import node_of
 
+_KINDS = {kind.value.encode(): kind for kind in Kind}
+
 
 def scope(app: AppKey) -> str:
     """The part of a key that names an app. No API key or app ID contains "/" or ":", so it is unique."""
@@ -34,7 +36,7 @@ class Keys:
 
     def claims(self, app: AppKey, timestamp: int) -> bytes:
         """The claims of an app's requests with one timestamp."""
-        return self._key("claims", f"{scope(app)}:{timestamp}")
+        return b"%s:%d" % (self.claims_count(app), timestamp)
 
     def claims_count(self, app: AppKey) -> bytes:
         """The number of an app's claims."""
@@ -45,7 +47,8 @@ class Keys:
 
     def publishing(self, app: AppKey, timestamp: int) -> tuple[bytes, ...]:
         """All that a publish reads and writes."""
-        return self.claims(app, timestamp), self.claims_count(app), self.rate(app)
+        count = self.claims_count(app)
+        return b"%s:%d" % (count, timestamp), count, self.rate(app)
 
     def node(self, node: str) -> bytes:
         """The set of a node's entries, and the name of the channel that only this node listens to."""
@@ -111,14 +114,9 @@ def decode_private(data: bytes, place: int) -> Publication:
 def decode(app: AppKey, stream: str, data: bytes, place: int) -> Publication:
     """Decode a message to a stream from :meth:`Keys.encode`."""
     kind, user_id, excluded, event = data.split(b"\n", 3)
+    user = user_id.decode() if user_id else None
     return Publication(
-        app,
-        Kind(kind.decode()),
-        stream,
-        event,
-        user_id.decode() or None,
-        place=place,
-        excluded=excluded.decode() or None,
+        app, _KINDS[kind], stream, event, user, 0, place, excluded.decode() if excluded else None
     )
 
 

@@ -6,8 +6,10 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
+
+import hiredis
 
 from ...logs import line
 from .. import BrokerUnavailableError
@@ -45,20 +47,6 @@ class RedisConnection(Protocol):
     ) -> Any: ...
 
 
-def pack(commands: Iterable[Sequence[str | bytes | float]]) -> bytes:
-    """Encode commands for Redis; redis-py takes four times as long, a tenth of a publish."""
-    parts: list[bytes] = []
-    for command in commands:
-        parts.append(b"*%d\r\n" % len(command))
-        for argument in command:
-            if isinstance(argument, bytes):
-                data = argument
-            else:
-                data = argument.encode() if isinstance(argument, str) else repr(argument).encode()
-            parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
-
-
 class _Writer:
     """Sends commands in their order; those of one turn of the event loop leave together."""
 
@@ -79,7 +67,8 @@ class _Writer:
             self._wake.clear()
             commands, self._unsent = self._unsent, []
             self.count += 1
-            await self._connection.send_packed_command([pack(commands)], check_health=False)
+            packed = b"".join(map(hiredis.pack_command, commands))
+            await self._connection.send_packed_command([packed], check_health=False)
 
 
 class Link:
@@ -195,15 +184,15 @@ class Link:
         while True:
             message = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
             self._quiet_ticks[1] = 0
-            match message:
-                case [b"message", bytes(channel), bytes(data)]:
-                    try:
-                        self._take(channel, data)
-                    except Exception:
-                        name = channel.decode("utf-8", "replace")
-                        logger.exception(line("message from Redis lost", channel=name))
-                case [b"subscribe", bytes(channel), _] if channel in self._confirmations:
-                    _settle(self._confirmations.pop(channel), None)
+            word, channel, data = message
+            if word == b"message":
+                try:
+                    self._take(channel, data)
+                except Exception:
+                    name = channel.decode("utf-8", "replace")
+                    logger.exception(line("message from Redis lost", channel=name))
+            elif word == b"subscribe" and channel in self._confirmations:
+                _settle(self._confirmations.pop(channel), None)
 
     def _take(self, channel: bytes, data: bytes) -> None:
         if not data.startswith(b"answer "):

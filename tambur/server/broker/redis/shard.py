@@ -10,6 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
+from redis.asyncio import Connection, Sentinel, SentinelConnectionPool, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
 from ...logs import line
 from .. import BrokerUnavailableError
 from ..ids import new_node
@@ -18,17 +23,6 @@ from .epoch import Epoch
 from .keys import Keys
 from .link import CALL_TIMEOUT_S, RETRY_AFTER_S, Link, RedisConnection
 from .urls import RedisUrl
-
-try:
-    from redis.asyncio import Connection, Sentinel, SentinelConnectionPool, SSLConnection
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-    from redis.exceptions import RedisError
-except ImportError as error:
-    raise ImportError(
-        "the broker redis:// needs the package redis, which is not installed; pip install 'tambur[redis]>=1'",
-        name=error.name,
-    ) from None
 
 MAX_CLOCK_SKEW_S = 30
 """How far the clocks of two nodes, or of a node and Redis, may be apart, in seconds."""

@@ -202,9 +202,10 @@ def test_sentinels_say_where_redis_is(tmp_path: Path) -> None:
                 )
 
 
-def test_without_the_package_the_mistake_says_what_to_install() -> None:
+@pytest.mark.parametrize("package", ["redis", "hiredis"])
+def test_without_a_package_the_mistake_says_what_to_install(package: str) -> None:
     code = (
-        "import sys; sys.modules['redis'] = None\n"
+        f"import sys; sys.modules['{package}'] = None\n"
         "from tambur import cli\nsys.exit(cli.main(['serve', '--port', '0', '--broker', 'redis://h']))"
     )
     done = subprocess.run(
@@ -212,6 +213,6 @@ def test_without_the_package_the_mistake_says_what_to_install() -> None:
     )
     assert done.returncode == 1
     assert done.stderr == (
-        "tambur: the broker redis:// needs the package redis, which is not installed; "
+        f"tambur: the broker redis:// needs the package {package}, which is not installed; "
         "pip install 'tambur[redis]>=1'\n"
     )
