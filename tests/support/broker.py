@@ -61,7 +61,7 @@ class RecordingBackend:
     ) -> Published:
         published = await self.broker.publish(publication, by, now=now, max_publishes_per_s=rate)
         self.nodes = published.nodes
-        return published._replace(nodes=0)
+        return published._replace(nodes=0, place=0)
 
     async def publish_batch(
         self, publications: list[Publication], by: Claim, *, rate: float | None = None
