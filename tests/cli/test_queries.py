@@ -12,7 +12,7 @@ from tambur.server import Server
 
 from ..support import faults
 from ..support.app import SECRET, subscriber
-from ..support.command import failed, run
+from ..support.command import call, failed
 from ..support.faults import FaultyServer
 
 Command = Callable[..., str]
@@ -89,7 +89,7 @@ def test_a_disconnect_prints_the_number_of_sessions(
 def test_a_failure_is_one_printable_line() -> None:
     refusal = faults.response("403 No", body=b"\x1b[31mForbidden\r\n")
     with FaultyServer(refusal) as server:
-        done = run("users", "s", url=f"http://key:{SECRET}@{server.host}/app/app")
+        done = call("users", "s", url=f"http://key:{SECRET}@{server.host}/app/app")
     assert failed(done, "asking for the users of 's' failed: ")
-    assert run("disconnect").returncode == 2
-    assert run("disconnect", "--user", "a", "--subscriber", "b").returncode == 2
+    assert call("disconnect").returncode == 2
+    assert call("disconnect", "--user", "a", "--subscriber", "b").returncode == 2

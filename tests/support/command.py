@@ -1,15 +1,21 @@
-"""The ``tambur`` command as a process."""
+"""The ``tambur`` command, in this process or as a process of its own."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import pty
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
+from unittest import mock
+
+from tambur import cli
 
 from .app import APP_ID, SECRET
 
@@ -22,10 +28,29 @@ def environment(url: str | None, **variables: str) -> dict[str, str]:
     return others | ({} if url is None else {"TAMBUR_URL": url}) | variables
 
 
+def call(*words: str, url: str | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in this process, which takes a hundredth of the time of :func:`run`."""
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(tempfile.TemporaryFile())
+        source.write(stdin)
+        source.seek(0)
+        out, err = io.BytesIO(), io.BytesIO()
+        for name, stream in {"stdin": source, "stdout": out, "stderr": err}.items():
+            text = stack.enter_context(io.TextIOWrapper(stream, "utf-8", write_through=True))
+            stack.enter_context(mock.patch(f"sys.{name}", text))
+        stack.enter_context(mock.patch.dict(os.environ, environment(url), clear=True))
+        try:
+            status = cli.main(words)
+        except SystemExit as end:
+            status = int(end.code or 0)
+        said = [written.getvalue().decode() for written in (out, err)]
+    return subprocess.CompletedProcess(words, status, *said)
+
+
 def run(
     *words: str, url: str | None = None, stdin: bytes = b"", **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, and decode its output as UTF-8."""
+    """Run a command to its end in a process of its own, and decode its output as UTF-8."""
     done = subprocess.run(
         [sys.executable, "-m", "tambur", *words],
         env=environment(url, **variables),

@@ -19,7 +19,17 @@ from tambur.server import App, Config, Server, in_background
 from tambur.server.config import KeptStreams
 
 from ...support.app import API_KEY, APP_ID, SECRET, publisher, subscriber, tambur_url
-from ...support.command import TIMEOUT_S, environment, failed, interrupt, lines, run, run_on_terminal, running
+from ...support.command import (
+    TIMEOUT_S,
+    call,
+    environment,
+    failed,
+    interrupt,
+    lines,
+    run,
+    run_on_terminal,
+    running,
+)
 from ...support.faults import FaultyServer, answer
 from ...support.ports import free_port
 from ...support.strange_server import GREETING, HARMLESS, HOSTILE, strange_server
@@ -30,44 +40,44 @@ def test_publish_sends_a_message_or_fails_with_one_line(server: Server, url: str
         done = run("publish", stream, "é 🥁", url=url)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert receiver.receive(10).text == "é 🥁"
-    assert failed(run("publish", "private", "x", url=url), "a stream must not be named 'private'")
-    assert failed(run("publish", "s", "x"), "TAMBUR_URL is not set")
-    assert failed(run("publish", "s", "x", url=url.replace(APP_ID, "other")), "404: there is no app 'other'")
+    assert failed(call("publish", "private", "x", url=url), "a stream must not be named 'private'")
+    assert failed(call("publish", "s", "x"), "TAMBUR_URL is not set")
+    assert failed(call("publish", "s", "x", url=url.replace(APP_ID, "other")), "404: there is no app 'other'")
     nobody = f"http://k:s@127.0.0.1:{free_port()}/app/a"
     assert failed(
-        run("publish", "s", "x", url=nobody), "connection refused; is `tambur serve` running there?"
+        call("publish", "s", "x", url=nobody), "connection refused; is `tambur serve` running there?"
     )
 
 
 def test_a_verbose_publish_says_how_many_nodes_listen(server: Server, url: str, stream: str) -> None:
     with subscriber(server, stream) as receiver:
-        done = run("publish", "--verbose", stream, "x", url=url)
+        done = call("publish", "--verbose", stream, "x", url=url)
         assert (done.returncode, done.stdout, done.stderr) == (0, "published; 1 node listens\n", "")
         assert receiver.receive(10).text == "x"
     for reaches_nobody in (stream, "private:alice", f"Auth:{stream}", f"direct:{stream}:alice"):
-        done = run("publish", "--verbose", reaches_nobody, "x", url=url)
+        done = call("publish", "--verbose", reaches_nobody, "x", url=url)
         assert done.returncode == 0
         assert done.stdout.startswith("published; no node listens, so nobody received it")
-    refused = run("publish", "--verbose", stream, "x", url=url.replace(SECRET, "wrong"))
+    refused = call("publish", "--verbose", stream, "x", url=url.replace(SECRET, "wrong"))
     assert failed(refused, "The base string that the server computed")
 
 
 def test_publish_excludes_a_subscriber(server: Server, url: str, stream: str) -> None:
     with subscriber(server, stream) as one, subscriber(server, stream) as other:
         for words in ([stream, "x"], ["--verbose", stream, "x"]):
-            assert run("publish", "--exclude", str(one.subscriber_id), *words, url=url).returncode == 0
-        done = run("publish", "--exclude", str(one.subscriber_id), stream, "-", url=url, stdin=b"y\n")
+            assert call("publish", "--exclude", str(one.subscriber_id), *words, url=url).returncode == 0
+        done = call("publish", "--exclude", str(one.subscriber_id), stream, "-", url=url, stdin=b"y\n")
         assert done.returncode == 0
-        run("publish", stream, "to all", url=url)
+        call("publish", stream, "to all", url=url)
         assert one.receive(10).text == "to all"
         assert [other.receive(10).text for _ in range(4)] == ["x", "x", "y", "to all"]
-    assert failed(run("publish", "--exclude", "a:b", stream, "x", url=url), "must not contain ':'")
+    assert failed(call("publish", "--exclude", "a:b", stream, "x", url=url), "must not contain ':'")
 
 
 def test_a_verbose_publish_to_a_server_that_does_not_say(stream: str) -> None:
     for header in ("X: y", "Tambur-Nodes: many"):
         with FaultyServer(answer(f"HTTP/1.1 204 No Content\r\n{header}\r\n\r\n".encode())) as other:
-            done = run("publish", "--verbose", stream, "x", url=f"http://k:s@{other.host}/app/a")
+            done = call("publish", "--verbose", stream, "x", url=f"http://k:s@{other.host}/app/a")
         assert done.stdout == "published; the server does not say how many nodes listen\n"
 
 
@@ -76,7 +86,7 @@ def test_publish_sends_each_line_of_stdin(server: Server, url: str, stream: str)
         done = run("publish", stream, "-", url=url, stdin="one\ntwo é\r\n\nfour".encode())
         assert (done.returncode, done.stderr) == (0, "")
         assert [receiver.receive(10).text for _ in range(4)] == ["one", "two é", "", "four"]
-        done = run("publish", stream, "-", url=url, stdin=b"one\n\xff\nthree\n")
+        done = call("publish", stream, "-", url=url, stdin=b"one\n\xff\nthree\n")
         assert failed(done, "line 2, after 1 published: a message of bytes must be UTF-8")
         assert receiver.receive(10).text == "one"
 
@@ -215,9 +225,9 @@ def test_listen_shows_a_hostile_close_reason_as_printable_text() -> None:
 
 
 def test_an_error_of_listen_is_one_line(url: str) -> None:
-    assert failed(run("listen", "private", url=url), "a stream must not be named 'private'")
-    assert failed(run("listen", "s", url=url.replace(APP_ID, "other")), "answered 404")
-    assert failed(run("listen", "s"), "TAMBUR_URL is not set")
+    assert failed(call("listen", "private", url=url), "a stream must not be named 'private'")
+    assert failed(call("listen", "s", url=url.replace(APP_ID, "other")), "answered 404")
+    assert failed(call("listen", "s"), "TAMBUR_URL is not set")
 
 
 def test_ctrl_c_ends_listen(url: str, stream: str) -> None:
@@ -228,9 +238,9 @@ def test_ctrl_c_ends_listen(url: str, stream: str) -> None:
 
 def test_tokens_are_those_of_the_library() -> None:
     url, signer = "http://k:s@h/app/a", TokenSigner("k", "a", "s")
-    assert run("token", "auth", "st", "id", url=url).stdout == f"{signer.auth('st', 'id')}\n"
+    assert call("token", "auth", "st", "id", url=url).stdout == f"{signer.auth('st', 'id')}\n"
     assert (
-        run("token", "presence", "st", "u", "id", url=url).stdout == f"{signer.presence('st', 'u', 'id')}\n"
+        call("token", "presence", "st", "u", "id", url=url).stdout == f"{signer.presence('st', 'u', 'id')}\n"
     )
-    assert run("token", "direct", "st", "u", "id", url=url).stdout == f"{signer.direct('st', 'u', 'id')}\n"
-    assert failed(run("token", "auth", "st", "a:b", url=url), "a subscriber ID must not contain ':'")
+    assert call("token", "direct", "st", "u", "id", url=url).stdout == f"{signer.direct('st', 'u', 'id')}\n"
+    assert failed(call("token", "auth", "st", "a:b", url=url), "a subscriber ID must not contain ':'")

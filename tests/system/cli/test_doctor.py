@@ -15,7 +15,7 @@ from tambur.server import App, Config, in_background
 
 from ...support import faults
 from ...support.app import API_KEY, APP, APP_ID, SECRET, tambur_url
-from ...support.command import run, run_on_terminal
+from ...support.command import call, run, run_on_terminal
 from ...support.ports import free_port
 from ...support.strange_server import HOSTILE
 
@@ -30,7 +30,7 @@ def test_every_check_passes_on_a_good_server(url: str) -> None:
 
 def test_a_failed_check_says_why(url: str) -> None:
     def findings(url: str | None) -> str:
-        done = run("doctor", url=url)
+        done = call("doctor", url=url)
         assert done.returncode == 1, done
         return done.stdout + done.stderr
 
@@ -57,7 +57,7 @@ def test_doctor_on_a_terminal_is_in_colour(url: str) -> None:
 def test_an_app_may_have_long_polling_off() -> None:
     app = App(API_KEY, APP_ID, (SECRET,), long_polling=False)
     with in_background(Config(apps=(app,), port=0)) as server:
-        done = run("doctor", url=tambur_url(server))
+        done = call("doctor", url=tambur_url(server))
     assert done.returncode == 0, done
     assert "ok      long polling: off for this app\n" in done.stdout
 
@@ -68,7 +68,7 @@ def test_doctor_sends_no_password_from_netrc(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     refusal = faults.response("404 No", "Tambur-Refused: unknown_app")
     with faults.FaultyServer(*[refusal] * 9) as server:
-        run("doctor", url=f"http://key:secret@{server.host}/app/app")
+        call("doctor", url=f"http://key:secret@{server.host}/app/app")
     assert len(server.received) >= 3
     assert not any(b"\nauthorization:" in request.head.lower() for request in server.received)
 
@@ -76,7 +76,7 @@ def test_doctor_sends_no_password_from_netrc(tmp_path: Path, monkeypatch: pytest
 def test_an_app_may_allow_some_origins_only() -> None:
     app = App(API_KEY, APP_ID, (SECRET,), allowed_origins=("https://www.example.com",))
     with in_background(Config(apps=(app,), port=0)) as server:
-        done = run("doctor", url=tambur_url(server))
+        done = call("doctor", url=tambur_url(server))
     assert done.returncode == 0, done
     assert (
         "ok      long polling: not tried, since only pages of the allowed origins may poll\n" in done.stdout
@@ -86,7 +86,7 @@ def test_an_app_may_allow_some_origins_only() -> None:
 def test_a_host_that_is_not_public_is_reported(url: str) -> None:
     config = Config(apps=(APP,), port=0, public_hosts=("tambur.example.com",))
     with in_background(config) as server:
-        done = run("doctor", url=tambur_url(server))
+        done = call("doctor", url=tambur_url(server))
     assert done.returncode == 1
     assert "FAILED  publishing: " in done.stdout
     assert "is not among this server's public_hosts" in done.stdout
@@ -106,7 +106,7 @@ STRANGERS = {
 @pytest.mark.parametrize("stranger", STRANGERS)
 def test_a_server_that_is_not_tambur_fails_before_anything_is_published(stranger: str) -> None:
     with faults.FaultyServer(*[STRANGERS[stranger]] * 9) as server:
-        done = run("doctor", url=f"http://key:secret@{server.host}/app/app")
+        done = call("doctor", url=f"http://key:secret@{server.host}/app/app")
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.startswith(f"FAILED  server: {server.host} is not a Tambur server, since it answered ")
     assert done.stdout.count("\n") == 1
@@ -121,7 +121,7 @@ def test_a_file_server_is_not_tambur(tmp_path: Path) -> None:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            done = run("doctor", url=f"http://key:secret@127.0.0.1:{server.server_address[1]}/app/app")
+            done = call("doctor", url=f"http://key:secret@127.0.0.1:{server.server_address[1]}/app/app")
         finally:
             server.shutdown()
             thread.join()
@@ -137,7 +137,7 @@ class QuietFiles(SimpleHTTPRequestHandler):
 
 def test_the_error_of_a_proxy_without_its_server_is_reported() -> None:
     with faults.FaultyServer(*[faults.response("502 Bad Gateway")] * 9) as server:
-        done = run("doctor", url=f"http://key:secret@{server.host}/app/app")
+        done = call("doctor", url=f"http://key:secret@{server.host}/app/app")
     assert "FAILED  publishing: " in done.stdout
     assert "answered 502" in done.stdout
     assert "ok      long polling" not in done.stdout
@@ -152,7 +152,7 @@ def test_a_hostile_answer_is_shown_as_printable_text(value: object) -> None:
     body = f"/**/f(1, {json.dumps(value)})".encode()
     answer = faults.response("200 OK", "Date: Mon, 99 Nov 99999 00:00:00 GMT", body=body)
     with faults.FaultyServer(*[answer] * 20) as server:
-        done = run("doctor", url=f"http://key:secret@{server.host}/app/app")
+        done = call("doctor", url=f"http://key:secret@{server.host}/app/app")
     assert done.returncode == 1
     findings = done.stdout.splitlines()
     assert findings[-1].startswith("FAILED  long polling: the server sent an invalid subscriber ID: ")
@@ -162,5 +162,5 @@ def test_a_hostile_answer_is_shown_as_printable_text(value: object) -> None:
 def test_an_endless_answer_is_cut_off() -> None:
     endless = faults.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * 2_000_000)
     with faults.FaultyServer(endless, endless, endless) as server:
-        done = run("doctor", url=f"http://key:secret@{server.host}/app/app")
+        done = call("doctor", url=f"http://key:secret@{server.host}/app/app")
     assert f"FAILED  clock: the answer of {server.host} does not end; is the host right?" in done.stdout

@@ -14,12 +14,12 @@ import pytest
 from tambur.credentials import Credentials
 from tambur.server import Config
 
-from ...support.command import TIMEOUT_S, environment, failed, run
+from ...support.command import TIMEOUT_S, call, environment, failed, run
 
 
 def test_new_app_prints_an_app_for_a_file_and_its_url(tmp_path: Path) -> None:
     path = tmp_path / "tambur.toml"
-    outputs = [run("new-app", 'caf"é').stdout for _ in range(2)]
+    outputs = [call("new-app", 'caf"é').stdout for _ in range(2)]
     assert outputs[0] != outputs[1]
     path.write_text(outputs[0])
     (app,) = Config.from_toml(path).apps
@@ -29,7 +29,7 @@ def test_new_app_prints_an_app_for_a_file_and_its_url(tmp_path: Path) -> None:
     assert (app.api_key, app.app_id, app.secrets) == (credentials.api_key, 'caf"é', (credentials.secret,))
     assert len(app.api_key) == 32
     assert len(app.secrets[0]) == 40
-    assert failed(run("new-app", "a/b"), "app_id must not contain ':' or '/': 'a/b'")
+    assert failed(call("new-app", "a/b"), "app_id must not contain ':' or '/': 'a/b'")
 
 
 def test_new_app_prints_ascii_to_an_ascii_terminal(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_file_is_readable_only_by_its_owner(tmp_path: Path, umask: int) -> Non
     path = tmp_path / "it's mine.toml"
     before = os.umask(umask)
     try:
-        done = run("new-app", "shop", "--output", str(path))
+        done = call("new-app", "shop", "--output", str(path))
     finally:
         os.umask(before)
     assert (done.returncode, done.stderr) == (0, "")
@@ -64,19 +64,19 @@ def test_a_file_is_readable_only_by_its_owner(tmp_path: Path, umask: int) -> Non
 def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "tambur.toml"
     path.write_text("mine")
-    assert failed(run("new-app", "shop", "--output", str(path)), f"{path} exists, and new-app overwrites no")
+    assert failed(call("new-app", "shop", "--output", str(path)), f"{path} exists, and new-app overwrites no")
     assert path.read_text() == "mine"
     link = tmp_path / "link.toml"
     link.symlink_to(tmp_path / "elsewhere.toml")
-    assert failed(run("new-app", "shop", "--output", str(link)), f"{link} exists, and new-app overwrites no")
+    assert failed(call("new-app", "shop", "--output", str(link)), f"{link} exists, and new-app overwrites no")
     assert not (tmp_path / "elsewhere.toml").exists()
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     path = tmp_path / "none" / "tambur.toml"
-    done = run("new-app", "shop", "--output", str(path))
+    done = call("new-app", "shop", "--output", str(path))
     assert failed(done, f"cannot write {path}: No such file or directory")
-    assert failed(run("new-app", "a/b", "--output", str(tmp_path / "x")), "app_id must not contain")
+    assert failed(call("new-app", "a/b", "--output", str(tmp_path / "x")), "app_id must not contain")
     assert list(tmp_path.iterdir()) == []
 
 

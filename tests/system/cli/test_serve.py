@@ -10,7 +10,7 @@ from pathlib import Path
 from tambur.credentials import Credentials
 from tambur.server import Config
 
-from ...support.command import TIMEOUT_S, failed, lines, run, running
+from ...support.command import TIMEOUT_S, call, failed, lines, run, running
 
 
 def test_without_configuration_the_server_makes_an_app_and_prints_its_url() -> None:
@@ -20,7 +20,7 @@ def test_without_configuration_the_server_makes_an_app_and_prints_its_url() -> N
         assert exported is not None
         credentials = Credentials.from_url(exported[1])
         assert next(output) == f"Tambur is listening on {credentials.base_url}"
-        assert run("publish", "s", "x", url=exported[1]).returncode == 0
+        assert call("publish", "s", "x", url=exported[1]).returncode == 0
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0
@@ -34,9 +34,9 @@ def test_the_environment_names_the_app_and_no_output_shows_its_secret() -> None:
         line = next(lines(process))
         assert line.startswith("Tambur is listening on http://127.0.0.1:")
         host = line.rpartition("//")[2]
-        assert run("publish", "s", "x", url=f"http://key:hunter2@{host}/app/app").returncode == 0
+        assert call("publish", "s", "x", url=f"http://key:hunter2@{host}/app/app").returncode == 0
         assert failed(
-            run("publish", "s", "x", url=f"http://key:wrong@{host}/app/app"), "401: wrong signature"
+            call("publish", "s", "x", url=f"http://key:wrong@{host}/app/app"), "401: wrong signature"
         )
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=TIMEOUT_S)
@@ -51,7 +51,7 @@ def test_serve_logs_publishes_for_debugging() -> None:
         "serve", "--port", "0", "--log-level", "debug", url="http://key:hunter2@h/app/app"
     ) as process:
         host = next(lines(process)).rpartition("//")[2]
-        assert run("publish", "Auth:s", "x", url=f"http://key:hunter2@{host}/app/app").returncode == 0
+        assert call("publish", "Auth:s", "x", url=f"http://key:hunter2@{host}/app/app").returncode == 0
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=TIMEOUT_S)
     (line,) = err.splitlines()
@@ -61,7 +61,7 @@ def test_serve_logs_publishes_for_debugging() -> None:
 
 
 def test_a_file_names_the_apps_and_the_command_line_overrides_it(tmp_path: Path) -> None:
-    made = run("new-app", "shop")
+    made = call("new-app", "shop")
     path = tmp_path / "tambur.toml"
     path.write_text(f"[server]\nport = 1\nhost = '203.0.113.1'\n{made.stdout}")
     exported = re.search(r"TAMBUR_URL=http://(\S+)@127.0.0.1:8080/app/shop", made.stdout)
@@ -70,18 +70,18 @@ def test_a_file_names_the_apps_and_the_command_line_overrides_it(tmp_path: Path)
         "serve", "--config", str(path), "--port", "0", "--host", "127.0.0.1", url="nonsense"
     ) as process:
         host = next(lines(process)).rpartition("//")[2]
-        assert run("publish", "s", "x", url=f"http://{exported[1]}@{host}/app/shop").returncode == 0
+        assert call("publish", "s", "x", url=f"http://{exported[1]}@{host}/app/shop").returncode == 0
 
 
 def test_credentials_of_a_file_outlive_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "tambur.toml"
-    assert run("new-app", "shop", "--output", str(path)).returncode == 0
+    assert call("new-app", "shop", "--output", str(path)).returncode == 0
     (app,) = Config.from_toml(path).apps
     for _ in range(2):
         with running("serve", "--config", str(path), "--port", "0") as process:
             host = next(lines(process)).rpartition("//")[2]
             url = f"http://{app.api_key}:{app.secrets[0]}@{host}/app/shop"
-            assert run("publish", "s", "x", url=url).returncode == 0
+            assert call("publish", "s", "x", url=url).returncode == 0
             process.send_signal(signal.SIGTERM)
             assert process.wait(TIMEOUT_S) == 0
 
