@@ -1,11 +1,4 @@
-"""Abuses of a server, run in a process of their own so that they delay no other client.
-
-    python abuse.py PORT ABUSE CLIENTS
-
-Each client does one thing again and again, until the standard input ends. Once every client has seen what
-comes of it, the process prints how often which answer has been seen, as a line of JSON, and at its end again,
-with the seconds in between.
-"""
+"""Abuses of a server as a whole. Each client does one thing again and again."""
 
 from __future__ import annotations
 
@@ -13,8 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import sys
-from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -37,7 +28,6 @@ from .abuser import (
     frame,
     handshake,
     hoard,
-    main,
     poll_path,
     publish,
     read_answer,
@@ -382,13 +372,3 @@ async def trailers(seen: Seen) -> None:
     """Send headers without end behind a body."""
     start = request(_PUBLISH, _FORM, "Transfer-Encoding: chunked", body=b"0\r\n")
     await send_until_closed(seen, start, b"X: y\r\n" * 1000)
-
-
-ABUSES: list[Callable[[Seen], Awaitable[None]]] = [
-    idle, silence, handshakes, never_read, never_read_answers, drip_head, drip_body, drip_frame, streams, publishes,
-    forgeries, percent_signs, refused_batches, small_chunks, colons, pipeline, commands, pings, fragments, polls, poll_again, lost_commands, lost_posts, hoard_pings, hoard_requests, body, head, trailers,
-]  # fmt: skip
-
-
-if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), ABUSES))

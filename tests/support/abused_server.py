@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
+import multiprocessing
 import os
 import re
-import select
 import subprocess
 import sys
 import time
@@ -22,11 +21,11 @@ from tambur import Tambur
 from tambur.server import Limits
 from tambur.server.listeners import FILES_BESIDES
 
-from . import abuser
+from . import abuse, abuser, stream_abuse
 from .app import API_KEY, APP_ID, SECRET
 from .wire import Socket, connect, read_answer
 
-ROUNDS = int(os.environ.get("TAMBUR_ABUSE_ROUNDS", "50"))
+ROUNDS = int(os.environ.get("TAMBUR_ABUSE_ROUNDS", "10"))
 TIMEOUT_S = 600
 KIB, MIB = 1024, 1024 * 1024
 
@@ -37,6 +36,10 @@ UNRELATED = 16 * MIB
 """The normal growth of any process: its allocator's spare memory, and garbage."""
 
 MAX_PUBLISHES_PER_S = 500
+
+PROCESSES = multiprocessing.get_context("forkserver")
+"""For abusers, so that each is a process of its own and none waits until Python has imported everything again."""
+PROCESSES.set_forkserver_preload(["__main__", abuse.__name__, stream_abuse.__name__])
 
 
 _WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from tambur.cli import main; sys.exit(main())"
@@ -205,27 +208,27 @@ def abused(
     Parameters:
         stream: the one whose subscribers suffer; ``None`` for an abuse of the server as a whole.
     """
-    words = [sys.executable, "-m", "tests.support.abuse", str(server.port), name, str(clients)]
-    if stream is not None:
-        words[2] = "tests.support.stream_abuse"
-        words.append(stream)
+    abuse_ = getattr(abuse if stream is None else stream_abuse, name)
     files = server.files
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    seen: dict[str, float] = {}
-    with process:
-        assert process.stdout is not None
-        assert process.stdin is not None
+    ours, theirs = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=abuser.run, args=(abuse_, server.port, clients, stream or "", theirs))
+    process.start()
+    theirs.close()
+    try:
         deadline = time.monotonic() + TIMEOUT_S
-        while not select.select([process.stdout], [], [], 0)[0]:
+        while not ours.poll():
             bystander.send()
             if server.files >= files + clients:
                 server.pass_time()
             assert time.monotonic() < deadline
-        seen |= json.loads(process.stdout.readline())
+        seen: dict[str, float] = ours.recv()
         yield seen
-        process.stdin.close()
-        seen |= json.loads(process.stdout.readline())
-    assert process.returncode == 0
+        ours.send(None)
+        seen |= ours.recv()
+    finally:
+        ours.close()
+        process.join()
+    assert process.exitcode == 0
 
 
 def each(*answers: str) -> Callable[[dict[str, float], int], bool]:

@@ -1,4 +1,4 @@
-"""The parts of abuses: connections, requests and frames, and the program that runs them."""
+"""The parts of abuses: connections, requests and frames, and how a process runs them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import itertools
 import json
 import os
 import resource
-import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
+from multiprocessing.connection import Connection as Pipe
 
 from websockets.frames import Frame, Opcode
 
@@ -32,11 +32,18 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Seen(Counter[str]):
-    """How often each answer has been seen."""
+    """How often each answer has been seen.
 
-    def __init__(self, port: int, clients: int) -> None:
+    Parameters:
+        port: of the server.
+        clients: how many there are.
+        stream: whose subscribers suffer; "" for an abuse of the server as a whole.
+    """
+
+    def __init__(self, port: int, clients: int, stream: str) -> None:
         super().__init__()
         self.port = port
+        self.stream = stream
         self.starting = clients
         self.by_all = asyncio.Event()
 
@@ -190,26 +197,34 @@ async def drip(seen: Seen, connection: Connection, data: bytes) -> None:
     seen[answer.result()[0]] += 1
 
 
-async def main(
-    port: int, name: str, clients: int, abuses: Sequence[Callable[[Seen], Awaitable[None]]]
-) -> None:
+Abuse = Callable[[Seen], Awaitable[None]]
+
+
+def run(abuse: Abuse, port: int, clients: int, stream: str, pipe: Pipe) -> None:
+    """Have each client abuse a server until the other end of the pipe sends something.
+
+    Once every client has seen the effects, the pipe gets how often they saw each answer. At the end it gets the same
+    again, with the seconds in between.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    (abuse,) = [abuse for abuse in abuses if abuse.__name__ == name]
-    seen = Seen(port, clients)
+    asyncio.run(_run(abuse, Seen(port, clients, stream), pipe))
+
+
+async def _run(abuse: Abuse, seen: Seen, pipe: Pipe) -> None:
     started = time.monotonic()
-    tasks = [asyncio.ensure_future(abuse(seen)) for _ in range(clients)]
-    told = asyncio.ensure_future(_run_until_told(seen))
+    tasks = [asyncio.ensure_future(abuse(seen)) for _ in range(seen.starting)]
+    told = asyncio.ensure_future(_run_until_told(seen, pipe))
     await asyncio.wait([told, *tasks], return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         if task.done():
             task.result()  # none of them ends by itself but by an error
         task.cancel()
     await asyncio.wait(tasks)
-    print(json.dumps(seen | {"seconds": time.monotonic() - started}), flush=True)
+    pipe.send({**seen, "seconds": time.monotonic() - started})
 
 
-async def _run_until_told(seen: Seen) -> None:
+async def _run_until_told(seen: Seen, pipe: Pipe) -> None:
     await seen.by_all.wait()
-    print(json.dumps(seen), flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    pipe.send(dict(seen))
+    await asyncio.get_running_loop().run_in_executor(None, pipe.recv)

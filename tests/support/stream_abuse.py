@@ -1,6 +1,4 @@
-"""Abuses of the other subscribers of a stream, as :mod:`.abuse` has abuses of a server.
-
-    python -m tests.support.stream_abuse PORT ABUSE CLIENTS STREAM
+"""Abuses that the other subscribers of a stream feel.
 
 In most of them one client abuses, and the others are an audience that behaves. The app is the bystander's,
 which issues tokens to all.
@@ -12,8 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import json
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 from websockets.frames import Opcode
@@ -30,7 +27,6 @@ from .abuser import (
     frame,
     greet,
     hoard,
-    main,
     poll_path,
     read_answer,
     read_frame,
@@ -39,7 +35,6 @@ from .abuser import (
 from .app import API_KEY, APP_ID, SECRET
 
 SIGNER = TokenSigner(API_KEY, APP_ID, SECRET)
-STREAM = sys.argv[4] if len(sys.argv) > 4 else ""
 DIRECT_BYTES = 60_000
 AUDIENCE_IS_THERE = asyncio.Event()
 
@@ -51,7 +46,7 @@ async def subscriber(seen: Seen) -> AsyncIterator[tuple[Connection, str]]:
     """A subscriber of the stream, and its id."""
     async with connected(seen) as (reader, writer):
         subscriber_id = await greet(reader, writer, f"/{API_KEY}/{APP_ID}")
-        writer.write(command("subscribe", 1, STREAM))
+        writer.write(command("subscribe", 1, seen.stream))
         assert await read_ack(reader) == "ok"
         yield (reader, writer), subscriber_id
 
@@ -67,7 +62,7 @@ async def read_ack(reader: asyncio.StreamReader) -> str:
                 return str(result)
 
 
-def set_mode(mode: str, subscriber_id: str, user_id: str, stream: str = STREAM) -> bytes:
+def set_mode(mode: str, subscriber_id: str, user_id: str, stream: str) -> bytes:
     token = getattr(SIGNER, mode)(stream, user_id, subscriber_id)
     return command("set_mode", 2, mode, stream, user_id, token)
 
@@ -76,7 +71,7 @@ async def be_audience(seen: Seen, *modes: str) -> None:
     """Subscribe with some modes, then read everything."""
     async with subscriber(seen) as ((reader, writer), subscriber_id):
         for mode in modes:
-            writer.write(set_mode(mode, subscriber_id, subscriber_id))
+            writer.write(set_mode(mode, subscriber_id, subscriber_id, seen.stream))
             assert await read_ack(reader) == "ok"
         seen.started()
         if seen.starting == 1:
@@ -111,7 +106,9 @@ async def toggle_presence(seen: Seen) -> None:
         await be_audience(seen, "presence")
     await AUDIENCE_IS_THERE.wait()
     async with subscriber(seen) as (connection, subscriber_id):
-        toggle = set_mode("presence", subscriber_id, "toggler") + command("unset_mode", 3, "presence", STREAM)
+        toggle = set_mode("presence", subscriber_id, "toggler", seen.stream) + command(
+            "unset_mode", 3, "presence", seen.stream
+        )
         await send_without_end(seen, connection, toggle * 10)
 
 
@@ -121,7 +118,7 @@ async def resubscribe(seen: Seen) -> None:
         await be_audience(seen)
     await AUDIENCE_IS_THERE.wait()
     async with subscriber(seen) as (connection, _):
-        again = command("unsubscribe", 2, STREAM) + command("subscribe", 3, STREAM)
+        again = command("unsubscribe", 2, seen.stream) + command("subscribe", 3, seen.stream)
         await send_without_end(seen, connection, again * 100)
 
 
@@ -129,14 +126,16 @@ async def direct_messages(seen: Seen) -> None:
     """Send large direct messages to nobody."""
     async with subscriber(seen) as (connection, subscriber_id):
         reader, writer = connection
-        writer.write(set_mode("direct", subscriber_id, "sender"))
+        writer.write(set_mode("direct", subscriber_id, "sender", seen.stream))
         assert await read_ack(reader) == "ok"
-        await send_without_end(seen, connection, command("direct", 3, STREAM, "nobody", "x" * DIRECT_BYTES))
+        await send_without_end(
+            seen, connection, command("direct", 3, seen.stream, "nobody", "x" * DIRECT_BYTES)
+        )
 
 
 async def ghosts(seen: Seen) -> None:
     """Join a room by long polling, and let the waiting poll break, again and again."""
-    room = f"{STREAM} {next(_numbers)}"
+    room = f"{seen.stream} {next(_numbers)}"
     async with connected(seen) as (reader, writer):
         observer_id = await greet(reader, writer, f"/{API_KEY}/{APP_ID}")
         writer.write(command("subscribe", 1, room))
@@ -179,7 +178,7 @@ async def hoard_streams(seen: Seen) -> None:
 
     async def hold(connection: Connection) -> None:
         reader, writer = connection
-        names = [STREAM] + [f"{number} {i} ".ljust(200, "\U0001f600") for i in range(STREAMS - 1)]
+        names = [seen.stream] + [f"{number} {i} ".ljust(200, "\U0001f600") for i in range(STREAMS - 1)]
         for handle, name in enumerate(names, 1):
             writer.write(command("subscribe", handle, name))
         for _ in names:
@@ -193,18 +192,10 @@ async def hoard_messages(seen: Seen) -> None:
 
     async def hold(connection: Connection) -> None:
         reader, writer = connection
-        writer.write(command("subscribe", 1, STREAM))
+        writer.write(command("subscribe", 1, seen.stream))
         await read_ack(reader)
         writer.write(frame(Opcode.TEXT, b"x" * 200_000, fin=False))
         writer.write(frame(Opcode.CONT, b"x" * 190_000, fin=False)[:-1])
         await writer.drain()
 
     await hoard(seen, hold, f"/{API_KEY}/{APP_ID}")
-
-
-ABUSES: list[Callable[[Seen], Awaitable[None]]] = [
-    direct_messages, ghosts, hoard_messages, hoard_streams, resubscribe, toggle_presence,
-]  # fmt: skip
-
-if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), ABUSES))

@@ -1,7 +1,7 @@
 """The cost of abuse: a limit bounds each kind, and well-behaved clients receive all their messages.
 
 With ``pytest -s`` each test prints a row of the table in docs/explanation/security.md: how soon the bystander's messages
-arrive, and the most memory that the abuse took. ``TAMBUR_ABUSE_ROUNDS`` says of how many messages, 50 if not set.
+arrive, and the most memory that the abuse took. ``TAMBUR_ABUSE_ROUNDS`` says of how many messages, 10 if not set.
 """
 
 from __future__ import annotations
