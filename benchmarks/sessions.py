@@ -97,7 +97,7 @@ STREAMS, RATE_PER_S = 100, 100
 
 def failover(*, quick: bool) -> Section:
     """One of two nodes is killed."""
-    count, seconds = (500, 3) if quick else (5000, 20)
+    count, seconds = (200, 2) if quick else (5000, 20)
     found = [asyncio.run(_fail_over(count, seconds)) for _ in range(1 if quick else 3)]
     figures: dict[str, Callable[[dict[str, float]], float]] = {name: itemgetter(name) for name in found[0]}
     return Section(

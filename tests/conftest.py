@@ -71,6 +71,13 @@ def driver() -> Iterator[Chrome]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def other_driver() -> Iterator[Chrome]:
+    """The browser of a second user, shared by the whole run."""
+    with chromium() as made:
+        yield made
+
+
 @pytest.fixture
 def stream(request: pytest.FixtureRequest) -> str:
     """A stream that no other test uses."""

@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
+from selenium.common.exceptions import (
+    NoSuchElementException,
+    StaleElementReferenceException,
+    TimeoutException,
+)
 from selenium.webdriver import ActionChains, Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.support.wait import WebDriverWait
 
-TIMEOUT_S = 20.0
-POLL_S = 0.02
+TIMEOUT_S = 60.0
+POLL_S = 0.01
+MAX_POLL_S = 0.16
 
 T = TypeVar("T")
 
@@ -53,9 +59,20 @@ def chromium() -> Iterator[Chrome]:
 
 
 def wait(driver: B, condition: Callable[[B], T]) -> T:
-    """Wait until a condition holds, and return its value."""
-    found: T = WebDriverWait(cast(Any, driver), TIMEOUT_S, POLL_S).until(condition)
-    return found
+    """Wait until a condition holds, and return its value.
+
+    It is checked less and less often, since each check takes processor time of the browser. An element that is not there,
+    or that the page has replaced since it was found, means that the condition does not hold yet.
+    """
+    deadline, pause_s = time.monotonic() + TIMEOUT_S, POLL_S
+    while True:
+        with contextlib.suppress(NoSuchElementException, StaleElementReferenceException):
+            if found := condition(driver):
+                return found
+        if time.monotonic() > deadline:
+            raise TimeoutException("the condition did not hold in time")
+        time.sleep(pause_s)
+        pause_s = min(1.5 * pause_s, MAX_POLL_S)
 
 
 def wait_for_script(driver: Browser, expression: str) -> Any:

@@ -27,11 +27,13 @@ class Epoch:
     Attributes:
         begun: how many publishes to each stream had begun when its subscription was confirmed, or was known to
             be; a message up to there may have come too early for it.
+        newest: the highest number of each stream, so that nobody searches for it after each message.
         is_open: whether the connection lasted to the end.
     """
 
     begun: dict[str, int]
     received: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    newest: Counter[str] = field(default_factory=Counter)
     is_open: bool = True
 
 
@@ -69,6 +71,7 @@ class Ledger:
     def receive(self, epoch: Epoch, stream: str, number: int) -> None:
         with self.changed:
             epoch.received[stream].append(number)
+            epoch.newest[stream] = max(epoch.newest[stream], number)
             self.changed.notify_all()
 
     def lose(self, epoch: Epoch) -> None:
@@ -79,8 +82,7 @@ class Ledger:
     def have_all(self, numbers: dict[str, int]) -> bool:
         """Whether all are connected and have received these numbers of their streams, or later ones."""
         return all(
-            epochs[-1].is_open
-            and all(max(epochs[-1].received[s], default=0) >= numbers[s] for s in epochs[-1].begun)
+            epochs[-1].is_open and all(epochs[-1].newest[s] >= numbers[s] for s in epochs[-1].begun)
             for epochs in self.epochs.values()
         )
 

@@ -52,8 +52,8 @@ def test_sessions_are_measured_beside_plain_connections() -> None:
 
 
 def test_subscribers_of_a_killed_node_are_counted_on_the_other_one() -> None:
-    [(resumed, wrong, *_, reads)] = figures_of(run_quickly("failover"), "500")
-    assert (resumed, wrong, reads) == (500, 0, 1)
+    [(resumed, wrong, *_, reads)] = figures_of(run_quickly("failover"), "200")
+    assert (resumed, wrong, reads) == (200, 0, 1)
 
 
 def test_the_memory_of_a_kept_and_of_an_expired_message_is_measured() -> None:

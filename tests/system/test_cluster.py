@@ -241,7 +241,7 @@ def test_a_node_that_ends_answers_the_polls_at_the_others(redis_server: RedisSer
 def test_the_users_of_a_killed_node_are_down_and_others_stay(
     redis_server: RedisServer, stream: str, tmp_path: Path
 ) -> None:
-    node_timeout_s = 2.0
+    node_timeout_s = 4.0
     victim = NodeProcess(tmp_path, redis_server.url(2), node_timeout_s=node_timeout_s)
     with (
         nodes(1, redis_server, database=2, node_timeout_s=node_timeout_s) as (node,),
@@ -268,7 +268,7 @@ def test_the_users_of_a_killed_node_are_down_and_others_stay(
 def test_a_node_that_was_stopped_for_a_while_is_taken_for_dead_and_comes_back(
     redis_server: RedisServer, stream: str, tmp_path: Path
 ) -> None:
-    node_timeout_s = 1.0
+    node_timeout_s = 4.0
     sleeper = NodeProcess(tmp_path, redis_server.url(2), node_timeout_s=node_timeout_s)
     with nodes(1, redis_server, database=2, node_timeout_s=node_timeout_s) as (node,):
         token = Tambur(API_KEY, APP_ID, SECRET, node.url).generate_presence_token

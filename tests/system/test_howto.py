@@ -23,7 +23,7 @@ from tambur.server import Config, Server, in_background
 
 from ..support import documentation
 from ..support.app import API_KEY, APP, APP_ID, SECRET, subscriber, tambur_url
-from ..support.browser import chromium, page, wait, wait_for_script
+from ..support.browser import page, wait, wait_for_script
 from ..support.howto import environment, python, write_files
 from ..support.ports import free_port
 
@@ -69,18 +69,20 @@ def messages(driver: Chrome) -> list[str]:
     return [item.text for item in driver.find_elements(By.CSS_SELECTOR, "#messages li")]
 
 
-def test_the_tutorial_ends_with_a_chat_in_two_windows(driver: Chrome, tmp_path: Path, url: str) -> None:
-    alice = driver
+def test_the_tutorial_ends_with_a_chat_in_two_windows(
+    driver: Chrome, other_driver: Chrome, tmp_path: Path, url: str
+) -> None:
+    alice, bob = driver, other_driver
     write_files(tmp_path, "chat.md")
     with flask(tmp_path, "chat", TAMBUR_URL=url) as address:
         enter(alice, address, "Alice")
-        with chromium() as bob:
-            enter(bob, address, "Bob")
-            for window in (alice, bob):
-                wait(window, lambda d: d.find_element(By.ID, "users").text == "Alice, Bob")
-            bob.find_element(By.NAME, "text").send_keys("<b>Hello</b>", Keys.ENTER)
-            for window in (alice, bob):
-                wait(window, lambda d: messages(d) == ["Bob: <b>Hello</b>"])
+        enter(bob, address, "Bob")
+        for window in (alice, bob):
+            wait(window, lambda d: d.find_element(By.ID, "users").text == "Alice, Bob")
+        bob.find_element(By.NAME, "text").send_keys("<b>Hello</b>", Keys.ENTER)
+        for window in (alice, bob):
+            wait(window, lambda d: messages(d) == ["Bob: <b>Hello</b>"])
+        bob.get("about:blank")
         wait(alice, lambda d: d.find_element(By.ID, "users").text == "Alice")
         (command,) = re.findall(
             r"^\.venv/bin/tambur (publish auth:lobby .*)$", documentation.text("chat.md"), re.MULTILINE

@@ -7,27 +7,21 @@ from collections.abc import Iterator
 import pytest
 from selenium.webdriver import Chrome
 
-from tests.support.browser import chromium
+pytest.register_assert_rewrite("tests.system.examples.site", "tests.system.examples.chat")
 
-from .site import Site, Window
-
-
-@pytest.fixture(scope="session")
-def browsers() -> Iterator[tuple[Chrome, Chrome]]:
-    with chromium() as one, chromium() as other:
-        yield one, other
+from .site import Site, Window  # noqa: E402 - after that, so that its assertions show the values
 
 
 @pytest.fixture
-def alice(site: Site, browsers: tuple[Chrome, Chrome]) -> Iterator[Window]:
+def alice(site: Site, driver: Chrome) -> Iterator[Window]:
     """The admin's window, in the lobby."""
-    yield from window(site, browsers[0], "alice")
+    yield from window(site, driver, "alice")
 
 
 @pytest.fixture
-def bob(site: Site, browsers: tuple[Chrome, Chrome]) -> Iterator[Window]:
+def bob(site: Site, other_driver: Chrome) -> Iterator[Window]:
     """Another user's window, in the lobby."""
-    yield from window(site, browsers[1], "bob")
+    yield from window(site, other_driver, "bob")
 
 
 def window(site: Site, driver: Chrome, name: str) -> Iterator[Window]:

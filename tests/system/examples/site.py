@@ -21,7 +21,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
-from tambur.server import Config, Server, in_background
+from tambur.server import Config, Limits, Server, in_background
 from tambur.subscriber import Subscriber
 from tests.support.app import API_KEY, APP, APP_ID, SECRET
 from tests.support.browser import TIMEOUT_S, wait
@@ -41,7 +41,10 @@ class TamburServer:
     def __init__(self, broker: str = "memory://") -> None:
         self._stack = contextlib.ExitStack()
         self.port = free_port()
-        self._config = Config(apps=(APP,), port=self.port, broker=broker)
+        # Users who leave the page are gone soon.
+        self._config = Config(
+            apps=(APP,), port=self.port, broker=broker, limits=Limits(presence_linger_s=1.0)
+        )
         self.start()
         self.url = self.server.url
 
@@ -250,6 +253,8 @@ class Window:
         Select(self.find("[name=to]")).select_by_value(to)
 
     def say(self, text: str) -> None:
+        """Send a message, once the page has cleared the one before, which may arrive earlier than the answer to its form."""
+        self.wait_until(lambda: self.find("[name=text]").get_property("value") == "")
         self.find("[name=text]").send_keys(text, Keys.ENTER)
 
     def notice(self) -> str:

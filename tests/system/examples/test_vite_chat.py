@@ -68,7 +68,7 @@ def test_a_user_logs_in_chats_and_stays_after_the_server_was_away(
     driver.find_element(By.NAME, "text").send_keys("Good morning", Keys.ENTER)
     messages = [("", "bob <b>Hello</b>"), ("mine", "alice Good morning")]
     wait(driver, lambda _: shown(driver, "#messages li") == messages)
-    assert driver.find_element(By.NAME, "text").get_property("value") == ""
+    wait(driver, lambda _: driver.find_element(By.NAME, "text").get_property("value") == "")
     site.tambur.stop()
     try:
         wait(driver, lambda _: shown(driver, "#state") == [("", "Connecting…")])
