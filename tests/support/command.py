@@ -35,7 +35,8 @@ def call(*words: str, url: str | None = None, stdin: bytes = b"") -> subprocess.
         source.write(stdin)
         source.seek(0)
         out, err = io.BytesIO(), io.BytesIO()
-        for name, stream in {"stdin": source, "stdout": out, "stderr": err}.items():
+        streams: dict[str, IO[bytes]] = {"stdin": source, "stdout": out, "stderr": err}
+        for name, stream in streams.items():
             text = stack.enter_context(io.TextIOWrapper(stream, "utf-8", write_through=True))
             stack.enter_context(mock.patch(f"sys.{name}", text))
         stack.enter_context(mock.patch.dict(os.environ, environment(url), clear=True))
