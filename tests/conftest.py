@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -19,9 +18,6 @@ from tambur.server import Config, Server, in_background
 from .support.app import APP, publisher, tambur_url
 from .support.demo import CREDENTIALS
 from .support.redis_server import RedisServer
-
-if TYPE_CHECKING:
-    from selenium.webdriver import Chrome
 
 # How long an example takes says how busy the machine is. CI runs the tests several times, each with other examples.
 # The variable asks for more of them.
@@ -60,22 +56,6 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.end()
-
-
-@pytest.fixture(scope="session")
-def driver() -> Iterator[Chrome]:
-    """A browser, shared by the whole run. Each test opens its own page."""
-    from .support.browser import chromium  # noqa: PLC0415 - a run without a browser does not need its driver
-
-    with chromium() as made:
-        yield made
-
-
-@pytest.fixture(scope="session")
-def other_driver() -> Iterator[Chrome]:
-    """The browser of a second user, shared by the whole run."""
-    with chromium() as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,11 +1,15 @@
-"""Marks the tests of whole systems: browsers, nginx, Redis outages, faults, abuse and the command line."""
+"""The tests of whole systems: browsers, nginx, Redis outages, faults, abuse and the command line."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from selenium.webdriver import Chrome
+
+from ..support.browser import chromium
 
 HERE = Path(__file__).parent
 KINDS = (
@@ -47,3 +51,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items += [*chosen, *others[:count]]
         del others[:count]
     items += others
+
+
+@pytest.fixture(scope="session")
+def driver() -> Iterator[Chrome]:
+    """A browser, shared by the whole run. Each test opens its own page."""
+    with chromium() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def other_driver() -> Iterator[Chrome]:
+    """The browser of a second user, shared by the whole run."""
+    with chromium() as made:
+        yield made
