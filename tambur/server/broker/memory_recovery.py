@@ -88,6 +88,9 @@ class MemoryRecovery:
     def newest_first(self, app: AppKey, stream: str) -> Iterator[Publication]:
         return self._budgets.of(app, stream).newest_first(stream, self._now())
 
+    async def count_kept(self, app: AppKey, streams: Sequence[str]) -> Sequence[int]:
+        return [sum(1 for _ in self.newest_first(app, stream)) for stream in streams]
+
     async def resume(self, app: AppKey, subscriber_id: str, number: int) -> bool:
         now = self._clock()
         while self._used and (first := next(iter(self._used.items())))[1][1] <= now:

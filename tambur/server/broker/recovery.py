@@ -53,6 +53,13 @@ class Recovery(Protocol):
     def newest_first(self, app: AppKey, stream: str) -> Iterator[Publication]:
         """The kept messages of a stream without direct ones, from the newest to the oldest."""
 
+    async def count_kept(self, app: AppKey, streams: Sequence[str]) -> Sequence[int]:
+        """How many messages of each of some streams are kept, without direct ones.
+
+        Raises:
+            BrokerUnavailableError: it is not known.
+        """
+
     def need(self, app: AppKey, log: str, user_id: str | None = None) -> None:
         """Remember the floor of a log while a connection reads it.
 

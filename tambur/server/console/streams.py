@@ -94,11 +94,9 @@ class Streams:
         app = self._app(request.query_params.get("app"))
         prefix = check_prefix(request.query_params.get("prefix", ""))
         found = await self._parts.queries.streams(app, prefix=prefix, limit=MAX_STREAMS)
-        recovery = self._parts.hub.recovery
-        streams = [
-            {**info._asdict(), "kept": sum(1 for _ in recovery.newest_first(app.key, info.stream))}
-            for info in found.streams
-        ]
+        names = [info.stream for info in found.streams]
+        kept = await self._parts.hub.recovery.count_kept(app.key, names)
+        streams = [{**info._asdict(), "kept": kept[i]} for i, info in enumerate(found.streams)]
         return JSONResponse({"streams": streams, "more": found.after is not None})
 
     async def _show(self, request: Request) -> Response:

@@ -55,11 +55,11 @@ class Traced:
 
     @property
     def key(self) -> str | None:
-        """The name of the publication on all nodes; ``None`` while its place is not known."""
-        publication = self.publication
-        if publication.kind is Kind.PRESENCE:  # which has no place
-            return f"presence {publication.version}"
-        return str(publication.place) if publication.place else None
+        """The name of the publication on all nodes: its place.
+
+        ``None`` while that is not known, and for a presence event, which has none.
+        """
+        return str(self.publication.place) if self.publication.place else None
 
     def as_json(self) -> dict[str, object]:
         """The publication as the page gets it."""

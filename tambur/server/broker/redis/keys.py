@@ -58,6 +58,10 @@ class Keys:
         """The channel of a stream."""
         return self._key("stream", f"{scope(app)}:{stream}")
 
+    def log(self, app: AppKey, log: str) -> bytes:
+        """A list: the kept messages of a log."""
+        return self._key("log", f"{scope(app)}:{log}")
+
     def present(self, app: AppKey, stream: str) -> bytes:
         """The users of a stream, each with the number of its connections."""
         return self._key("present", f"{scope(app)}:{stream}")

@@ -235,6 +235,12 @@ class RedisRecovery:
     def newest_first(self, app: AppKey, stream: str) -> Iterator[Publication]:
         return self._tails.of(app, stream).newest_first(stream, self._now())
 
+    async def count_kept(self, app: AppKey, streams: Sequence[str]) -> Sequence[int]:
+        link = self._shard.ready_link()
+        counting = (link.call("LLEN", self._shard.keys.log(app, stream)) for stream in streams)
+        counts: list[int] = await asyncio.gather(*counting)
+        return counts
+
     def _now(self) -> int:
         return max(self.place, self._shard.now_us())
 

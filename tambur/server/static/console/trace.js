@@ -76,8 +76,9 @@ function row(publication) {
   const had = [["this node", publication], ...elsewhere].filter(([, { subscribers }]) => subscribers !== null);
   const silent = (nodes ?? 0) - had.length;
   const sum = (field) => had.reduce((total, [, report]) => total + report[field], 0);
-  const cell = labelled("nodes", had.length > 1 || silent > 0 ? "" : nodes ?? "–", had.length > 1 || silent > 0 ? "nodes" : "number");
-  if (had.length > 1 || silent > 0) {
+  const isList = had.length > 1 || silent > 0 || kind === "presence"; // the other nodes do not report presence
+  const cell = labelled("nodes", isList ? "" : nodes ?? "–", isList ? "nodes" : "");
+  if (isList) {
     const items = had.map((report) => element("li", { textContent: written(report) }));
     if (silent > 0) items.push(element("li", { className: "quiet", textContent: `${silent} more, without a report` }));
     cell.append(element("ul", {}, ...items));

@@ -88,6 +88,15 @@ def test_clients_that_come_back_together_read_a_log_once(redis_server: RedisServ
     run(redis_server, 2, scenario)
 
 
+def test_every_node_counts_the_kept_messages_of_all_streams(redis_server: RedisServer) -> None:
+    async def scenario(one: RecordingBackend, two: RecordingBackend) -> None:
+        await publish(one, "s", "1", "2")
+        await publish(one, "t", "1")
+        assert await recovery(two).count_kept(APP, ["t", "nothing", "s"]) == [1, 0, 2]
+
+    run(redis_server, 2, scenario)
+
+
 def test_a_log_of_many_megabytes_is_read_in_parts(redis_server: RedisServer) -> None:
     async def scenario(one: RecordingBackend, two: RecordingBackend) -> None:
         start = recovery(one).place
