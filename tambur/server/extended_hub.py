@@ -174,10 +174,10 @@ class ExtendedHub(Hub):
             BrokerUnavailableError: the session can be continued later.
         """
         recovery, log = self.recovery, private_log(session.subscriber_id)
-        if not await recovery.resume(app.key, session.subscriber_id, session.number):
+        place = None if since is None else app.positions.decode(log, recovery.epoch, since)
+        if not await recovery.resume(app.key, session.subscriber_id, session.number, place):
             return None
         key = app.key, session.subscriber_id
-        recovery.need(app.key, log)
         if self.revocations.is_ended(*key):
             recovery.release(app.key, log)  # else a node would keep the session that was noted as its own
             return None
@@ -188,11 +188,11 @@ class ExtendedHub(Hub):
         self._extended[outbox] = _Extended(app, log)
         self._catching_up.add(outbox)
         try:
-            complete, place = True, None
-            if since is not None:
-                place = await self._place(app, log, since)
-                complete = place is not None and recovery.since(app.key, log, place) is not None
+            complete = since is None
             extend = self._extender(app, log)
+            if place is not None:
+                await recovery.load(app.key, log, place)
+                complete = recovery.since(app.key, log, place) is not None
             if place is not None and complete:
                 replay = Replay(outbox, extend, lambda p: p.excluded != session.subscriber_id)
                 await replay.catch_up(partial(recovery.since, app.key, log), place)

@@ -91,13 +91,16 @@ class MemoryRecovery:
     async def count_kept(self, app: AppKey, streams: Sequence[str]) -> Sequence[int]:
         return [sum(1 for _ in self.newest_first(app, stream)) for stream in streams]
 
-    async def resume(self, app: AppKey, subscriber_id: str, number: int) -> bool:
+    async def resume(self, app: AppKey, subscriber_id: str, number: int, place: int | None = None) -> bool:  # noqa: ARG002
         now = self._clock()
         while self._used and (first := next(iter(self._used.items())))[1][1] <= now:
             del self._used[first[0]]
         used, _ = self._used.pop((app, subscriber_id), (0, 0.0))
         self._used[app, subscriber_id] = max(used, number), now + self._session_ttl_s
-        return number >= used
+        if number < used:
+            return False
+        self.need(app, private_log(subscriber_id))
+        return True
 
     def _now(self) -> int:
         return int(self._clock() * 1_000_000)

@@ -71,17 +71,18 @@ class Recovery(Protocol):
     def release(self, app: AppKey, log: str, user_id: str | None = None) -> None:
         """Undo :meth:`need`."""
 
-    async def resume(self, app: AppKey, subscriber_id: str, number: int) -> bool:
-        """Continue a session on this node.
+    async def resume(self, app: AppKey, subscriber_id: str, number: int, place: int | None = None) -> bool:
+        """Continue a session on this node, and need the log of its private messages; see :meth:`need`.
 
         Other nodes have closed its connection when this returns, or do so as soon as they are reached.
 
         Parameters:
             number: of the key that the client has.
+            place: after which :meth:`load` will be asked for the private messages; ``None`` if it will not.
 
         Returns:
-            False if the session was ended, or a later key was used.
+            False if the session was ended, or a later key was used. Then the log is not needed.
 
         Raises:
-            BrokerUnavailableError: nothing has changed.
+            BrokerUnavailableError: the session can be continued later.
         """

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from ...logs import line
 from .. import Answer, AppKey, BrokerUnavailableError, Moved
@@ -48,17 +49,15 @@ class RedisNodeCalls:
             None if node == self._shard.node else await self._ask(node, question, timeout_s, withdraws=True)
         )
 
-    async def close_moved(
-        self, node: str, app: AppKey, subscriber_id: str, resumes: int, *, timeout_s: float
-    ) -> None:
-        """Have another node close the connection of a session that this node continues.
+    @contextlib.contextmanager
+    def moving(self, app: AppKey, subscriber_id: str) -> Iterator[tuple[bytes, asyncio.Future[bytes]]]:
+        """Expect that another node closes the connection of a session, since this node continues it.
 
-        Raises:
-            BrokerUnavailableError: the node has not answered.
+        Returns:
+            The question to that node, which ends with how often the session was resumed, and its answer.
         """
-        await self._ask(
-            node, f"{_MOVED}{app.api_key}\n{app.app_id}\n{subscriber_id}\n{resumes}".encode(), timeout_s
-        )
+        with self._expected() as (head, answered):
+            yield head + f"{_MOVED}{app.api_key}\n{app.app_id}\n{subscriber_id}\n".encode(), answered
 
     async def ask_each(
         self, question: bytes, *, timeout_s: float
@@ -94,24 +93,31 @@ class RedisNodeCalls:
             ``None`` if the node does not run.
         """
         link = self._shard.ready_link()
+        with self._expected() as (head, answered):
+            try:
+                if not await self._send(link, node, head + question):
+                    answered.cancel()
+                    return None
+                await asyncio.wait(
+                    (answered, link.failed), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not answered.done():
+                    raise BrokerUnavailableError("the node of this subscriber did not answer", RETRY_AFTER_S)
+                return answered.result()
+            finally:
+                if withdraws and not answered.done():
+                    self._publish(node, b"withdrawn" + head.removeprefix(b"question"))
+
+    @contextlib.contextmanager
+    def _expected(self) -> Iterator[tuple[bytes, asyncio.Future[bytes]]]:
+        """Expect the answer to a question; the result is the question's first line, and its answer."""
         number = next(self._numbers)
-        name = f"{self._shard.node} {number}"
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answered
         try:
-            if not await self._send(link, node, f"question {name}\n".encode() + question):
-                answered.cancel()
-                return None
-            await asyncio.wait(
-                (answered, link.failed), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not answered.done():
-                raise BrokerUnavailableError("the node of this subscriber did not answer", RETRY_AFTER_S)
-            return answered.result()
+            yield f"question {self._shard.node} {number}\n".encode(), answered
         finally:
             del self._waiting[number]
-            if withdraws and not answered.done():
-                self._publish(node, f"withdrawn {name}\n".encode())
 
     # Callbacks of the link
 

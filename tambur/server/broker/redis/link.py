@@ -170,6 +170,10 @@ class Link:
         self._replies[head] = replied, parse
         return head, replied
 
+    def forget(self, head: bytes) -> None:
+        """Expect a reply among the messages no longer: the script did not publish it, or nobody waits."""
+        self._replies.pop(head, None)
+
     # Receiving.
 
     async def _read_replies(self, connection: RedisConnection) -> None:

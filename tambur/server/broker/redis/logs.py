@@ -81,14 +81,7 @@ class LogReader:
         arguments: list[Any] = []
         for log, since, upper in asked:
             arguments += [scope(log.app), log.name, self._rules.of(*log).ttl, since, upper]
-
-        def reach(data: bytes) -> int:
-            last = int(data)
-            shard.on_place(data)
-            on_last(last)
-            return last
-
-        head, reached = link.ask(reach)
+        head, reached = shard.ask_place(link, on_last)
         command = scripts.READ(
             shard.keys.prefix, shard.epoch.name, shard.node, shard.node_key, head, *arguments, keys=()
         )
@@ -104,8 +97,11 @@ class LogReader:
             if found == 1:
                 parts[log] = None
             elif found != 0:
-                floor, is_whole, entries = found
-                parts[log] = Part(
-                    int(floor), bool(is_whole), [decode_entry(*log, entry) for entry in entries]
-                )
+                parts[log] = parse_part(log, found)
         return Read(last, parts)
+
+
+def parse_part(log: Log, found: Sequence[Any]) -> Part:
+    """Decode what a script has read of a log."""
+    floor, is_whole, entries = found
+    return Part(int(floor), bool(is_whole), [decode_entry(*log, entry) for entry in entries])

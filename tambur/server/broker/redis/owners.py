@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from .. import AppKey, BrokerUnavailableError, private_log
+from .. import AppKey, private_log
 from . import scripts
 from .calls import RedisNodeCalls
 from .keys import scope
@@ -57,31 +57,47 @@ class Owners:
         # Of sessions that are being resumed here and that other nodes have resumed: how often then.
         self._lost: dict[Log, int] = {}
 
-    async def resume(self, app: AppKey, subscriber_id: str, number: int) -> bool:
-        shard, link = self._shard, self._shard.ready_link()
+    async def resume(self, link: Link, log: Log, number: int, reading: Sequence[Any]) -> Any:
+        """Take a session over from the node that has it, and read its log in the same step.
+
+        Parameters:
+            log: of its private messages.
+            number: of the key that the client has.
+            reading: the arguments of the script that concern the log.
+
+        Returns:
+            What the script read of the log, or 0. ``None`` if the session was ended, or a later key was used.
+
+        Raises:
+            BrokerUnavailableError: nothing has changed.
+        """
+        shard, app, subscriber_id = self._shard, log.app, log.name.removeprefix("private:")
         arguments = shard.deadline(), shard.keys.prefix, scope(app), subscriber_id, shard.node, number
-        log = Log(app, private_log(subscriber_id))
         self._resuming[log] += 1
         try:
-            answer = await link.call(*scripts.RESUME(*arguments, self._own_s, keys=()))
-            if answer == 0:
-                return False
-            owner, resumes = answer[0].decode(), answer[1]
-            if self._lost.get(log, 0) > resumes:  # what another node did afterwards arrived before the answer
-                return False
-            self._owned[log] = owned = _Owned(number, resumes)
-            if owner != shard.node:
-                # A node that does not answer in time finds out before it delivers private messages again.
-                with contextlib.suppress(BrokerUnavailableError):
-                    await self._calls.close_moved(
-                        owner, app, subscriber_id, resumes, timeout_s=TAKEOVER_WAIT_S
+            with self._calls.moving(app, subscriber_id) as (question, answered):
+                answer = await link.call(
+                    *scripts.RESUME(*arguments, self._own_s, *reading, question, keys=())
+                )
+                if answer == 0:
+                    return None
+                asked, resumes, found = answer
+                # News of a later takeover may have arrived before the answer.
+                if self._lost.get(log, 0) > resumes:
+                    return None
+                self._owned[log] = owned = _Owned(number, resumes)
+                if asked:
+                    # A node that does not answer in time finds out before it delivers private messages again.
+                    await asyncio.wait(
+                        (answered, link.failed), timeout=TAKEOVER_WAIT_S, return_when=asyncio.FIRST_COMPLETED
                     )
         finally:
             self._resuming[log] -= 1
             if not self._resuming[log]:
                 del self._resuming[log]
                 self._lost.pop(log, None)
-        return self._owned.get(log) is owned  # unless another connection has continued it meanwhile
+        # Another connection may have continued it meanwhile.
+        return found if self._owned.get(log) is owned else None
 
     def lose(self, app: AppKey, subscriber_id: str, resumes: int) -> bool:
         """Note that another node has continued a session; returns whether it is not here again.

@@ -7,16 +7,17 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from ...config import App
 from ...history import Budgets
-from .. import AppKey, BrokerUnavailableError, Publication, direct_log
+from .. import AppKey, BrokerUnavailableError, Publication, direct_log, private_log
 from . import scripts
 from .calls import RedisNodeCalls
 from .keys import log_of, scope
 from .link import RETRY_AFTER_S, Link
-from .logs import NO_PLACE, Log, LogReader
+from .logs import NO_PLACE, Log, LogReader, Part, parse_part
 from .owners import TELL_SHARE, Owners, batches
 from .rules import Rules
 from .shard import Shard
@@ -158,13 +159,7 @@ class RedisRecovery:
         self, link: Link, on_last: Callable[[int], None] = lambda _: None, *needed: Log
     ) -> asyncio.Future[int]:
         """Say that logs are needed; the result is the last place, in its turn among the messages."""
-
-        def reach(data: bytes) -> int:
-            self._shard.on_place(data)
-            on_last(int(data))
-            return int(data)
-
-        head, reached = link.ask(reach)
+        head, reached = self._shard.ask_place(link, on_last)
         link.send(*self._need_command(head, needed, self._need_s))
         return reached
 
@@ -209,12 +204,19 @@ class RedisRecovery:
         while not tail.is_whole(name) and tail.floor(name) > place:
             read = await self._reader.read(link, [(log, 0, upper)], begin)
             part = read.parts[log]
-            if part is None or name not in tail or tail.floor(name) > min(upper, read.last):
+            if part is None or not self._extend(log, part, min(upper, read.last)):
                 return  # the session moved, or the tail has lost the end of what was read
-            floor = tail.floor(name)
-            older = [publication for publication in part.newest_first if publication.place <= floor]
-            tail.extend(name, older[::-1], part.floor, is_whole=part.is_whole)
             upper = part.floor
+
+    def _extend(self, log: Log, part: Part, upper: int) -> bool:
+        """Put entries up to a place before those of a tail; returns whether they meet."""
+        tail, name = self._tails.holding(*log), log.name
+        floor = tail.floor(name)
+        if name not in tail or not part.floor <= floor <= upper:
+            return False
+        older = [publication for publication in part.newest_first if publication.place <= floor]
+        tail.extend(name, older[::-1], part.floor, is_whole=part.is_whole)
+        return True
 
     def since(
         self, app: AppKey, log: str, place: int, user_id: str | None = None
@@ -283,8 +285,35 @@ class RedisRecovery:
             shard.keys.prefix, shard.node_key, head, seconds, self._rules.max_floors, *names, keys=()
         )
 
-    async def resume(self, app: AppKey, subscriber_id: str, number: int) -> bool:
-        return await self.owners.resume(app, subscriber_id, number)
+    async def resume(self, app: AppKey, subscriber_id: str, number: int, place: int | None = None) -> bool:
+        shard, link = self._shard, self._shard.ready_link()
+        log = Log(app, private_log(subscriber_id))
+        # A tail from before may lack what another node received meanwhile: it begins anew.
+        head, reached = shard.ask_place(link, partial(self.begin_tail, log))
+        self._needs[log] += 1
+        is_resumed = False
+        try:
+            kept_us = self._rules.of(*log).ttl
+            needing = self._need_s, self._rules.max_floors
+            reading = (
+                shard.node_key,
+                head,
+                *needing,
+                shard.epoch.name,
+                kept_us,
+                "" if place is None else place,
+            )
+            found = await self.owners.resume(link, log, number, reading)
+            if found is not None:
+                last = await reached
+                if found:
+                    self._extend(log, parse_part(log, found), last)
+                is_resumed = True
+        finally:
+            if not is_resumed:
+                link.forget(head)
+                self.release(app, log.name)
+        return is_resumed
 
     # Callbacks of the link
 

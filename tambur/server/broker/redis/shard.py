@@ -139,6 +139,24 @@ class Shard:
         """Redis' clock, in microseconds since 1970."""
         return round((asyncio.get_running_loop().time() * 1000 + self._clock_offset_ms) * 1000)
 
+    def ask_place(self, link: Link, on_last: Callable[[int], None]) -> tuple[bytes, asyncio.Future[int]]:
+        """Expect the last place, in its turn among the messages; a script publishes it.
+
+        Parameters:
+            on_last: called with the place, in that turn.
+
+        Returns:
+            The first line of its message, and the place.
+        """
+
+        def reach(data: bytes) -> int:
+            last = int(data)
+            self.on_place(data)
+            on_last(last)
+            return last
+
+        return link.ask(reach)
+
     def fence(self) -> tuple[str, int]:
         """The values that scripts compare, so that a former link's late commands change nothing."""
         return self.node, self._links_count

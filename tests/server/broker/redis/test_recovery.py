@@ -10,7 +10,7 @@ import pytest
 
 from tambur.protocol.names import Kind
 from tambur.server import App, Limits
-from tambur.server.broker import Publication, direct_log
+from tambur.server.broker import Publication, direct_log, private_log
 from tambur.server.broker.redis import scripts
 from tambur.server.broker.redis.backend import RedisBackend
 from tambur.server.broker.redis.recovery import RedisRecovery
@@ -288,18 +288,78 @@ def test_direct_messages_are_those_of_their_user(redis_server: RedisServer) -> N
     run(redis_server, 2, scenario)
 
 
+def test_a_session_is_continued_and_its_messages_are_read_in_one_step(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(one: RecordingBackend, two: RecordingBackend) -> None:
+        subscriber_id = one.backend.new_subscriber_id()
+        log = private_log(subscriber_id)
+
+        async def send(text: bytes) -> None:
+            await one.publish(Publication(APP, Kind.PRIVATE, subscriber_id, text), claim(text.decode()))
+
+        start = recovery(one).place
+        for text in (b"1", b"2"):
+            await send(text)
+        calls: list[Any] = []
+        link = shard(two).ready_link()
+        call = link.call
+
+        def note(*command: Any) -> Any:
+            calls.append(command)
+            return call(*command)
+
+        monkeypatch.setattr(link, "call", note)
+        assert await recovery(two).resume(APP, subscriber_id, 1, start) is True
+        await send(b"3")
+        await two.broker.sync()
+        assert await after(two, log, start) == ["1", "2", "3"]
+        assert [command[1] for command in calls] == [scripts.RESUME.digest]
+        assert redis_server.cli("HGET", "tambur:0:floors:key/app", log).split(" ")[1:]
+        recovery(two).release(APP, log)
+        assert log not in recovery(two)._tails.default(APP)
+
+    run(redis_server, 2, scenario)
+
+
+def test_a_session_that_returns_misses_nothing_that_another_node_received_meanwhile(
+    redis_server: RedisServer,
+) -> None:
+    async def scenario(one: RecordingBackend, two: RecordingBackend) -> None:
+        subscriber_id = one.backend.new_subscriber_id()
+        log = private_log(subscriber_id)
+
+        async def send(text: bytes) -> None:
+            await one.publish(Publication(APP, Kind.PRIVATE, subscriber_id, text), claim(text.decode()))
+
+        start = recovery(one).place
+        for number, (node, text) in enumerate(((one, b"1"), (two, b"2"), (one, b"3"))):
+            # The first node never releases the log: its old connection is still there.
+            assert await recovery(node).resume(APP, subscriber_id, number, start) is True
+            await send(text)
+        await one.broker.sync()
+        assert await after(one, log, start) == ["1", "2", "3"]
+        # A refused resume leaves everything as it is.
+        assert await recovery(one).resume(APP, subscriber_id, 1, start) is False
+        assert not shard(one).ready_link()._replies
+        assert await after(one, log, start) == ["1", "2", "3"]
+
+    run(redis_server, 2, scenario)
+
+
 def test_a_session_that_another_node_continued_before_the_answer_came_is_not_resumed(
     redis_server: RedisServer,
 ) -> None:
     async def scenario(node: RecordingBackend) -> None:
         sessions = recovery(node).owners
         subscriber_id = node.backend.new_subscriber_id()
-        resuming = asyncio.ensure_future(sessions.resume(APP, subscriber_id, 1))
+        resuming = asyncio.ensure_future(recovery(node).resume(APP, subscriber_id, 1))
         await asyncio.sleep(0)  # the call is sent
         assert sessions.lose(APP, subscriber_id, 2) is True
         assert await resuming is False
         assert not sessions._lost
-        assert await sessions.resume(APP, subscriber_id, 1) is True
+        assert not recovery(node)._needs
+        assert await recovery(node).resume(APP, subscriber_id, 1) is True
         assert sessions.lose(APP, subscriber_id, 1) is False
 
     run(redis_server, 1, scenario)

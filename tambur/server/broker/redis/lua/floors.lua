@@ -37,3 +37,10 @@ local function bound_floors(prefix, scope, limit, count)
   end
   return is_any
 end
+
+-- Remember the floor of a log, since a node needs it for so many seconds.
+-- limit: floors that the app may have.
+local function need_floor(prefix, scope, name, seconds, limit)
+  write_floor(prefix, scope, name, read_floor(prefix, scope, name), string.format('%.0f', time[1] + seconds))
+  bound_floors(prefix, scope, tonumber(limit), 10)
+end

@@ -3,9 +3,7 @@
 -- ARGV: the prefix of all keys, the node's channel, the first line of the reply that is published there or "" for no reply, for how
 --       many seconds a node needs the logs, floors that an app may have, then scope and name of each log.
 for i = 6, #ARGV, 2 do
-  local scope, name = ARGV[i], ARGV[i + 1]
-  write_floor(ARGV[1], scope, name, read_floor(ARGV[1], scope, name), string.format('%.0f', time[1] + ARGV[4]))
-  bound_floors(ARGV[1], scope, tonumber(ARGV[5]), 10)
+  need_floor(ARGV[1], ARGV[i], ARGV[i + 1], ARGV[4], ARGV[5])
 end
 if ARGV[3] ~= '' then
   redis.call('PUBLISH', ARGV[2], ARGV[3] .. (redis.call('HGET', ARGV[1] .. 'shard', 'last') or '0'))

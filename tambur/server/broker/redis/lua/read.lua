@@ -1,4 +1,4 @@
--- needs: floors, keep
+-- needs: read_log
 -- Read logs, from their newest entries backwards, until MAX_READ_BYTES are read.
 -- ARGV: the prefix of all keys, the epoch, the node, the node's channel, the first line of the reply that is published there, then for
 --       each log its scope, its name, the oldest place that has not expired is this many microseconds ago, "since" and "upper":
@@ -11,7 +11,6 @@ if redis.call('HGET', prefix .. 'shard', 'epoch') ~= ARGV[2] then
   return 0
 end
 local last = redis.call('HGET', prefix .. 'shard', 'last')
-local bytes = 0
 
 local function read(scope, name, ttl, since, upper)
   local id = string.match(name, '^private:(.*)')
@@ -21,38 +20,12 @@ local function read(scope, name, ttl, since, upper)
       return 1
     end
   end
-  local key = prefix .. 'log:' .. scope .. ':' .. name
-  local expired = time[1] * 1000000 + time[2] - ttl
-  local floor = tonumber(read_floor(prefix, scope, name))
-  local entries = {}
-  local first = -1
-  while true do
-    local some = redis.call('LRANGE', key, first - 15, first)
-    for i = #some, 1, -1 do
-      local place = tonumber(place_of(some[i]))
-      if place <= expired then
-        floor = math.max(floor, place)
-        return {string.format('%.0f', floor), 1, entries}
-      elseif place <= since then
-        return {string.format('%.0f', math.max(floor, since)), 0, entries}
-      elseif place <= upper then
-        if bytes > MAX_READ_BYTES then
-          return {string.format('%.0f', math.max(floor, place)), 0, entries}
-        end
-        bytes = bytes + #some[i]
-        entries[#entries + 1] = some[i]
-      end
-    end
-    if #some < 16 then
-      return {string.format('%.0f', floor), 1, entries}
-    end
-    first = first - 16
-  end
+  return read_log(prefix, scope, name, ttl, since, upper)
 end
 
 local results = {last}
 for i = 6, #ARGV, 5 do
-  results[#results + 1] = bytes > MAX_READ_BYTES and 0
+  results[#results + 1] = bytes_read > MAX_READ_BYTES and 0
     or read(ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]))
 end
 redis.call('PUBLISH', ARGV[4], ARGV[5] .. last)
