@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ....protocol.names import Kind
 from ...logs import line
 from .. import (
     CLAIM_WINDOW_S,
@@ -25,7 +24,7 @@ from .. import (
 )
 from . import scripts
 from .catch_up import Callbacks, CatchUp
-from .keys import decode, decode_private, log_of, scope
+from .keys import decode, decode_private, encode, log_of, scope
 from .link import Link
 from .logs import Log, LogReader
 from .recovery import RedisRecovery
@@ -34,7 +33,7 @@ from .shard import MAX_CLOCK_SKEW_S, Shard
 
 _OUTCOMES = {outcome.name.lower().encode(): outcome for outcome in Outcome}
 
-_NO_MESSAGE = b"", b"", "", "", 0, 0, ""
+_NO_MESSAGE = "", "", 0, 0, b""
 
 logger = logging.getLogger("tambur.server")
 
@@ -108,18 +107,12 @@ class RedisBroker:
     async def _publish(
         self, message: tuple[Any, ...], claim: Claim, now: int, max_publishes_per_s: float | None
     ) -> Published:
-        """Claim a nonce and publish a message to its channel; to none if that is empty."""
-        channel, data, *log_arguments = message
+        """Claim a nonce and publish a message, or none."""
         answer, retry_after_s, nodes, place = await self._shard.ready_link().call(
             *scripts.PUBLISH(
-                self._shard.deadline(),
-                channel,
-                data,
                 *self._claim_arguments(claim, now, max_publishes_per_s),
-                self._keys.prefix,
-                scope(claim.app),
-                *log_arguments,
-                keys=self._keys.publishing(claim.app, claim.timestamp),
+                *message,
+                keys=(),
             )
         )
         last = int(place)
@@ -143,14 +136,11 @@ class RedisBroker:
         while done < len(messages):
             answer, retry_after_s, published, place = await self._shard.ready_link().call(
                 *scripts.BATCH(
-                    self._shard.deadline(),
                     *self._claim_arguments(claim, now, max_publishes_per_s),
-                    self._keys.prefix,
-                    scope(claim.app),
                     done,
                     len(messages),
                     *itertools.chain.from_iterable(messages[done : done + BATCH_STEP]),
-                    keys=self._keys.publishing(claim.app, claim.timestamp),
+                    keys=(),
                 )
             )
             self._shard.epoch.see(int(place))
@@ -164,12 +154,14 @@ class RedisBroker:
         return Published(outcome)
 
     def _message(self, publication: Publication) -> tuple[Any, ...]:
-        """The arguments of a message in scripts: channel, data, log, budget, limits, and private ID."""
-        private_id = publication.name if publication.kind is Kind.PRIVATE else ""
-        return *self._keys.encode(publication), *self._log_arguments(publication), private_id
+        """The arguments of a message in scripts: log, budget, limits, and data."""
+        return *self._log_arguments(publication), encode(publication)
 
     def _claim_arguments(self, claim: Claim, now: int, max_publishes_per_s: float | None) -> tuple[Any, ...]:
         return (
+            self._shard.deadline(),
+            self._keys.prefix,
+            scope(claim.app),
             claim.nonce,
             claim.signature,
             claim.timestamp,
@@ -200,10 +192,11 @@ class RedisBroker:
         return Outcome.REPLAYED if signature == claim.signature else Outcome.NONCE_REUSED
 
     async def send(self, publication: Publication) -> None:
-        channel, data = self._keys.encode(publication)
-        arguments = self._shard.deadline(), self._keys.prefix, channel, data
+        app = publication.app
+        channel, data = self._keys.stream(app, publication.name), encode(publication)
+        arguments = self._shard.deadline(), self._keys.prefix, channel, data, scope(app)
         place = await self._shard.ready_link().call(
-            *scripts.DIRECT(*arguments, scope(publication.app), *self._log_arguments(publication), keys=())
+            *scripts.DIRECT(*arguments, *self._log_arguments(publication), keys=())
         )
         self._shard.epoch.see(int(place))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ....protocol.names import Kind
 from .. import AppKey, Entry, Publication, direct_log, is_private_log, private_log
-from ..ids import node_of
 
 _KINDS = {kind.value.encode(): kind for kind in Kind}
 
@@ -36,19 +35,7 @@ class Keys:
 
     def claims(self, app: AppKey, timestamp: int) -> bytes:
         """The claims of an app's requests with one timestamp."""
-        return b"%s:%d" % (self.claims_count(app), timestamp)
-
-    def claims_count(self, app: AppKey) -> bytes:
-        """The number of an app's claims."""
-        return self._key("claims", scope(app))
-
-    def rate(self, app: AppKey) -> bytes:
-        return self._key("rate", scope(app))
-
-    def publishing(self, app: AppKey, timestamp: int) -> tuple[bytes, ...]:
-        """All that a publish reads and writes."""
-        count = self.claims_count(app)
-        return b"%s:%d" % (count, timestamp), count, self.rate(app)
+        return self._key("claims", f"{scope(app)}:{timestamp}")
 
     def node(self, node: str) -> bytes:
         """The set of a node's entries, and the name of the channel that only this node listens to."""
@@ -78,16 +65,6 @@ class Keys:
         """The disconnected subscribers of an app, and its disconnected users."""
         return self._key("revoked-subscribers", scope(app)), self._key("revoked-users", scope(app))
 
-    def encode(self, publication: Publication) -> tuple[bytes, bytes]:
-        """The channel of a publication, and the message for it."""
-        app, kind, name, event, user_id, *_ = publication
-        excluded = publication.excluded or ""
-        if kind is Kind.PRIVATE:
-            head = f"private\n{app.api_key}\n{app.app_id}\n{name}\n{excluded}\n"
-            return self.node(node_of(name)), head.encode() + event
-        head = f"{kind.value}\n{user_id or ''}\n{excluded}\n"
-        return self.stream(app, name), head.encode() + event
-
     def _key(self, kind: str, rest: str) -> bytes:
         return self.prefix + f"{kind}:{rest}".encode()
 
@@ -101,8 +78,19 @@ def log_of(publication: Publication) -> str:
     return publication.name
 
 
+def encode(publication: Publication) -> bytes:
+    """The message for the channel of a publication."""
+    app, kind, name, event, user_id, *_ = publication
+    excluded = publication.excluded or ""
+    if kind is Kind.PRIVATE:
+        head = f"private\n{app.api_key}\n{app.app_id}\n{name}\n{excluded}\n"
+    else:
+        head = f"{kind.value}\n{user_id or ''}\n{excluded}\n"
+    return head.encode() + event
+
+
 def decode_private(data: bytes, place: int) -> Publication:
-    """Decode a private message from :meth:`Keys.encode`."""
+    """Decode a private message from :func:`encode`."""
     _, api_key, app_id, subscriber_id, excluded, event = data.split(b"\n", 5)
     app = AppKey(api_key.decode(), app_id.decode())
     return Publication(
@@ -116,7 +104,7 @@ def decode_private(data: bytes, place: int) -> Publication:
 
 
 def decode(app: AppKey, stream: str, data: bytes, place: int) -> Publication:
-    """Decode a message to a stream from :meth:`Keys.encode`."""
+    """Decode a message to a stream from :func:`encode`."""
     kind, user_id, excluded, event = data.split(b"\n", 3)
     user = user_id.decode() if user_id else None
     return Publication(

@@ -1,6 +1,12 @@
 -- needs: clock
+-- The keys of an app's claims of one second, of its number of claims, and of its token bucket.
+local function claim_keys(prefix, scope, timestamp)
+  local total = prefix .. 'claims:' .. scope
+  return {total .. ':' .. timestamp, total, prefix .. 'rate:' .. scope}
+end
+
 -- Claim a nonce, and count publishes. Returns nothing, or why not and the seconds after which to try again.
--- keys: the app's claims of one second; the app's number of claims; its token bucket.
+-- keys: as claim_keys makes them.
 -- request: nonce, value (what the claim holds), timestamp, now, kept_s (seconds that a claim is kept), max_claims (claims that the
 --          app may have), per_s (publishes a second, or nil for no limit), count (of publishes: one token admits them all).
 local function admit(keys, request)
