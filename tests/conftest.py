@@ -25,6 +25,9 @@ EXAMPLES = int(os.environ.get("TAMBUR_FUZZ_EXAMPLES", "40"))
 settings.register_profile("tests", deadline=None, max_examples=EXAMPLES)
 settings.load_profile("tests")
 
+# The processes that tests start need not compile the package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A shell that starts the tests in the background has them ignore it, and what they start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

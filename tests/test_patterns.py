@@ -61,9 +61,9 @@ def violations(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES])
-def test_no_pattern_takes_more_than_linear_time(path: Path) -> None:
-    assert violations(path.read_text("utf-8")) == []
+def test_no_pattern_takes_more_than_linear_time() -> None:
+    found = {str(path): violations(path.read_text("utf-8")) for path in MODULES}
+    assert {path: patterns for path, patterns in found.items() if patterns} == {}
 
 
 def test_the_search_finds_the_patterns_of_the_package() -> None:

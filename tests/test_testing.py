@@ -158,4 +158,5 @@ def test_the_installed_package_brings_the_fixtures(pytester: pytest.Pytester) ->
             tambur_server.subscriber()
         """
     )
-    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=3)
+    others = ("cacheprovider", "hypothesispytest", "anyio", "xdist", "requests_mock", "timeout")
+    pytester.runpytest_subprocess(*[f"-pno:{other}" for other in others]).assert_outcomes(passed=3)

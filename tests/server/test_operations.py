@@ -24,7 +24,7 @@ from tambur.server import Config, Limits, Server, in_background
 from tambur.server.listeners import FILES_BESIDES
 from tambur.server.logs import Formatter
 from tambur.server.memory import STREAM_BYTES, subscription_bytes
-from tests.support.app import API_KEY, APP, APP_ID, publisher, subscriber
+from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 from tests.support.node_process import read_metrics
 from tests.support.polling import Poller
 from tests.support.redis_server import RedisServer
@@ -50,7 +50,10 @@ def test_one_without_its_broker_says_why(tmp_path: Path, stream: str) -> None:
     with in_background(Config(apps=(APP,), port=0, broker=redis.url())) as server, subscriber(server, stream):
         assert health(server) == (200, "ok\n")
         redis.end()
-        with publisher(server) as tambur, pytest.raises(RejectedError):
+        with (
+            Tambur(API_KEY, APP_ID, SECRET, server.url, max_retries=0) as tambur,
+            pytest.raises(RejectedError),
+        ):
             tambur.publish(stream, "x")  # it returns once the server knows
         assert health(server) == (503, "Redis cannot be reached\n")
 

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tambur.protocol.messages import encode_presence
 from tambur.protocol.names import Kind
+from tambur.server import hub
 from tambur.server.broker import Publication
-from tambur.server.hub import USERS_PER_TURN
 from tambur.server.rounds import WRITES_PER_TURN
 
 from ..support.node import (
@@ -96,7 +96,7 @@ def test_events_during_a_join_are_neither_missed_nor_doubled() -> None:
 
 def test_a_room_receives_presence_in_turns() -> None:
     async def scenario(node: Node) -> None:
-        members = await make_room(node, 200)
+        members = await make_room(node, 3 * WRITES_PER_TURN + 4)
         newcomer = node.client("new", "s")
         await settle()
         newcomer.enable("presence", "s", "new")
@@ -118,19 +118,21 @@ def test_a_room_receives_presence_in_turns() -> None:
     run(scenario, lambda: Node(coalesce_window_s=0.002))
 
 
-def test_a_long_list_is_written_in_turns_before_later_events() -> None:
+def test_a_long_list_is_written_in_turns_before_later_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "USERS_PER_TURN", per_turn := 16)
+
     async def scenario(node: Node) -> None:
-        count = 2 * USERS_PER_TURN + 1
+        count = 2 * per_turn + 1
         members = await make_room(node, count)
         newcomer = node.client("new", "s")
         await settle()
         newcomer.enable("presence", "s", "new")
         await until(lambda: bool(newcomer.seen.events))
-        assert len(newcomer.seen.events) == USERS_PER_TURN
+        assert len(newcomer.seen.events) == per_turn
         members[0].connection.close()
         await node.publish("s", "meanwhile")
         await settle()
-        assert [len(write) for write in newcomer.seen.writes] == [USERS_PER_TURN, USERS_PER_TURN, 1, 2]
+        assert [len(write) for write in newcomer.seen.writes] == [per_turn, per_turn, 1, 2]
         assert newcomer.seen.bodies == [
             *([f"user {i}", "up"] for i in range(count)),
             ["user 0", "down"],

@@ -42,11 +42,14 @@ class Api:
         self.now = float(NOW)
         self.publishing = PublishHandler(config, self.broker, clock=lambda: self.now)
         self.batches = BatchHandler(config, self.broker, clock=lambda: self.now)
-        asyncio.run(self.backend.start(self.delivered.append, nobody_asks))
+        asyncio.run(self._start())
+
+    async def _start(self) -> None:
+        await self.backend.start(self.delivered.append, nobody_asks)
         for app in ("app", "slow"):
             for stream in ("test", "a/b", "x"):
                 for key in ("key", "key2"):
-                    asyncio.run(self.broker.subscribe(App(key, app, ("s",)).key, stream))
+                    await self.broker.subscribe(App(key, app, ("s",)).key, stream)
 
     def body(
         self, *, path: str = "/app/app/stream/test", secret: str = "hunter2", url: str = "", **changes: Any

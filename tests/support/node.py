@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,6 +21,10 @@ from tests.support.broker import nobody_asks
 
 APP = App("key", "app", ("secret",))
 SIGNER = TokenSigner("key", "app", "secret")
+
+
+parse = functools.lru_cache(json.loads)
+"""The many subscribers of a room receive the same bytes."""
 
 
 class Recorder:
@@ -49,7 +54,7 @@ class Recorder:
     can_extend = True
 
     def write(self, batch: Batch) -> None:
-        events = [json.loads(event) for event in batch.events]
+        events = [parse(event) for event in batch.events]
         self.writes.append(events)
         self.everything += events
 

@@ -162,18 +162,18 @@ def test_a_poll_without_a_message_ends_empty_and_a_gone_poller_is_cleaned_up(str
         other.subscribe("other")
 
         def skip() -> None:
-            running.skip(100)
+            running.skip(300)
             # The other subscriber has answered the server's ping, which came before the message.
             tambur.publish("other", "x")
             assert other.receive(TIMEOUT_S).text == "x"
 
         # Polling keeps it alive, however long.
-        for _ in range(15):
+        for _ in range(5):
             with connect(running.server) as poll:
                 poll.sendall(poller.request())
                 skip()
                 assert value(read_answer(poll)) is None
-        for _ in range(9):
+        for _ in range(3):
             skip()
         running.skip(100)
         assert other.receive(TIMEOUT_S) == (stream, "presence", "down", "poller")
