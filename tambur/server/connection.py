@@ -144,9 +144,12 @@ class Connection:
 
     def drop_slow_subscriber(self) -> None:
         """Close the connection, since the transport has more unsent than ``max_unsent_bytes``."""
-        self._hub.counts.slow_subscribers += 1
+        counts = self._hub.counts
+        counts.slow_subscribers += 1
+        if counts.observer is not None and counts.observer.is_tracing:
+            counts.observer.dropped(self._subscriptions.users())
         facts = {"transport": self._transport.name, "max_unsent_bytes": self._limits.max_unsent_bytes}
-        self._hub.counts.log_refusal("slow subscriber dropped", {"app": self.app_id, **facts})
+        counts.log_refusal("slow subscriber dropped", {"app": self.app_id, **facts})
         self._transport.close(close_codes.SLOW_SUBSCRIBER, "too much is unsent")
 
     def receive(self, frame: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,7 +21,7 @@ class Observer(Protocol):
     """Receives more details than the counters keep. No method may raise.
 
     Attributes:
-        is_tracing: whether :meth:`delivering` and :meth:`wrote` are wanted.
+        is_tracing: whether :meth:`delivering`, :meth:`dropped` and :meth:`wrote` are wanted.
     """
 
     is_tracing: bool
@@ -49,12 +49,20 @@ class Observer(Protocol):
     def delivering(self, publication: Publication, stream: Stream) -> None:
         """A publication of a stream is about to be added to the queue of this node."""
 
+    def dropped(self, users: Collection[str]) -> None:
+        """A subscriber was dropped because it read too slowly.
+
+        Parameters:
+            users: those for which it had modes enabled.
+        """
+
     def wrote(self, stream: Stream, began: float, slow_subscribers: int) -> None:
         """The node has written to some subscribers of a stream.
 
         Parameters:
             began: when it began, by ``time.perf_counter``.
-            slow_subscribers: how many were dropped meanwhile because they read too slowly.
+            slow_subscribers: how many were dropped meanwhile because they read too slowly: the last ones that
+                :meth:`dropped` had.
         """
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from ...protocol.messages import message_json
 from ...protocol.names import Kind
 from ..broker import Publication
 
 KEPT_PUBLICATIONS = 100
+
+MAX_NAMED = 20
+"""How many of those that a publication cut off are named."""
 
 MAX_TEXT_CODE_POINTS = 300
 """How much of a message the console shows."""
@@ -36,6 +40,7 @@ class Traced:
         writing_at: when the node began to write it to subscribers; ``None`` until then.
         written_at: when it was written to all subscribers; ``None`` until then.
         cut_off: how many subscribers were cut off meanwhile because they read too slowly.
+        cut_off_users: the users of some of them.
     """
 
     id: int
@@ -52,6 +57,7 @@ class Traced:
     writing_at: float | None = None
     written_at: float | None = None
     cut_off: int = 0
+    cut_off_users: list[str] = field(default_factory=list)
 
     @property
     def key(self) -> str | None:
@@ -88,6 +94,7 @@ class Traced:
             "nodes": self.nodes,
             "subscribers": self.subscribers,
             "cut_off": self.cut_off,
+            "cut_off_users": self.cut_off_users,
             "check_ms": _ms(0.0, self.check_s),
             "broker_ms": _ms(0.0, self.broker_s),
             "wait_ms": _ms(self.delivered_at, self.writing_at),
@@ -171,7 +178,16 @@ class Trace:
         traced.is_claimed, traced.nodes, traced.check_s, traced.broker_s = True, nodes, check_s, broker_s
         self._change(traced)
 
-    def write(self, *, began: float, now: float, writing: int, written: int, cut_off: int) -> None:
+    def write(
+        self,
+        *,
+        began: float,
+        now: float,
+        writing: int,
+        written: int,
+        cut_off: int,
+        cut_off_users: Sequence[str] = (),
+    ) -> None:
         """The node has written to some subscribers.
 
         Parameters:
@@ -180,6 +196,7 @@ class Trace:
             writing: the number of the first publication that it has not begun to write.
             written: the number of the first publication that it has not written to all subscribers.
             cut_off: how many subscribers were cut off for it.
+            cut_off_users: the users of those that had any.
         """
         while self._unwritten and self._unwritten[0].number < writing:
             traced = self._unwritten.popleft()
@@ -188,6 +205,7 @@ class Trace:
             self._change(traced)
         for traced in self._writing if cut_off else ():
             traced.cut_off += cut_off
+            traced.cut_off_users = [*traced.cut_off_users, *cut_off_users][:MAX_NAMED]
             self._change(traced)
         while self._writing and self._writing[0].number < written:
             traced = self._writing.popleft()

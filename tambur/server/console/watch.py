@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from ..broker import AppKey, Outcome, Publication, Published
@@ -20,6 +20,9 @@ KEPT_REFUSALS = 200
 KEPT_TIMES = 4096
 """Of how many publishes between two samples the broker's time is kept."""
 
+
+KEPT_DROPPED = 32
+"""How many of the subscribers that were dropped last have their users noted: those of one turn."""
 
 MAX_TRACES = 16
 """How many streams viewers may follow at once."""
@@ -65,6 +68,7 @@ class Watch:
         self.is_tracing = False
         self._traces: dict[tuple[AppKey, str], Trace] = {}
         self._traced: dict[Stream, Trace] = {}
+        self._dropped: deque[str] = deque(maxlen=KEPT_DROPPED)
         self.refusals: Feed[Refusal] = Feed(KEPT_REFUSALS)
         self.broker_times: deque[float] = deque(maxlen=KEPT_TIMES)
 
@@ -106,16 +110,22 @@ class Watch:
             count = stream.count_receivers(publication)
             trace.deliver(publication, stream.end, count, at=self._clock(), now=time.perf_counter())
 
+    def dropped(self, users: Collection[str]) -> None:
+        """See :meth:`~tambur.server.counters.Observer.dropped`."""
+        self._dropped.append(_shown(", ".join(sorted(users))))
+
     def wrote(self, stream: Stream, began: float, slow_subscribers: int) -> None:
         """See :meth:`~tambur.server.counters.Observer.wrote`."""
         trace = self._traced.get(stream)
         if trace is not None:
+            dropped = list(self._dropped)[-slow_subscribers:] if slow_subscribers else []
             trace.write(
                 began=began,
                 now=time.perf_counter(),
                 writing=max(stream.writing, stream.written),
                 written=stream.written,
                 cut_off=slow_subscribers,
+                cut_off_users=[users for users in dropped if users],
             )
 
     def require_room(self, app: AppKey, name: str) -> None:

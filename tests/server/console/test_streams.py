@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 import time
@@ -19,6 +18,7 @@ from tambur.server.console.watch import MAX_TRACES
 
 from ...support.app import API_KEY, APP, APP_ID, publisher, subscriber
 from ...support.console import Viewer, console
+from ...support.extended_polling import ExtendedPoller
 from ...support.wire import TIMEOUT_S
 
 OTHER = App(API_KEY, "other", ("another secret",))
@@ -156,16 +156,16 @@ def test_a_followed_stream_shows_each_publication_and_its_way(watched: Server, s
 
 def test_a_subscriber_that_is_cut_off_is_shown_at_the_message(stream: str) -> None:
     with console(limits=Limits(max_unsent_bytes=1000)) as server, publisher(server) as tambur:
-        poll = f"{server.url}/comet/{API_KEY}/{APP_ID}"
-        commands = [["hello", 1, {}], ["subscribe", 2, stream]]
-        opened = requests.post(poll, json.dumps({"send": commands}), timeout=TIMEOUT_S)
-        assert opened.status_code == 200
+        poller = ExtendedPoller(server)
+        poller.ask("subscribe", stream)
+        token = tambur.generate_direct_token(stream, "bob", poller.subscriber_id)
+        poller.ask("set_mode", "direct", stream, "bob", token)
         with following(server, stream) as viewer:
             tambur.publish(stream, "x" * 2000)
             found = viewer.read("publications")[0]
             while found["write_ms"] is None:
                 found = viewer.read("publications")[0]
-        assert (found["subscribers"], found["cut_off"]) == (1, 1)
+        assert (found["subscribers"], found["cut_off"], found["cut_off_users"]) == (1, 1, ["bob"])
 
 
 def test_only_so_many_streams_are_followed_at_once(watched: Server, stream: str) -> None:

@@ -22,13 +22,14 @@ def test_each_step_of_a_publication_has_its_time() -> None:
     trace = Trace()
     trace.deliver(message("x"), 7, 3, at=1000.0, now=1.0)
     trace.claim(message("x"), at=1000.0, nodes=2, check_s=0.001, broker_s=0.0005)
-    trace.write(began=1.002, now=1.003, writing=8, written=7, cut_off=1)
+    trace.write(began=1.002, now=1.003, writing=8, written=7, cut_off=2, cut_off_users=["bob"])
     trace.write(began=1.004, now=1.006, writing=8, written=8, cut_off=0)
     trace.write(began=2.0, now=2.1, writing=9, written=9, cut_off=5)
     assert seen(trace) == [
         {
             "id": 0, "at": 1000.0, "kind": "public", "user": None, "text": "x", "bytes": len(message("x").event),
-            "excluding": False, "key": None, "claimed": True, "nodes": 2, "subscribers": 3, "cut_off": 1,
+            "excluding": False, "key": None, "claimed": True, "nodes": 2, "subscribers": 3, "cut_off": 2,
+            "cut_off_users": ["bob"],
             "check_ms": 1.0, "broker_ms": 0.5, "wait_ms": 2.0, "write_ms": 4.0,
         }
     ]  # fmt: skip

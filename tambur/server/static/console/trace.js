@@ -64,6 +64,13 @@ function written([node, { subscribers, cut_off: cutOff, wait_ms: wait, write_ms:
   return `${node}: ${subscribers}${subscribers && write !== null ? ` in ${decimal(wait + write)} ms` : ""}${cut}`;
 }
 
+// How many were cut off, and the users of those that had any.
+function cutOffText(had) {
+  const count = had.reduce((total, [, report]) => total + report.cut_off, 0);
+  const users = had.flatMap(([, report]) => report.cut_off_users);
+  return users.length ? `${count}: ${users.join(", ")}` : count;
+}
+
 function row(publication) {
   const { at, kind, elsewhere } = publication;
   const acceptor = publication.claimed ? ["this node", publication] : elsewhere.find(([, { claimed }]) => claimed);
@@ -91,7 +98,7 @@ function row(publication) {
     labelled("accepted by", acceptor?.[0] ?? unknown),
     cell,
     labelled("written to", had.length ? sum("subscribers") : "–", "number"),
-    labelled("cut off", sum("cut_off"), sum("cut_off") ? "number bad" : "number"),
+    labelled("cut off", cutOffText(had), sum("cut_off") ? "number bad" : "number"),
     element("td", { textContent: steps.join(", ") || "–", className: "steps" }),
   );
 }
