@@ -117,7 +117,7 @@ def test_the_url_that_is_signed(url: str, signed: str) -> None:
     assert signing.base_string_url(url) == signed
 
 
-@settings(max_examples=5 * settings().max_examples)
+@settings(max_examples=3 * settings().max_examples)
 @with_hard_messages
 @given(api_keys, credential_names, secrets, streams, messages)
 def test_oauthlib_accepts_what_we_sign(
@@ -136,7 +136,7 @@ def test_oauthlib_accepts_what_we_sign(
     assert not Validator(api_key, f"{secret}x").accepts(prepared.url, prepared.body)
 
 
-@settings(max_examples=5 * settings().max_examples)
+@settings(max_examples=3 * settings().max_examples)
 @with_hard_messages
 @given(api_keys, credential_names, secrets, streams, messages)
 def test_we_accept_what_oauthlib_signs(
@@ -214,7 +214,7 @@ near_forms = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=10 * settings().max_examples)
+@settings(max_examples=5 * settings().max_examples)
 @example(b"a=1&oauth_signature=s&a-b=2&a%20b=3&a=0")
 @example(b"oauth_signature=s&oauth_signature=t&oauth_signature_method=m")
 @example(b"a&b=c=d")
@@ -250,7 +250,7 @@ near_escapes = st.lists(
 )
 
 
-@settings(max_examples=10 * settings().max_examples)
+@settings(max_examples=5 * settings().max_examples)
 @example([b"%"] * 5000)
 @example([b"=", b"\n"])
 @given(near_escapes)

@@ -109,7 +109,8 @@ class Serving:
 
     def __init__(self, files: int, log: Path) -> None:
         code = (
-            "from tambur.server import App, Config, Server\n"
+            "from tambur.server import App, Config, Server, acceptor\n"
+            "acceptor.PAUSE_S = 0.02\n"
             f"server = Server(Config(apps=(App({API_KEY!r}, {APP_ID!r}, ({SECRET!r},)),), port=0))\n"
             "server.run(lambda: print(server.url, flush=True))\n"
         )

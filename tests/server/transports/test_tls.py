@@ -66,7 +66,10 @@ def test_without_tls_nothing_is_answered(secure: Server) -> None:
             tambur.publish("s", "x")
 
 
-def test_a_subscriber_that_never_reads_is_cut_off_with_tls_too(secure: Server, stream: str) -> None:
+def test_a_subscriber_that_never_reads_is_cut_off_with_tls_too(
+    secure: Server, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tambur.server.transports.websocket.CLOSE_TIMEOUT_S", 0.01)  # it answers no close
     message = "x" * 60_000
     with (
         publisher(secure) as tambur,

@@ -262,7 +262,10 @@ def test_a_connection_that_answers_pings_stays_and_a_silent_one_goes() -> None:
             assert awake.command("subscribe", 1, "s") == ["ack", 1, "ok"]
 
 
-def test_a_subscriber_that_never_reads_is_cut_off_and_nobody_waits(stream: str) -> None:
+def test_a_subscriber_that_never_reads_is_cut_off_and_nobody_waits(
+    stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tambur.server.transports.websocket.CLOSE_TIMEOUT_S", 0.01)  # it answers no close
     message, count = "x" * 60_000, 160
     with in_background(limited(max_unsent_bytes=256 * 1024)) as server, publisher(server) as tambur:
         with (
@@ -321,17 +324,20 @@ def test_a_handshake_with_a_body_is_refused(server: Server) -> None:
         assert ask(server, handshake(SUBSCRIBE_PATH, header) + b"0\r\n\r\n").status == 400
 
 
-def test_a_client_that_sends_pings_and_never_reads_is_cut_off() -> None:
+def test_a_client_that_sends_pings_and_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tambur.server.transports.websocket.CLOSE_TIMEOUT_S", 0.01)  # it answers no close
     ping = Frame(Opcode.PING, b"x" * 125).serialize(mask=True) * 500
     limits = limited(max_unsent_bytes=1, max_commands_per_s=1_000_000)
-    with in_background(limits) as server, Socket(server, receive_buffer=MIN_BUFFER) as one:
+    with in_background(limits) as server:
+        server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIN_BUFFER)  # of its connections
+        with Socket(server, receive_buffer=MIN_BUFFER) as one:
 
-        def ping_for_ever() -> None:
-            while True:
-                one.connection.sendall(ping)
+            def ping_for_ever() -> None:
+                while True:
+                    one.connection.sendall(ping)
 
-        with pytest.raises((ConnectionResetError, BrokenPipeError)):
-            ping_for_ever()
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                ping_for_ever()
 
 
 def test_empty_fragments_cost_nothing(server: Server, stream: str) -> None:
@@ -346,17 +352,17 @@ def test_empty_fragments_cost_nothing(server: Server, stream: str) -> None:
 
 def test_more_commands_than_are_allowed_wait_for_their_turn(stream: str) -> None:
     with (
-        in_background(limited(max_commands_per_s=20)) as server,
+        in_background(limited(max_commands_per_s=100)) as server,
         Socket(server) as one,
         Socket(server) as other,
     ):
         started = time.monotonic()
-        for handle in range(1, 31):
+        for handle in range(1, 121):
             one.send("unsubscribe", handle, stream)
         assert other.command("subscribe", 1, stream) == ["ack", 1, "ok"]
-        assert [one.json()[1] for _ in range(30)] == list(range(1, 31))
-        # A second's worth is answered at once, the other ten in half a second.
-        assert time.monotonic() - started > 0.4
+        assert [one.json()[1] for _ in range(120)] == list(range(1, 121))
+        # A second's worth is answered at once, the other twenty in a fifth of a second.
+        assert time.monotonic() - started > 0.15
 
 
 def test_a_connection_may_be_closed_while_its_commands_wait(stream: str) -> None:

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
-from tambur.server.broker.redis import presence
 from tests.support.broker import APP, RecordingBackend, eventually, nobody_asks
 from tests.support.redis_nodes import backend, ready, run, shard
 from tests.support.redis_server import RedisServer
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence, "SWEEP_INTERVAL_S", 0.02)
-
 
 UP = ("bob", b'["msg","s","presence",["bob","up"]]')
 DOWN = ("bob", b'["msg","s","presence",["bob","down"]]')

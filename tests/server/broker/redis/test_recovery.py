@@ -253,7 +253,7 @@ def test_a_log_takes_few_bytes_and_fewer_once_it_is_quiet(redis_server: RedisSer
         async def send(i: int) -> None:
             await node.broker.send(Publication(APP, Kind.DIRECT, f"stream-{i}", b"x" * 128, "bob"))
 
-        before, count = used(), 5000
+        before, count = used(), 2000
         await asyncio.gather(*map(send, range(count)))
         assert 300 < (used() - before) / count <= 600
         while await tend(node, ttl_s=0, floors=count):
