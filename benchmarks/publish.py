@@ -73,7 +73,7 @@ def publish(*, quick: bool) -> Section:
                 _, url = stack.enter_context(_answering(CONTENDERS[name].answer, awake_ms))
                 worker = Worker(python, CONTENDERS[name].function, url, stack)
                 turns[f"{name}, {server}"] = partial(worker.run, 0.1 if quick else 0.5)
-        timings = interleave(turns, rounds=3 if quick else 9)
+        timings = interleave(turns, rounds=1 if quick else 9)
     figures: dict[str, Callable[[Timing], float]] = {
         "publishes/s": lambda timing: timing.calls_per_s,
         "CPU µs each": lambda timing: timing.cpu_us,
@@ -117,7 +117,7 @@ def batch(*, quick: bool) -> Section:
         for row, (name, function, of, server) in rows.items():
             worker = Worker(pythons[name], function, of, stack)
             turns[row] = partial(measure, worker, publishers.SIZES[function], server)
-        results = interleave(turns, 2 if quick else 7)
+        results = interleave(turns, 1 if quick else 7)
     figures: dict[str, Callable[[Timing], float]] = {
         "messages/s": lambda timing: timing.calls_per_s,
         "caller, CPU µs each": lambda timing: timing.cpu_us,

@@ -1,13 +1,15 @@
 """The cost of abuse: a limit bounds each kind, and well-behaved clients receive all their messages.
 
 With ``pytest -s`` each test prints a row of the table in docs/explanation/security.md: how soon the bystander's messages
-arrive, and the most memory that the abuse took. ``TAMBUR_ABUSE_ROUNDS`` says of how many messages, 10 if not set.
+arrive, and the most memory that the abuse took. ``TAMBUR_ABUSE_ROUNDS`` says of how many messages, 10 if not set;
+``TAMBUR_ABUSE_IDLE`` how many connections idle, 4,000 if not set.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import resource
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -42,7 +44,7 @@ from ..support.certificate import Certificate
 from ..support.stream_abuse import DIRECT_BYTES
 from ..support.wire import Socket, connect, handshake, read_answer
 
-IDLE = 10_000
+IDLE = int(os.environ.get("TAMBUR_ABUSE_IDLE", "4000"))
 
 READ_AT_ONCE = 256 * KIB
 """The most that an event loop reads from a connection at once."""
@@ -152,7 +154,7 @@ def hoard(name: str, clients: int, *, is_on_stream: bool = False) -> Case:
 
 
 CASES = [
-    hoard("hoard_streams", 20, is_on_stream=True),
+    hoard("hoard_streams", 12, is_on_stream=True),
     hoard("hoard_messages", 100, is_on_stream=True),
     hoard("hoard_pings", 120),
     hoard("hoard_requests", 200),
@@ -290,7 +292,7 @@ def test_abuse_is_bounded_and_a_bystander_gets_its_messages(
     assert "Traceback" not in server.log
 
 
-def test_ten_thousand_connections_idle_and_one_too_many_is_refused(
+def test_thousands_of_connections_idle_and_one_too_many_is_refused(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     needed = LIMITS.max_connections + FILES_BESIDES
@@ -314,7 +316,7 @@ def test_ten_thousand_connections_idle_and_one_too_many_is_refused(
                     assert read_answer(one).status == expected
             grown = server.memory("VmRSS") - before
         report("idle", IDLE, "max_connections", idle, beside, grown)
-        assert grown <= IDLE * 16 * KIB + UNRELATED
+        assert grown <= IDLE * 12 * KIB + UNRELATED
         wait_for_files(server, files, bystander)
         with Socket(server) as newcomer:
             assert newcomer.command("subscribe", 1, "x") == ["ack", 1, "ok"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 from tests.support.app import API_KEY, APP_ID
 from tests.support.browser import Browser, wait_for_script
+
+_numbers = itertools.count()
 
 
 class Page:
@@ -94,8 +97,8 @@ HTML = """<!doctype html><title>A page</title>
 
 
 def opened(driver: Browser, address: str, transport: str) -> Iterator[Page]:
-    driver.get("about:blank")  # a change of the fragment alone would load nothing
-    driver.get(address + ("#poll" if transport == "long polling" else ""))
+    # A change of the fragment alone would load nothing.
+    driver.get(f"{address}?{next(_numbers)}" + ("#poll" if transport == "long polling" else ""))
     yield Page(driver)
     # A connection ends with its page, and not by a poll's timeout.
     driver.execute_script("for (const value of Object.values(window)) if (value?.get_stream) value.close()")

@@ -16,6 +16,7 @@ from tests.support.browser import Browser, page
 from tests.support.firefox import Firefox
 from tests.support.ports import free_port
 
+from .line import IN_CHROMIUM
 from .page import HTML, Page, opened
 
 
@@ -123,6 +124,7 @@ def test_a_user_who_leaves_the_page_is_gone_and_is_back_with_the_page(
         assert list(opening) == []
 
 
+@IN_CHROMIUM
 def test_a_page_connects_to_the_host_of_its_script_unless_given_another(websocket: Page) -> None:
     config = Config(apps=(App("key", "elsewhere", ("s",)),), port=0, limits=Limits())
     with in_background(config) as elsewhere:
@@ -141,6 +143,7 @@ def test_a_page_connects_to_the_host_of_its_script_unless_given_another(websocke
 GREETED = '{"poll": "secret", "n": 1, "frames": ["id:x"]}'
 
 
+@IN_CHROMIUM
 @pytest.mark.parametrize("text", ["<!doctype html>", "", "{}", "null"])
 def test_an_answer_to_a_poll_that_is_not_the_servers_is_a_lost_connection(driver: Browser, text: str) -> None:
     """Such as a captive portal: it is not asked again without end."""

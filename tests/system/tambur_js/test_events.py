@@ -11,6 +11,7 @@ from tambur.server import App, Config, Server, in_background
 from tests.support.app import API_KEY, APP, APP_ID, SECRET, subscriber
 from tests.support.browser import Browser, page
 
+from .line import IN_CHROMIUM
 from .page import HTML, Page, opened
 
 LISTEN = """
@@ -69,6 +70,7 @@ def test_a_listener_hears_each_event_of_a_stream_after_its_handler(
     wait_for(("disabled", "auth"))
 
 
+@IN_CHROMIUM
 def test_a_listener_hears_that_a_stream_is_ready_and_a_removed_one_hears_nothing(browser: Page) -> None:
     browser.connect("me")
     browser.run(
@@ -128,6 +130,7 @@ def test_the_states_of_a_connection(driver: Browser, transport: str) -> None:
         assert list(opening) == []
 
 
+@IN_CHROMIUM
 def test_a_refused_connection_is_in_a_state_of_its_own(browser: Page) -> None:
     browser.run(
         """
@@ -141,6 +144,7 @@ def test_a_refused_connection_is_in_a_state_of_its_own(browser: Page) -> None:
     browser.wait_log("me", "refused", ["unknown_app", "refused"], "refused")
 
 
+@IN_CHROMIUM
 def test_too_many_retries_close_a_connection(browser: Page) -> None:
     browser.run(
         """
@@ -158,6 +162,7 @@ def test_too_many_retries_close_a_connection(browser: Page) -> None:
     )  # fmt: skip
 
 
+@IN_CHROMIUM
 @pytest.mark.parametrize(
     "handler",
     ["onstate = (state) => state === 'connected' && me.close()", "ready = () => me.close()"],
@@ -176,6 +181,7 @@ def test_a_page_may_close_the_connection_in_a_handler(browser: Page, handler: st
     browser.wait_log("me", ["closed", None])
 
 
+@IN_CHROMIUM
 def test_closing_and_reopening_in_a_handler_leaves_one_connection(websocket: Page) -> None:
     with in_background(Config(apps=(App(API_KEY, APP_ID, (SECRET,)),), port=0)) as other:
         websocket.connect("me", host=other.url.removeprefix("http://"))
@@ -199,6 +205,7 @@ def test_closing_and_reopening_in_a_handler_leaves_one_connection(websocket: Pag
         websocket.run("me.close(); other.close()")
 
 
+@IN_CHROMIUM
 def test_a_listener_that_throws_disturbs_nothing(websocket: Page, tambur: Tambur, stream: str) -> None:
     """The browser reports it, as it does for every EventTarget."""
     websocket.connect("me", stream)
@@ -221,6 +228,7 @@ def test_a_listener_that_throws_disturbs_nothing(websocket: Page, tambur: Tambur
     websocket.wait_log("me", "one", ["next", "one"])
 
 
+@IN_CHROMIUM
 @pytest.mark.parametrize(
     ("listen", "shown"),
     [

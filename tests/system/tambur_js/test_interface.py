@@ -6,7 +6,10 @@ from tambur import Tambur
 from tambur.server import Config, in_background
 from tests.support.app import API_KEY, APP, APP_ID, SECRET
 
+from .line import IN_CHROMIUM
 from .page import Page
+
+pytestmark = IN_CHROMIUM
 
 MISUSE = [
     ("new tambur.Connection()", "api_key must be a string"),

@@ -6,6 +6,7 @@ from tambur import Tambur
 from tambur.server import Server
 from tests.support.app import subscriber
 
+from .line import IN_CHROMIUM
 from .page import Page
 
 
@@ -79,6 +80,7 @@ def test_a_long_direct_message_is_sent(browser: Page, tambur: Tambur, stream: st
     browser.wait_log("me", [stream, "ondirect", ["alice", "é" * 10_000]])
 
 
+@IN_CHROMIUM
 def test_many_streams_are_subscribed_at_once(browser: Page, tambur: Tambur, stream: str) -> None:
     browser.connect("me")
     browser.run("for (let i = 0; i < 250; i++) me.get_stream(`${arguments[0]}-${i}`)", stream)
@@ -94,6 +96,7 @@ def test_many_streams_are_subscribed_at_once(browser: Page, tambur: Tambur, stre
     )
 
 
+@IN_CHROMIUM
 def test_late_messages_of_a_closed_stream_do_not_reach_the_page(
     websocket: Page, tambur: Tambur, stream: str
 ) -> None:

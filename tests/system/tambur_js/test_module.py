@@ -10,6 +10,7 @@ from tambur import Tambur
 from tambur.server import Server
 from tests.support.app import API_KEY, APP_ID
 
+from .line import IN_CHROMIUM
 from .page import Page
 
 MODULE = (resources.files("tambur.server") / "static" / "tambur.mjs").read_text("utf-8")
@@ -72,6 +73,7 @@ def test_a_copy_needs_a_host(browser: Page, server: Server) -> None:
     browser.wait("me.subscriber_id")
 
 
+@IN_CHROMIUM
 def test_the_module_and_the_classic_script_stand_side_by_side(browser: Page, server: Server) -> None:
     load(browser, f"{server.url}/tambur.mjs")
     browser.connect("classic")

@@ -16,6 +16,7 @@ from tests.support.app import API_KEY, APP, APP_ID, SECRET
 from tests.support.browser import Browser, page
 from tests.support.ports import free_port
 
+from .line import IN_CHROMIUM
 from .page import HTML, Page, opened
 
 KEEP_CODES = """
@@ -51,6 +52,7 @@ def test_a_page_of_another_origin_is_refused_once(browser: Page) -> None:
         browser.wait_log("me", ["TamburError", "origin_not_allowed", message], "closed")
 
 
+@IN_CHROMIUM
 def test_a_server_with_other_public_hosts_refuses_once(browser: Page) -> None:
     with in_background(Config(apps=(APP,), port=0, public_hosts=("push.example",))) as strict:
         options = {"api_key": API_KEY, "app_id": APP_ID, "host": host(strict)}
@@ -60,6 +62,7 @@ def test_a_server_with_other_public_hosts_refuses_once(browser: Page) -> None:
         browser.wait_log("me", ["TamburError", "host_not_allowed", message], "closed")
 
 
+@IN_CHROMIUM
 def test_a_page_that_reopens_a_refused_connection_in_its_onerror(browser: Page) -> None:
     script = """
         me.onerror = (error) => {
@@ -90,6 +93,7 @@ def portal(answer: Response | None) -> Iterator[str]:
 CORS = {"Access-Control-Allow-Origin": "*"}
 
 
+@IN_CHROMIUM
 @pytest.mark.parametrize(
     "answer",
     [
@@ -125,6 +129,7 @@ def test_a_lost_connection_has_a_code_of_its_own(driver: Browser, transport: str
     assert list(opening) == []
 
 
+@IN_CHROMIUM
 def test_closing_while_the_reason_is_asked_for_ends_it(websocket: Page) -> None:
     websocket.run(
         """
@@ -145,6 +150,7 @@ def test_closing_while_the_reason_is_asked_for_ends_it(websocket: Page) -> None:
     websocket.wait_log("me", "by the page", "other")
 
 
+@IN_CHROMIUM
 @pytest.mark.parametrize(
     ("script", "code", "result"),
     [

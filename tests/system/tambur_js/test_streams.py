@@ -11,6 +11,7 @@ from tambur.server.broker.memory import MemoryBroker, MemoryPresence
 from tests.support.app import API_KEY, APP, APP_ID, SECRET
 from tests.support.browser import Browser, page
 
+from .line import IN_CHROMIUM
 from .page import HTML, Page, opened
 
 
@@ -30,6 +31,7 @@ def test_a_closed_stream_gets_nothing_until_it_is_reopened(
     browser.wait_log("me", "fence", [stream, "onmessage", "heard"])
 
 
+@IN_CHROMIUM
 def test_a_refused_stream_can_be_reopened(websocket: Page) -> None:
     websocket.connect("me")
     websocket.run("me.get_stream('auth:x')")
@@ -38,6 +40,7 @@ def test_a_refused_stream_can_be_reopened(websocket: Page) -> None:
     websocket.wait("me.log.length === 2")
 
 
+@IN_CHROMIUM
 def test_a_refusal_reaches_onerror_and_the_mode_can_be_tried_again(
     browser: Page, tambur: Tambur, stream: str
 ) -> None:
@@ -49,6 +52,7 @@ def test_a_refusal_reaches_onerror_and_the_mode_can_be_tried_again(
     browser.wait_log("me", [stream, "onenabled", "auth"])
 
 
+@IN_CHROMIUM
 def test_a_token_that_cannot_be_had_reaches_onerror(websocket: Page, stream: str) -> None:
     websocket.connect("me", stream)
     websocket.run(
@@ -58,6 +62,7 @@ def test_a_token_that_cannot_be_had_reaches_onerror(websocket: Page, stream: str
     websocket.wait_log("me", ["error", f"no token for auth on stream '{stream}': Error: 403"])
 
 
+@IN_CHROMIUM
 def test_a_mode_that_is_unavailable_is_requested_again(driver: Browser, stream: str) -> None:
     """As when the broker of the server cannot be reached for a while."""
     refusals = iter(range(4))
