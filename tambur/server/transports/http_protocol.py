@@ -159,8 +159,8 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
     def on_headers_complete(self) -> None:
         self._headers_are_complete = True
         self._unfinished_header_bytes = 0
-        lines = [len(b"%s %s HTTP/1.1\r\n" % (self.parser.get_method(), self.url))]
-        lines += [len(b"%s: %s\r\n" % header) for header in self.headers]
+        lines = [len(self.parser.get_method()) + len(self.url) + len("  HTTP/1.1\r\n")]
+        lines += [len(name) + len(value) + len(": \r\n") for name, value in self.headers]
         if sum(lines) > self._limits.max_header_bytes:
             self._refuse_headers(f"at most {self._limits.max_header_bytes} bytes are allowed")
         # websockets' own parser would refuse this, some releases of it without an answer.

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from ...config import App
-from ...history import Budgets
+from ...history import Budgets, History
 from .. import AppKey, BrokerUnavailableError, Publication, direct_log, private_log
 from . import scripts
 from .calls import RedisNodeCalls
@@ -55,7 +55,8 @@ class RedisRecovery:
         self.owners = Owners(shard, calls, session_ttl_s=rules.limits.session_ttl_s)
         self._apps = apps
         self._tails = self._no_tails()
-        self._begun: dict[Log, None] = {}
+        # The tails that have begun, each with the history that holds it.
+        self._begun: dict[tuple[AppKey, str], History] = {}
         # For each subscribed stream, the users whose direct messages were read.
         self._direct_tails: dict[Log, set[str]] = {}
         self._loading: dict[Log, asyncio.Task[None]] = {}
@@ -91,10 +92,10 @@ class RedisRecovery:
 
     def append(self, publication: Publication) -> None:
         """Note a message that is delivered now."""
-        log = log_of(publication)
-        tail = self._tails.holding(publication.app, log)
-        if log in tail:
-            tail.append(log, publication)
+        name = log_of(publication)
+        tail = self._begun.get((publication.app, name))
+        if tail is not None:
+            tail.append(name, publication)
 
     # Tails
 
@@ -104,13 +105,13 @@ class RedisRecovery:
     def begin_tail(self, log: Log, place: int) -> None:
         """Begin a tail: the node receives all messages of the log after a place."""
         self._drop(log)
-        self._tails.holding(*log).begin(log.name, place)
-        self._begun[log] = None
+        tail = self._begun[log] = self._tails.holding(*log)
+        tail.begin(log.name, place)
 
     def _drop(self, log: Log) -> None:
-        if log in self._begun:
-            del self._begun[log]
-            self._tails.holding(*log).drop(log.name)
+        tail = self._begun.pop(log, None)
+        if tail is not None:
+            tail.drop(log.name)
 
     def restart(self, log: Log, place: int) -> None:
         """Begin a tail again, if there is one: messages before a place were missed."""
@@ -120,7 +121,7 @@ class RedisRecovery:
     def retain(self, logs: Collection[Log]) -> None:
         """Drop all other tails: what they missed will not be read."""
         for log in [log for log in self._begun if log not in logs]:
-            self._drop(log)
+            self._drop(Log(*log))
 
     def reset(self, streams: Iterable[Log], place: int) -> None:
         """Drop all tails, since a new epoch has begun. Those of streams begin again at a place."""

@@ -100,6 +100,7 @@ class Shard:
         self._is_closing = False
         self._link: Link | None = None
         self._links_count = 0
+        self._link_name = b""  # the end of every deadline
         # A new link is not ready before the node has caught up.
         self._is_ready = False
         self._leased_until_ms = 0
@@ -133,7 +134,7 @@ class Shard:
         By the deadline, in milliseconds since 1970 by Redis' clock, a call made now will have timed out.
         """
         ms = round((asyncio.get_running_loop().time() + CALL_TIMEOUT_S) * 1000 + self._clock_offset_ms)
-        return f"{ms} {self.node} {self._links_count} ".encode() + self.keys.links
+        return b"%d %s" % (ms, self._link_name)
 
     def now_us(self) -> int:
         """Redis' clock, in microseconds since 1970."""
@@ -248,6 +249,7 @@ class Shard:
         """Connect, and catch up with missed events."""
         await link.open()
         self._links_count += 1
+        self._link_name = f"{self.node} {self._links_count} ".encode() + self.keys.links
         self.before_open()
         await asyncio.gather(*(link.call("SCRIPT", "LOAD", script.text) for script in scripts.ALL))
         await asyncio.gather(link.subscribe(self.node_key), link.subscribe(self.keys.nodes))
