@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -37,13 +38,26 @@ def shard(node: RecordingBackend) -> Shard:
     return node.backend._shard
 
 
-def run(redis: RedisServer, count: int, scenario: Callable[..., Awaitable[None]], **options: Any) -> None:
-    """Run a scenario of several nodes."""
+def run(
+    redis: RedisServer,
+    count: int,
+    scenario: Callable[..., Awaitable[None]],
+    *,
+    answer: Callable[[int, bytes], Awaitable[bytes]] | None = None,
+    **options: Any,
+) -> None:
+    """Run a scenario of several nodes.
+
+    Parameters:
+        answer: answers the question of another node with the number of the one that is asked; ``None`` if nobody asks.
+    """
 
     async def whole() -> None:
         nodes = [RecordingBackend(backend(redis, **options)) for _ in range(count)]
-        for node in nodes:
-            await node.backend.start(node.deliver, nobody_asks)
+        for number, node in enumerate(nodes):
+            await node.backend.start(
+                node.deliver, nobody_asks if answer is None else functools.partial(answer, number)
+            )
         try:
             await scenario(*nodes)
         finally:

@@ -15,11 +15,24 @@ from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tambur.server.connection import MAX_QUEUED_COMMANDS
 from tambur.server.transports import waiting
+from tambur.subscriber import Subscriber
 from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
 from ...support.clock import clocked, settle
 from ...support.polling import Poller, request, value
 from ...support.wire import SUBSCRIBE_PATH, TIMEOUT_S, Socket, ask, connect, handshake, read_answer
+
+
+def present_poller(server: Server, tambur: Tambur, other: Subscriber, stream: str) -> Poller:
+    """A client that polls and is present with another one; each has received the other's name."""
+    poller = Poller(server)
+    poller.command("subscribe", stream)
+    token = tambur.generate_presence_token(stream, "poller", poller.subscriber_id)
+    other.enable_presence(stream, "other", tambur.generate_presence_token)
+    assert poller.command("set_mode", "presence", stream, "poller", token) == "ok"
+    assert poller.poll() == ["msg", stream, "presence", ["other", "up"]]
+    assert other.receive(TIMEOUT_S) == (stream, "presence", "up", "poller")
+    return poller
 
 
 def test_a_command_is_answered_like_over_a_websocket(server: Server, tambur: Tambur, stream: str) -> None:
@@ -75,16 +88,11 @@ def test_a_handshake_behind_a_poll_that_waits_is_not_upgraded(
 def test_presence_and_direct_between_a_poller_and_a_websocket(
     server: Server, tambur: Tambur, stream: str
 ) -> None:
-    poller = Poller(server)
-    poller.command("subscribe", stream)
     with subscriber(server, stream) as other:
-        other.enable_presence(stream, "other", tambur.generate_presence_token)
+        poller = present_poller(server, tambur, other, stream)
         other.enable_direct(stream, "other", tambur.generate_direct_token)
-        for mode in ("presence", "direct"):
-            token = getattr(tambur, f"generate_{mode}_token")(stream, "poller", poller.subscriber_id)
-            assert poller.command("set_mode", mode, stream, "poller", token) == "ok"
-        assert poller.poll() == ["msg", stream, "presence", ["other", "up"]]
-        assert other.receive(10) == (stream, "presence", "up", "poller")
+        token = tambur.generate_direct_token(stream, "poller", poller.subscriber_id)
+        assert poller.command("set_mode", "direct", stream, "poller", token) == "ok"
         assert poller.command("direct", stream, "other", "hi") == "ok"
         assert other.receive(10) == (stream, "direct", "hi", "poller")
         other.send_direct(stream, "poller", "hello")
@@ -152,13 +160,7 @@ def test_a_poll_without_a_message_ends_empty_and_a_gone_poller_is_cleaned_up(str
         publisher(running.server) as tambur,
         subscriber(running.server, stream) as other,
     ):
-        poller = Poller(running.server)
-        poller.command("subscribe", stream)
-        token = tambur.generate_presence_token(stream, "poller", poller.subscriber_id)
-        other.enable_presence(stream, "other", tambur.generate_presence_token)
-        assert poller.command("set_mode", "presence", stream, "poller", token) == "ok"
-        assert poller.poll() == ["msg", stream, "presence", ["other", "up"]]
-        assert other.receive(TIMEOUT_S).text == "up"
+        poller = present_poller(running.server, tambur, other, stream)
         other.subscribe("other")
 
         def skip() -> None:
@@ -186,13 +188,7 @@ def test_a_client_whose_poll_breaks_is_gone_soon(stream: str) -> None:
         publisher(running.server) as tambur,
         subscriber(running.server, stream) as other,
     ):
-        poller = Poller(running.server)
-        poller.command("subscribe", stream)
-        token = tambur.generate_presence_token(stream, "poller", poller.subscriber_id)
-        assert poller.command("set_mode", "presence", stream, "poller", token) == "ok"
-        other.enable_presence(stream, "other", tambur.generate_presence_token)
-        assert other.receive(10) == (stream, "presence", "up", "poller")
-        assert poller.poll() == ["msg", stream, "presence", ["other", "up"]]
+        poller = present_poller(running.server, tambur, other, stream)
         poller.waiting_poll().close()
         running.skip(waiting.BROKEN_POLL_GRACE_S + 1)
         assert other.receive(10) == (stream, "presence", "down", "poller")

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tambur.server.broker import BrokerUnavailableError
+from tests.support import redis_nodes
 from tests.support.broker import RecordingBackend
-from tests.support.redis_nodes import backend, shard
+from tests.support.redis_nodes import shard
 from tests.support.redis_server import RedisServer
 
 
@@ -35,27 +36,15 @@ def run(
     hanging: Hanging | None = None,
 ) -> None:
     """Run a scenario of nodes, each of which answers with its number and the question."""
-
     hanging = hanging or Hanging()
 
-    async def whole() -> None:
-        nodes = [RecordingBackend(backend(redis, node_timeout_s=node_timeout_s)) for _ in range(count)]
-        for number, node in enumerate(nodes):
+    async def answer(number: int, question: bytes) -> bytes:
+        if question == b"hang":
+            await hanging.may_end.wait()
+            hanging.has_ended.set()
+        return b"%d %s" % (number, question)
 
-            async def answer(question: bytes, number: int = number) -> bytes:
-                if question == b"hang":
-                    await hanging.may_end.wait()
-                    hanging.has_ended.set()
-                return b"%d %s" % (number, question)
-
-            await node.backend.start(node.deliver, answer)
-        try:
-            await scenario(*nodes)
-        finally:
-            for node in nodes:
-                await node.backend.close()
-
-    asyncio.run(whole())
+    redis_nodes.run(redis, count, scenario, answer=answer, node_timeout_s=node_timeout_s)
 
 
 async def ask_all(node: RecordingBackend, question: bytes = b"?", timeout_s: float = 60) -> list[bytes]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.broker import APP, RecordingBackend, eventually, nobody_asks
 from tests.support.redis_nodes import backend, ready, run, shard
 from tests.support.redis_server import RedisServer
 
 UP = ("bob", b'["msg","s","presence",["bob","up"]]')
 DOWN = ("bob", b'["msg","s","presence",["bob","down"]]')
+
+
+@pytest.fixture(autouse=True)
+def empty(redis_server: RedisServer) -> None:
+    redis_server.cli("FLUSHDB")
 
 
 async def enter(alices: RecordingBackend, bobs: RecordingBackend) -> None:
@@ -20,8 +27,6 @@ async def enter(alices: RecordingBackend, bobs: RecordingBackend) -> None:
 
 
 def test_a_lingering_user_survives_a_failure_of_the_link(redis_server: RedisServer) -> None:
-    redis_server.cli("FLUSHDB")
-
     async def scenario(alices: RecordingBackend, bobs: RecordingBackend) -> None:
         await enter(alices, bobs)
         bobs.presence.leave(APP, "s", "bob", "b1", linger_s=1000)
@@ -38,8 +43,6 @@ def test_a_lingering_user_survives_a_failure_of_the_link(redis_server: RedisServ
 
 
 def test_a_user_that_lingers_longer_than_an_outage_leaves_afterwards(redis_server: RedisServer) -> None:
-    redis_server.cli("FLUSHDB")
-
     async def scenario(alices: RecordingBackend, bobs: RecordingBackend) -> None:
         await enter(alices, bobs)
         link = shard(bobs).link
@@ -52,8 +55,6 @@ def test_a_user_that_lingers_longer_than_an_outage_leaves_afterwards(redis_serve
 
 
 def test_users_that_return_from_a_stopped_node_cause_no_event(redis_server: RedisServer) -> None:
-    redis_server.cli("FLUSHDB")
-
     async def scenario(alices: RecordingBackend, bobs: RecordingBackend) -> None:
         await enter(alices, bobs)
         bobs.presence.leave(APP, "s", "bob", "b1", linger_s=0.2)
@@ -72,8 +73,6 @@ def test_users_that_return_from_a_stopped_node_cause_no_event(redis_server: Redi
 
 
 def test_users_that_do_not_return_from_a_stopped_node_leave(redis_server: RedisServer) -> None:
-    redis_server.cli("FLUSHDB")
-
     async def scenario(alices: RecordingBackend, bobs: RecordingBackend) -> None:
         await enter(alices, bobs)
         bobs.presence.leave(APP, "s", "bob", "b1", linger_s=0.2)
@@ -85,8 +84,6 @@ def test_users_that_do_not_return_from_a_stopped_node_leave(redis_server: RedisS
 
 
 def test_a_node_that_starts_later_removes_the_users_of_a_stopped_one(redis_server: RedisServer) -> None:
-    redis_server.cli("FLUSHDB")
-
     async def scenario(alices: RecordingBackend, bobs: RecordingBackend) -> None:
         await enter(alices, bobs)
         bobs.presence.leave(APP, "s", "bob", "b1", linger_s=0.2)
