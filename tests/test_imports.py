@@ -172,7 +172,7 @@ def test_a_violation_is_found(module: str, line: str, said: str) -> None:
     assert violations({**sources(), module: changed}) == [said]
 
 
-def test_the_publisher_works_with_nothing_but_requests() -> None:
+def test_with_nothing_but_requests_the_publisher_works_and_the_subscriber_says_what_to_install() -> None:
     code = """
 import sys
 
@@ -181,11 +181,20 @@ class Nothing:
         if name.partition(".")[0] in {
             "httptools", "redis", "starlette", "tomli", "uvicorn", "uvloop", "websockets", "anyio"
         }:
-            raise ImportError(name)
+            raise ImportError(name, name=name)
 
 sys.meta_path.insert(0, Nothing())
 import tambur
 tambur.Tambur("k", "a", "s", "h").generate_auth_token("s", "id")
+assert tambur.tambur.Tambur is tambur.Tambur  # as in the package of 2012
+assert tambur.tambur.api_version == "1.0"
+try:
+    import tambur.subscriber
+except ImportError as error:
+    assert "subscribing needs websockets" in str(error)
+    assert "pip install 'tambur[subscriber]>=1'" in str(error)
+else:
+    raise AssertionError
 import tambur.cli
 tambur.cli.main(["new-app", "shop"])
 assert not any(name.startswith("tambur.server") for name in sys.modules)

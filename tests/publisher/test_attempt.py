@@ -60,28 +60,29 @@ def test_publishing_after_close_opens_a_new_connection() -> None:
 FORK = """
 import os, sys, requests
 from tambur import Tambur
-session = requests.Session() if sys.argv[2] == "lent" else None
-tambur = Tambur("key", "app", "s", sys.argv[1], session=session)
-tambur.publish("test", "before")
-child = os.fork()
-for i in range(20):
-    tambur.publish("test", "child" if child == 0 else "parent")
-if child == 0:
-    os._exit(0)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+for host, session in zip(sys.argv[1:], (None, requests.Session())):
+    tambur = Tambur("key", "app", "s", host, session=session)
+    tambur.publish("test", "before")
+    child = os.fork()
+    for i in range(20):
+        tambur.publish("test", "child" if child == 0 else "parent")
+    if child == 0:
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
 
 
-@pytest.mark.parametrize("session", ["own", "lent"])
-def test_a_forked_child_does_not_share_its_parents_connections(session: str) -> None:
-    with FaultyServer() as server:
-        subprocess.run([sys.executable, "-c", FORK, server.host, session], check=True, timeout=60)
-        by_connection: dict[int, set[bytes]] = {}
-        for request in server.received:
-            message = dict(parse_form(request.body))[b"message"]
-            by_connection.setdefault(request.connection, set()).add(message)
-        assert sorted(by_connection.values(), key=len) == [{b"child"}, {b"before", b"parent"}]
-        assert len(server.received) == 41
+def test_a_forked_child_does_not_share_its_parents_connections() -> None:
+    """Neither those of its own session nor those of one that the application lends."""
+    with FaultyServer() as own, FaultyServer() as lent:
+        subprocess.run([sys.executable, "-c", FORK, own.host, lent.host], check=True, timeout=60)
+        for server in (own, lent):
+            by_connection: dict[int, set[bytes]] = {}
+            for request in server.received:
+                message = dict(parse_form(request.body))[b"message"]
+                by_connection.setdefault(request.connection, set()).add(message)
+            assert sorted(by_connection.values(), key=len) == [{b"child"}, {b"before", b"parent"}]
+            assert len(server.received) == 41
 
 
 def test_netrc_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

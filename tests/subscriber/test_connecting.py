@@ -228,10 +228,3 @@ def test_an_unclosed_subscriber_is_closed_with_the_last_reference(
         del one
         gc.collect()
         assert other.receive(TIMEOUT_S) == (stream, "presence", "down", "one")
-
-
-def test_without_websockets_the_error_says_what_to_install() -> None:
-    code = "import sys; sys.modules['websockets'] = None\nimport tambur.subscriber"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "subscribing needs websockets" in done.stderr
-    assert "pip install 'tambur[subscriber]>=1'" in done.stderr
