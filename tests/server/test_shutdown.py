@@ -87,6 +87,13 @@ def test_an_address_that_is_not_ours_is_said_so(host: str) -> None:
         Server(Config(apps=(APP,), port=0, host=host))
 
 
+def test_a_server_may_be_stopped_twice_and_after_its_end() -> None:
+    with in_background(Config(apps=(APP,), port=0)) as server, Socket(server) as one:
+        server.stop()
+        assert one.close_code() == 1001
+    server.stop()
+
+
 def test_a_port_is_free_again_afterwards() -> None:
     config = Config(apps=(APP,), port=(port := free_port()))
     with in_background(config) as server, Socket(server) as one:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
+
 from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
+from tambur.server.webhooks import delivery
 from tambur.server.webhooks.settings import Webhook
 
 from ..support import receiver
@@ -69,7 +72,8 @@ def test_a_return_within_the_linger_sends_nothing(stream: str) -> None:
         assert [event.type for event in events] == ["user.joined", "user.left"]
 
 
-def test_a_receiver_that_was_away_gets_the_event_later(stream: str) -> None:
+def test_a_receiver_that_was_away_gets_the_event_later(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "MIN_BACKOFF_S", 0.05)
     hook = Receiver()
     with in_background(Config(apps=(app(hook),), port=0)) as server:
         with publisher(server) as tambur, subscriber(server, stream) as alice:

@@ -111,7 +111,7 @@ def test_a_killed_node_is_asked_until_its_lease_ends(redis_server: RedisServer) 
             await ask_all(one)
         assert await ask_until_answered(one) == []
 
-    run(redis_server, 2, scenario, node_timeout_s=2)
+    run(redis_server, 2, scenario, node_timeout_s=1)
 
 
 def test_a_node_without_redis_asks_nobody(redis_server: RedisServer) -> None:
