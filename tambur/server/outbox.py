@@ -11,13 +11,15 @@ class Batch:
     Attributes:
         events: the JSON text of each event.
         encoded: the events as a transport encodes them, once for all its outboxes.
+        encoded_at: when that was, by the event loop's clock. It is read once, instead of for each outbox.
     """
 
-    __slots__ = ("encoded", "events")
+    __slots__ = ("encoded", "encoded_at", "events")
 
     def __init__(self, events: tuple[bytes, ...]) -> None:
         self.events = events
         self.encoded: bytes | None = None
+        self.encoded_at = 0.0
 
 
 class Outbox(Protocol):
@@ -35,7 +37,7 @@ class Outbox(Protocol):
 
     @property
     def written_at(self) -> float:
-        """When something was written last, by the event loop's clock."""
+        """When something was written last, or shortly before, by the event loop's clock."""
         ...
 
     def write(self, batch: Batch) -> None:

@@ -252,8 +252,9 @@ class WebSocket(SharedBufferProtocol):
         data = batch.encoded
         if data is None:
             data = batch.encoded = b"".join([_encode(event) for event in batch.events])
+            batch.encoded_at = self._loop.time()
         self._transport.write(data)
-        self.written_at = self._loop.time()
+        self.written_at = batch.encoded_at
         self._require_reading()
 
     @property
