@@ -18,7 +18,6 @@ from websockets.frames import Opcode
 from tambur.protocol.tokens import TokenSigner
 
 from .abuser import (
-    DRIP_S,
     STREAMS,
     Connection,
     Seen,
@@ -150,7 +149,7 @@ async def ghosts(seen: Seen) -> None:
 
 
 async def haunt(seen: Seen, room: str, user_id: str) -> None:
-    """Join, poll until no more events arrive, and vanish."""
+    """Join, poll until no more events arrive, and vanish while the server holds a poll."""
     path = await poll_path(seen, f"/{API_KEY}/{APP_ID}")
     subscriber_id = path.rpartition("/")[2].partition("?")[0]
     token = SIGNER.presence(room, user_id, subscriber_id)
@@ -158,11 +157,15 @@ async def haunt(seen: Seen, room: str, user_id: str) -> None:
         for array in (["subscribe", 1, room], ["set_mode", 2, "presence", room, user_id, token]):
             writer.write(request(f"GET {path}&data={quote(json.dumps(array))}"))
             await read_answer(reader)
-        for _ in range(2):  # the first poll is answered: the observer is present
-            writer.write(request(f"GET {path}"))
-            await writer.drain()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(read_answer(reader), DRIP_S)
+        poll = request(f"GET {path}")
+        writer.write(poll)
+        await read_answer(reader)  # the observer is present
+        writer.write(poll)
+        await writer.drain()
+        async with connected(seen) as (answers, asking):
+            # The server reads connections in turns, so it has the poll before it answers this.
+            asking.write(request("GET /health"))
+            await read_answer(answers)
 
 
 async def read_until(reader: asyncio.StreamReader, wanted: list[object]) -> None:
