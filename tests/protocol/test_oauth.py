@@ -191,7 +191,7 @@ def rest_of(form: bytes) -> bytes:
     return b"".join(signing.base_string_rest(signed))
 
 
-# What a form that is encoded as it is signed consists of, and what it does not contain.
+# Parts of a form that is encoded as it is signed, and parts that it does not contain.
 near_forms = st.lists(
     st.sampled_from(
         [
@@ -226,7 +226,7 @@ def test_the_base_string_of_a_form_is_that_of_its_parameters(form: bytes) -> Non
 
 
 @given(st.lists(st.tuples(st.binary(), st.binary()), min_size=1), st.randoms())
-def test_what_is_sent_as_it_is_signed_is_not_encoded_again(
+def test_a_form_that_is_sent_as_it_is_signed_is_not_encoded_again(
     parameters: list[tuple[bytes, bytes]], random_: random.Random
 ) -> None:
     fields = signing.canonical_query_string(parameters).encode().split(b"&")

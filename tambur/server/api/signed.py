@@ -1,4 +1,4 @@
-"""What all signed requests have in common over HTTP: reading the body, and answering a refusal."""
+"""The common part of all signed requests over HTTP: reading the body, and answering a refusal."""
 
 from __future__ import annotations
 

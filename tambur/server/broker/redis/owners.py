@@ -66,7 +66,8 @@ class Owners:
             reading: the arguments of the script that concern the log.
 
         Returns:
-            What the script read of the log, or 0. ``None`` if the session was ended, or a later key was used.
+            The part of the log that the script read, or 0. ``None`` if the session was ended, or a later key
+            was used.
 
         Raises:
             BrokerUnavailableError: nothing has changed.
