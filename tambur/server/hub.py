@@ -135,9 +135,11 @@ class Hub:
         observer = self.counts.observer
         if observer is None or not observer.is_tracing:
             return stream.write_some()
-        began, slow = time.perf_counter(), self.counts.slow_subscribers
+        began, slow, was_writing = time.perf_counter(), self.counts.slow_subscribers, stream.is_writing
         has_more = stream.write_some()
-        observer.wrote(stream, began, self.counts.slow_subscribers - slow)
+        slow = self.counts.slow_subscribers - slow
+        if slow or not (was_writing and has_more):  # in the middle of a round there is nothing to note
+            observer.wrote(stream, began, slow)
         return has_more
 
     def _end_window(self, stream: _Stream) -> None:

@@ -89,6 +89,11 @@ class Stream:
         return self._written
 
     @property
+    def is_writing(self) -> bool:
+        """Whether a round is unfinished."""
+        return self._round is not None
+
+    @property
     def has_unwritten(self) -> bool:
         """Whether entries wait for a round, or a round is unfinished."""
         return self._written < self.end

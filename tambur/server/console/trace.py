@@ -6,7 +6,7 @@ import itertools
 import json
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ...protocol.messages import message_json
 from ...protocol.names import Kind
@@ -57,7 +57,7 @@ class Traced:
     writing_at: float | None = None
     written_at: float | None = None
     cut_off: int = 0
-    cut_off_users: list[str] = field(default_factory=list)
+    cut_off_users: tuple[str, ...] = ()
 
     @property
     def key(self) -> str | None:
@@ -105,8 +105,8 @@ class Traced:
 class Trace:
     """The newest publications of one stream.
 
-    A publication and its request are known from two sides, in any order. They are matched by the place, and
-    by the event where a request does not know the place.
+    A publication and its request are known from two sides, in any order. They have the same place. A batch
+    comes after its deliveries, without places: its messages have the same events.
 
     Attributes:
         viewers: how many viewers follow it.
@@ -115,9 +115,9 @@ class Trace:
 
     def __init__(self) -> None:
         self._publications: deque[Traced] = deque()
-        # Each publication waits in some of these, so that none is searched for among all.
-        self._undelivered: list[Traced] = []
-        self._unclaimed: dict[tuple[object, ...], deque[Traced]] = {}
+        # Publications wait in these, so that none is searched for among all. The first two are by place.
+        self._undelivered: dict[int, Traced] = {}
+        self._unclaimed: dict[int, Traced] = {}
         self._unwritten: deque[Traced] = deque(maxlen=KEPT_PUBLICATIONS)
         self._writing: deque[Traced] = deque(maxlen=KEPT_PUBLICATIONS)
         self._ids = itertools.count()
@@ -139,14 +139,12 @@ class Trace:
             at: the time in seconds since 1970.
             now: the time by the clock of the steps.
         """
-        name = _name(publication)
-        found = [t for t in self._undelivered if _name(t.publication) == name and _may_be(t, publication)]
-        if found:
-            traced = found[0]
-            self._undelivered.remove(traced)
-        else:
+        place = publication.place
+        traced = self._undelivered.pop(place, None)
+        if traced is None:
             traced = self._add(publication, at)
-            self._unclaimed.setdefault(name, deque()).append(traced)
+            if place:
+                self._unclaimed[place] = traced
         traced.publication = publication
         traced.number, traced.subscribers, traced.delivered_at = number, subscribers, now
         last = self._unwritten or self._writing
@@ -161,20 +159,22 @@ class Trace:
         publication: Publication,
         *,
         at: float,
+        place: int = 0,
         nodes: int | None = None,
         check_s: float | None = None,
         broker_s: float | None = None,
     ) -> None:
-        """This node took the request of a publication; the parameters are those of :class:`Traced`."""
-        unclaimed = self._unclaimed.get(_name(publication), ())
-        traced = next((traced for traced in unclaimed if _may_be(traced, publication)), None)
-        if traced is not None:
-            self._forget_unclaimed(traced)
-        elif nodes is None:
-            return  # of a batch that is longer than the trace
-        else:
-            traced = self._add(publication, at)
-            self._undelivered.append(traced)
+        """This node took the request of a publication; the parameters are those of :class:`Traced`.
+
+        Parameters:
+            place: its place; 0 if the request was a batch, which does not know the places.
+        """
+        traced = self._unclaimed.pop(place, None) if place else self._like(publication)
+        if traced is None:
+            if not place:
+                return  # of a batch that is longer than the trace
+            traced = self._add(publication._replace(place=place), at)
+            self._undelivered[place] = traced
         traced.is_claimed, traced.nodes, traced.check_s, traced.broker_s = True, nodes, check_s, broker_s
         self._change(traced)
 
@@ -205,7 +205,7 @@ class Trace:
             self._change(traced)
         for traced in self._writing if cut_off else ():
             traced.cut_off += cut_off
-            traced.cut_off_users = [*traced.cut_off_users, *cut_off_users][:MAX_NAMED]
+            traced.cut_off_users = (*traced.cut_off_users, *cut_off_users)[:MAX_NAMED]
             self._change(traced)
         while self._writing and self._writing[0].number < written:
             traced = self._writing.popleft()
@@ -215,35 +215,29 @@ class Trace:
     def _add(self, publication: Publication, at: float) -> Traced:
         if len(self._publications) == KEPT_PUBLICATIONS:
             oldest = self._publications.popleft()
-            if oldest in self._undelivered:
-                self._undelivered.remove(oldest)
-            if not oldest.is_claimed:
-                self._forget_unclaimed(oldest)
+            for waiting in (self._undelivered, self._unclaimed):
+                waiting.pop(oldest.publication.place, None)
         traced = Traced(next(self._ids), at, publication, 0)
         self._publications.append(traced)
         return traced
 
-    def _forget_unclaimed(self, traced: Traced) -> None:
-        name = _name(traced.publication)
-        unclaimed = self._unclaimed[name]
-        unclaimed.remove(traced)
-        if not unclaimed:
-            del self._unclaimed[name]
+    def _like(self, publication: Publication) -> Traced | None:
+        """The newest publication with the same event that is not claimed."""
+        for traced in reversed(self._publications):
+            other = traced.publication
+            if (
+                not traced.is_claimed
+                and other.event == publication.event
+                and other.kind is publication.kind
+                and other.excluded == publication.excluded
+            ):
+                self._unclaimed.pop(other.place, None)
+                return traced
+        return None
 
     def _change(self, traced: Traced) -> None:
         self.changed += 1
         traced.changed = self.changed
-
-
-def _name(publication: Publication) -> tuple[object, ...]:
-    """The common part of a publication and its request."""
-    return publication.kind, publication.event, publication.excluded
-
-
-def _may_be(traced: Traced, publication: Publication) -> bool:
-    """Whether the places do not tell two publications with the same event apart."""
-    place, other = traced.publication.place, publication.place
-    return not place or not other or place == other
 
 
 def _ms(begin: float | None, end: float | None) -> float | None:

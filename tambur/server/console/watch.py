@@ -95,8 +95,9 @@ class Watch:
             trace.claim(publication, at=self._clock())
         elif published.outcome is Outcome.DELIVERED:
             trace.claim(
-                publication._replace(place=published.place),
+                publication,
                 at=self._clock(),
+                place=published.place,
                 nodes=published.nodes,
                 check_s=check_s,
                 broker_s=broker_s,

@@ -38,13 +38,15 @@ function color(name) {
 class Chart {
   constructor(definition) {
     this.definition = { format: decimal, unit: "", ...definition };
+    // The unit of two figures does not fit beside them on a phone.
+    const caption = definition.names ? `${definition.title}, ${definition.unit}` : definition.title;
     this.figure = element("span", { className: "figure" });
     this.at = element("span", { className: "at" });
     this.plotted = element("div", { className: "plot" });
     this.plotted.setAttribute("role", "img");
     this.card = element(
       "figure", { title: definition.note ?? "" },
-      element("figcaption", {}, definition.title, this.at), this.figure, this.plotted,
+      element("figcaption", {}, caption, this.at), this.figure, this.plotted,
     );
     $("charts").append(this.card);
     new ResizeObserver(() => this.plot?.setSize(this.size())).observe(this.plotted);
@@ -103,7 +105,7 @@ class Chart {
       return total ? column.reduce((sum, value) => sum + value, 0) : column.findLast((value) => value !== null);
     });
     const texts = values.map((value) => (value === null || value === undefined ? "–" : format(value)));
-    const suffix = isPast && total ? "" : ` ${unit}`;
+    const suffix = names || (isPast && total) ? "" : ` ${unit}`;
     this.figure.replaceChildren(...texts.flatMap((text, i) => [
       ...(i ? [" "] : []),
       element("span", { className: i ? "second" : "" }, text, ...(names ? [element("small", { textContent: ` ${names[i]}` })] : [])),
@@ -171,7 +173,7 @@ export function redraw() {
 
 export function showNodes(nodes) {
   const shown = nodes.map(({ node, health, version, age_s: age }) => {
-    const last = samplesOf.get(node)?.at(-1);
+    const last = version === null ? undefined : samplesOf.get(node)?.at(-1); // a node without a version does not answer
     const figure = (field) => (last ? decimal(last[server.fields.indexOf(field)]) : "–");
     return {
       node, health, version, age: age === null ? "–" : duration(age),

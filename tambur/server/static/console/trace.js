@@ -67,7 +67,7 @@ function written([node, { subscribers, cut_off: cutOff, wait_ms: wait, write_ms:
 // How many were cut off, and the users of those that had any.
 function cutOffText(had) {
   const count = had.reduce((total, [, report]) => total + report.cut_off, 0);
-  const users = had.flatMap(([, report]) => report.cut_off_users);
+  const users = had.flatMap(([, report]) => report.cut_off_users ?? []);
   return users.length ? `${count}: ${users.join(", ")}` : count;
 }
 
