@@ -86,7 +86,9 @@ class Server:
         uvicorn_config = uvicorn.Config(
             self._make_app(config, routes),
             http=_protocol(
-                functools.partial(BoundedHttpProtocol, config.limits, self._hub.memory, read_buffer)
+                functools.partial(
+                    BoundedHttpProtocol, config.limits, self._hub.memory, self._hub.handshakes, read_buffer
+                )
             ),
             ws=_protocol(functools.partial(WebSocket, context)),
             lifespan="off",

@@ -39,8 +39,8 @@ MAX_MALFORMED_COMMANDS = 10
 MAX_QUEUED_COMMANDS = 32
 """Commands that wait before the transport should stop reading."""
 
-COMMANDS_PER_TURN = 4
-"""Commands that are answered, or streams that a closed connection unsubscribes from, in one turn."""
+STREAMS_PER_TURN = 4
+"""Streams that a closed connection unsubscribes from in one turn."""
 
 EVENTS_PER_COMMAND = 32
 """A command costs its sender one more command for each so many events that the hub writes for it."""
@@ -190,16 +190,15 @@ class Connection:
 
     async def _answer_queue(self) -> None:
         loop = asyncio.get_running_loop()
-        in_a_row = 0
         try:
             while self._queue:
-                in_a_row += 1
                 now = loop.time()
                 self._take_share(now)
-                if self._rested_at > now or in_a_row % COMMANDS_PER_TURN == 0:
-                    self._is_resting = True
+                self._is_resting = True
+                if self._rested_at > now:
                     await asyncio.sleep(self._rested_at - now)
-                    self._is_resting = False
+                await self._hub.commands.wait()
+                self._is_resting = False
                 await self._answer(self._queue.pop(0))
         except Exception:
             logger.exception(line("command failed", app=self.app_id))
@@ -387,8 +386,8 @@ class Connection:
     def _unsubscribe_some(self) -> None:
         """Unsubscribe from a few streams, and from the rest in later turns, since presence ends with each."""
         streams = list(self._subscriptions)
-        for stream in streams[:COMMANDS_PER_TURN]:
+        for stream in streams[:STREAMS_PER_TURN]:
             self._unsubscribe(stream)
             self._subscriptions.commit(Unsubscribe(0, stream))
-        if len(streams) > COMMANDS_PER_TURN:
+        if len(streams) > STREAMS_PER_TURN:
             asyncio.get_running_loop().call_soon(self._unsubscribe_some)

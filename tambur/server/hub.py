@@ -28,9 +28,18 @@ from .memory import STREAM_BYTES, Memory
 from .outbox import Batch, Outbox
 from .rounds import Subscription
 from .stream import Stream
+from .turnstile import Turnstile
 
 USERS_PER_TURN = 128
 """How many users of a list are written in one turn of the event loop: about a third of a millisecond."""
+
+
+HANDSHAKES_PER_TURN = 1
+"""How many connections become WebSockets in one turn of the event loop: about half a millisecond."""
+
+
+COMMANDS_PER_TURN = 4
+"""How many commands begin in one turn of the event loop: about half a millisecond."""
 
 
 SCANNED_PER_TURN = 4096
@@ -88,6 +97,8 @@ class Hub:
         self._private: dict[tuple[AppKey, str], Outbox] = {}
         self.counts = Counts()
         self.memory = Memory()
+        self.handshakes = Turnstile(HANDSHAKES_PER_TURN)
+        self.commands = Turnstile(COMMANDS_PER_TURN)
 
     # Deliveries of a broker
 

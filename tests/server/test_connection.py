@@ -9,7 +9,7 @@ import pytest
 from tambur.server import Limits
 from tambur.server.broker import PresentUsers
 from tambur.server.broker.memory import MemoryBackend, MemoryPresence
-from tambur.server.connection import COMMANDS_PER_TURN, EVENTS_PER_COMMAND, MAX_QUEUED_COMMANDS
+from tambur.server.connection import EVENTS_PER_COMMAND, MAX_QUEUED_COMMANDS, STREAMS_PER_TURN
 
 from ..support.node import APP, Node, SlowBackend, make_room, pass_time, run, run_slow, settle, until
 
@@ -204,11 +204,11 @@ def test_a_command_that_reaches_nobody_costs_one() -> None:
 
 def test_a_connection_that_ends_unsubscribes_from_many_streams_in_turns() -> None:
     async def scenario(node: Node) -> None:
-        client = node.client("1", *[f"s{i}" for i in range(10 * COMMANDS_PER_TURN)])
-        while len(client.seen.acks) < 10 * COMMANDS_PER_TURN:
+        client = node.client("1", *[f"s{i}" for i in range(10 * STREAMS_PER_TURN)])
+        while len(client.seen.acks) < 10 * STREAMS_PER_TURN:
             await settle()
         client.connection.close()
-        assert node.hub.gauges()[:2] == (0, 9 * COMMANDS_PER_TURN)
+        assert node.hub.gauges()[:2] == (0, 9 * STREAMS_PER_TURN)
         await settle()
         assert node.is_empty()
 

@@ -138,7 +138,7 @@ class Loop(asyncio.SelectorEventLoop):
 
 async def settle() -> None:
     """Run every task until it waits for something that a test has not done yet."""
-    for _ in range(20):
+    for _ in range(100):
         await asyncio.sleep(0)
 
 
@@ -161,6 +161,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def make_room(node: Node, members: int) -> list[LocalClient]:
     """Make subscribers of the stream ``s``, each present as its own user; forget what they received so far."""
     clients = [node.client(f"m{i}", "s") for i in range(members)]
+    await until(lambda: all(client.seen.acks for client in clients))
     for i, client in enumerate(clients):
         client.enable("presence", "s", f"user {i}")
     await until(lambda: all(len(client.seen.acks) == 2 for client in clients))

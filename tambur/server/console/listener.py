@@ -18,6 +18,7 @@ from ..listeners import listen, listener_url, load_tls
 from ..logs import line
 from ..memory import Memory
 from ..transports.http_protocol import BoundedHttpProtocol
+from ..turnstile import Turnstile
 from .access import Access
 from .live import Stopping
 from .pages import Pages
@@ -68,7 +69,9 @@ class Console:
         self._limits = limits
         self._uvicorn_config = uvicorn.Config(
             access,
-            http=cast(Any, functools.partial(BoundedHttpProtocol, limits, Memory(), read_buffer)),
+            http=cast(
+                Any, functools.partial(BoundedHttpProtocol, limits, Memory(), Turnstile(1), read_buffer)
+            ),
             ws="none",
             lifespan="off",
             log_config=None,

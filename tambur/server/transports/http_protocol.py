@@ -11,6 +11,7 @@ from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 from ...protocol.paths import BATCH_PATH
 from ..config import Limits
 from ..memory import UNCOUNTED_BYTES, Memory
+from ..turnstile import Turnstile
 from .reading import READ_BYTES, SharedBufferProtocol
 
 MAX_PIPELINED_REQUESTS = 16
@@ -42,16 +43,20 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
     Parameters:
         limits: those of its server.
         memory: counts what clients hold.
+        handshakes: lets those of WebSockets begin.
         read_buffer: what it is read into, shared with others of the same event loop.
         uvicorn: what uvicorn gives.
     """
 
     subscription_count = 0
 
-    def __init__(self, limits: Limits, memory: Memory, read_buffer: memoryview, **uvicorn: Any) -> None:
+    def __init__(
+        self, limits: Limits, memory: Memory, handshakes: Turnstile, read_buffer: memoryview, **uvicorn: Any
+    ) -> None:
         super().__init__(**uvicorn)
         self._limits = limits
         self._memory = memory
+        self._handshakes = handshakes
         self.counted_bytes = 0
         self._unanswered_bytes = 0  # of the requests that have arrived, whole or in part
         self._read_buffer = read_buffer
@@ -234,6 +239,13 @@ class BoundedHttpProtocol(HttpToolsProtocol, SharedBufferProtocol):
         return self.scope.get("method") == "GET" and not has_length and is_idle and super()._should_upgrade()
 
     def handle_websocket_upgrade(self) -> None:
+        self.transport.pause_reading()  # what follows is for the WebSocket
+        self._handshakes.pass_through(self._upgrade)
+
+    def _upgrade(self) -> None:
+        if self.transport.is_closing():
+            return
+        self.transport.resume_reading()
         super().handle_websocket_upgrade()
         self._unanswered_bytes = 0
         self._memory.forget(self)

@@ -31,6 +31,7 @@ OWN = {
     "_refuse_pieces",
     "_start_deadline",
     "_time_out",
+    "_upgrade",
     "shed",
     "stop",
 }

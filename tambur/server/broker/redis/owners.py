@@ -19,6 +19,9 @@ from .shard import Shard
 TAKEOVER_WAIT_S = 1.0
 """How long a resumed session waits until its old node has closed the old connection, in seconds."""
 
+RESUMES_AT_ONCE = 16
+"""How many resumes Redis has to answer at once. A publish waits until it has answered them."""
+
 NAMES_AT_ONCE = 200
 """Logs or sessions that one script looks at; everything else in Redis waits for it."""
 
@@ -54,6 +57,7 @@ class Owners:
         # By the log of their private messages.
         self._owned: dict[Log, _Owned] = {}
         self._resuming: Counter[Log] = Counter()
+        self._calling = asyncio.Semaphore(RESUMES_AT_ONCE)
         # Of sessions that are being resumed here and that other nodes have resumed: how often then.
         self._lost: dict[Log, int] = {}
 
@@ -73,13 +77,16 @@ class Owners:
             BrokerUnavailableError: nothing has changed.
         """
         shard, app, subscriber_id = self._shard, log.app, log.name.removeprefix("private:")
-        arguments = shard.deadline(), shard.keys.prefix, scope(app), subscriber_id, shard.node, number
+        arguments = shard.keys.prefix, scope(app), subscriber_id, shard.node, number
         self._resuming[log] += 1
         try:
             with self._calls.moving(app, subscriber_id) as (question, answered):
-                answer = await link.call(
-                    *scripts.RESUME(*arguments, self._own_s, *reading, question, keys=())
-                )
+                async with self._calling:
+                    answer = await link.call(
+                        *scripts.RESUME(
+                            shard.deadline(), *arguments, self._own_s, *reading, question, keys=()
+                        )
+                    )
                 if answer == 0:
                     return None
                 asked, resumes, found = answer
