@@ -244,6 +244,7 @@ class RedisBroker:
                     self._deliver(publication)
             last = max(last, at)
         recovery.reach(last)
+        self._catch_up.forget()
 
     async def maintain(self, link: Link) -> None:
         """Nothing to do."""

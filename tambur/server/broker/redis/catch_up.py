@@ -59,7 +59,7 @@ class CatchUp:
         self._reached: dict[Log, int] = {}
 
     async def run(self, link: Link, logs: Iterable[Log], callbacks: Callbacks) -> Mapping[Log, int]:
-        """Deliver everything.
+        """Deliver everything. Once the node has reached a later place, call :meth:`forget`.
 
         Returns:
             For each log, the place up to which it was delivered.
@@ -72,8 +72,11 @@ class CatchUp:
         for some in _batches(all_logs):
             missing = await self._read(link, some)
             self._deliver(missing, callbacks)
-        reached, self._reached = self._reached, {}
-        return reached
+        return self._reached
+
+    def forget(self) -> None:
+        """Forget what was delivered. Until then, a link that fails does not lead to a second delivery."""
+        self._reached = {}
 
     async def _read(self, link: Link, logs: Sequence[Log]) -> dict[Log, _Missing]:
         place = self._recovery.place

@@ -19,6 +19,8 @@ from tambur.server.broker import (
     private_log,
 )
 from tambur.server.broker.factory import from_url
+from tambur.server.broker.redis.backend import RedisBackend
+from tambur.server.broker.redis.link import Link
 from tambur.server.config import KeptStreams
 from tests.support.broker import APP, NOW, OTHER_APP, REPLAYED, RecordingBackend, claim, nobody_asks, public
 from tests.support.redis_nodes import ready, shard
@@ -255,6 +257,34 @@ def test_other_apps_and_streams_keep_their_own_messages(redis_server: RedisServe
                 await both.one.publish(public("s", "ours"), claim("1"))
             await both.two.settle()
             assert [(p.app, p.event) for p in both.two.delivered] == [(OTHER_APP, b"theirs"), (APP, b"ours")]
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_delivered_twice_if_the_next_link_fails_at_the_end_of_catching_up(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with two_nodes(redis_server) as both:
+            assert isinstance(both.two.backend, RedisBackend)
+            recovery = both.two.backend.recovery
+            mark, links = recovery.mark, []
+
+            async def fail_once(link: Link) -> int:
+                links.append(link)
+                if len(links) == 1:
+                    both.link.drop()
+                return await mark(link)
+
+            await both.two.broker.subscribe(APP, "s")
+            monkeypatch.setattr(recovery, "mark", fail_once)
+            async with both.cut():
+                await both.one.publish(public("s", "missed"), claim("missed"))
+            await both.one.publish(public("s", "after"), claim("after"))
+            await both.two.settle()
+            assert both.events == [b"missed", b"after"]
+            assert len(links) == 2
+            assert not both.missed
 
     asyncio.run(scenario())
 
