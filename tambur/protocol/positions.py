@@ -49,7 +49,9 @@ class Positions:
         Returns:
             The same text for the same arguments, whichever node makes it.
         """
-        return _encode(self._keys[0], stream, epoch, place)
+        key = self._keys[0]
+        tag = _tag(key, stream, epoch, place)
+        return _text(tag + (place ^ _mask(key, tag)).to_bytes(_PLACE_BYTES, "big"))
 
     def decode(self, stream: str, epoch: bytes, position: str) -> int | None:
         """Read a position.
@@ -63,20 +65,24 @@ class Positions:
             data = base64.b64decode(position.encode("ascii") + b"==", _ALTERNATIVES, validate=True)
         except (UnicodeEncodeError, binascii.Error):
             return None
+        if _text(data) != position:
+            return None  # another spelling of the same bytes
+        tag, masked = data[:_TAG_BYTES], data[_TAG_BYTES:]
         for key in self._keys:
-            place = int.from_bytes(data[_TAG_BYTES:], "big") ^ _mask(key, data[:_TAG_BYTES])
-            # Comparing the whole text refuses other spellings of the same bytes.
-            if hmac.compare_digest(_encode(key, stream, epoch, place), position):
+            place = int.from_bytes(masked, "big") ^ _mask(key, tag)
+            if hmac.compare_digest(_tag(key, stream, epoch, place), tag):
                 return place
         return None
 
 
-def _encode(key: bytes, stream: str, epoch: bytes, place: int) -> str:
+def _tag(key: bytes, stream: str, epoch: bytes, place: int) -> bytes:
     # All but the last field have a known length, so the fields cannot run into each other.
     scope = b"%c%s%s%s" % (len(epoch), epoch, place.to_bytes(_PLACE_BYTES, "big"), stream.encode())
-    tag = hashlib.blake2b(scope, digest_size=_TAG_BYTES, key=key, person=b"tag").digest()
-    masked = (place ^ _mask(key, tag)).to_bytes(_PLACE_BYTES, "big")
-    return base64.b64encode(tag + masked, _ALTERNATIVES)[:POSITION_LENGTH].decode("ascii")
+    return hashlib.blake2b(scope, digest_size=_TAG_BYTES, key=key, person=b"tag").digest()
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data, _ALTERNATIVES)[:POSITION_LENGTH].decode("ascii")
 
 
 def _mask(key: bytes, tag: bytes) -> int:

@@ -192,10 +192,8 @@ class ExtendedHub(Hub):
             extend = self._extender(app, log)
             if place is not None:
                 await recovery.load(app.key, log, place)
-                complete = recovery.since(app.key, log, place) is not None
-            if place is not None and complete:
                 replay = Replay(outbox, extend, lambda p: p.excluded != session.subscriber_id)
-                await replay.catch_up(partial(recovery.since, app.key, log), place)
+                complete = await replay.catch_up(partial(recovery.since, app.key, log), place)
                 self.counts.deliveries += replay.count
         except BaseException as error:
             if isinstance(error, ReplayLostError):
@@ -243,17 +241,16 @@ class ExtendedHub(Hub):
         async with self.used(app.key, name) as stream:
             stream.extend = extend
             replay = Replay(outbox, extend, receives)
-            place: int | None = recovery.place
             try:
                 if options.since is not None:
                     place = await self._place(app, name, options.since, user_id)
-                    if place is not None and since(place) is None:
-                        place = None
-                elif options.last:
-                    await recovery.load(app.key, name, None)
-                    await replay.write(self._newest(app, name, options.last, max_replay_bytes, receives))
-                complete = place is not None
-                place = recovery.place if place is None else await replay.catch_up(since, place)
+                    complete = place is not None and await replay.catch_up(since, place)
+                else:
+                    complete, place = True, recovery.place
+                    if options.last:
+                        await recovery.load(app.key, name, None)
+                        await replay.write(self._newest(app, name, options.last, max_replay_bytes, receives))
+                    await replay.finish(since, place)
             except ReplayLostError:
                 outbox.close(close_codes.SERVICE_RESTART, "messages were missed")
                 raise

@@ -77,24 +77,35 @@ class Replay:
         self.count += len(part)
         await asyncio.sleep(0)  # let other tasks run
 
-    async def catch_up(self, since: Callable[[int], Sequence[Publication] | None], place: int) -> int:
+    async def catch_up(self, since: Callable[[int], Sequence[Publication] | None], place: int) -> bool:
         """Write the publications after a place, until there are no more.
+
+        No further one arrives before the caller continues, in the same turn of the event loop.
 
         Parameters:
             since: returns the publications after a place; ``None`` if some may be lost.
 
         Returns:
-            The place that was reached. No publication above it arrives before the caller continues, in
-            the same turn of the event loop.
+            False if some may be lost from the beginning. Then nothing is written.
+
+        Raises:
+            ReplayLostError: some publications were lost meanwhile, or the subscriber is gone.
+        """
+        found = since(place)
+        if found is None:
+            return False
+        while found:
+            await self.write(found)
+            found = since(found[-1].place)
+        if found is None:
+            raise ReplayLostError
+        return True
+
+    async def finish(self, since: Callable[[int], Sequence[Publication] | None], place: int) -> None:
+        """Write the publications after a place that the replay has reached; see :meth:`catch_up`.
 
         Raises:
             ReplayLostError: some publications are lost, or the subscriber is gone.
         """
-        while True:
-            found = since(place)
-            if found is None:
-                raise ReplayLostError
-            if not found:
-                return place
-            await self.write(found)
-            place = found[-1].place
+        if not await self.catch_up(since, place):
+            raise ReplayLostError

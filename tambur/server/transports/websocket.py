@@ -185,14 +185,14 @@ class WebSocket(SharedBufferProtocol):
     def _shake_hands(self, request: Request) -> None:
         response, app = self._context.handshakes.answer(request, self._protocol)
         self._protocol.send_response(response)
-        self._flush()
         if self._protocol.state is not State.OPEN:
+            self._flush()
             self._end()
             return
         assert app is not None  # else it was refused
         hub, limits = self._context.hub, self._context.config.limits
         subscriber_id = hub.new_subscriber_id()
-        self._transport.write(_encode(b"id:" + subscriber_id.encode()))
+        self._flush(_encode(b"id:" + subscriber_id.encode()))
         self._connection = Connection(subscriber_id, app, hub, self, limits)
         request.headers.clear()  # 1.5 KB, which the parser would keep while the connection is open
         self._schedule_ping()
@@ -226,9 +226,10 @@ class WebSocket(SharedBufferProtocol):
         assert self._connection is not None  # no frame comes before the handshake
         self._connection.receive(text)
 
-    def _flush(self) -> None:
+    def _flush(self, more: bytes = b"") -> None:
+        """Write what the parser has to send, and more bytes after it."""
         parts = self._protocol.data_to_send()
-        if data := b"".join(parts):
+        if data := b"".join(parts) + more:
             self._transport.write(data)
         if b"" in parts:  # the end
             self._end()
