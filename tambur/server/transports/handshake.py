@@ -11,6 +11,9 @@ from ..config import App
 from ..counters import Counts
 from .refusal import UNKNOWN_APP, Refusal, host_not_allowed, origin_not_allowed
 
+# The headers that websockets parses, by the beginning of their names.
+_PARSED = ("connection", "upgrade", "sec-websocket-")
+
 
 class Handshakes:
     """Answers handshakes.
@@ -38,9 +41,10 @@ class Handshakes:
             response = protocol.reject(found.status, f"{found.reason}\n")
             response.headers.update(found.headers)
             return response, None
-        if not (_header(request.headers, "Sec-WebSocket-Key") or "").isascii():
-            # Some releases of websockets take this for their own failure.
-            return protocol.reject(400, "Sec-WebSocket-Key must be base64\n"), None
+        for name, value in request.headers.raw_items():
+            # Some releases of websockets take this for their own failure, or fail when they quote the value.
+            if not value.isascii() and name.lower().startswith(_PARSED):
+                return protocol.reject(400, f"{name} must be ASCII\n"), None
         return protocol.accept(request), found
 
     def _find(self, request: Request) -> App | Refusal:
