@@ -290,22 +290,21 @@ def test_each_panel_fits_a_phone_and_follows_the_color_scheme(
         afterwards.callback(driver.execute_cdp_cmd, "Emulation.clearDeviceMetricsOverride", {})
         afterwards.callback(driver.execute_cdp_cmd, "Emulation.setEmulatedMedia", {"features": []})
         afterwards.enter_context(subscriber(watched, stream + "x" * 150))
+        for panel in PANELS:
+            show(driver, watched.console_url, panel)
+            table = {"now": "nodes", "streams": "streams-rows", "refused": "refusals"}[panel]
+            wait(driver, lambda d: rows(d, table))  # noqa: B023
+            assert driver.execute_script("return document.documentElement.scrollWidth") == PHONE["width"]
+            heading = driver.find_element(By.CSS_SELECTOR, f"#{panel} h2")
+            top = driver.execute_script("return arguments[0].getBoundingClientRect().top", heading)
+            header = driver.find_element(By.TAG_NAME, "header").size["height"]
+            assert top >= header  # which is sticky
+        follow(driver, watched, stream + "x" * 150)
+        assert driver.execute_script("return document.documentElement.scrollWidth") == PHONE["width"]
         backgrounds = set()
         for scheme in ("light", "dark"):
             features = [{"name": "prefers-color-scheme", "value": scheme}]
             driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-            for panel in PANELS:
-                show(driver, watched.console_url, panel)
-                table = {"now": "nodes", "streams": "streams-rows", "refused": "refusals"}[panel]
-                wait(driver, lambda d: rows(d, table))  # noqa: B023
-                assert driver.execute_script("return document.documentElement.scrollWidth") == PHONE["width"]
-                heading = driver.find_element(By.CSS_SELECTOR, f"#{panel} h2")
-                top = driver.execute_script("return arguments[0].getBoundingClientRect().top", heading)
-                header = driver.find_element(By.TAG_NAME, "header").size["height"]
-                assert top >= header  # which is sticky
-            backgrounds.add(
-                driver.find_element(By.TAG_NAME, "body").value_of_css_property("background-color")
-            )
-            follow(driver, watched, stream + "x" * 150)
-            assert driver.execute_script("return document.documentElement.scrollWidth") == PHONE["width"]
+            body = driver.find_element(By.TAG_NAME, "body")
+            backgrounds.add(body.value_of_css_property("background-color"))
         assert len(backgrounds) == 2

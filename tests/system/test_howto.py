@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tambur import Tambur
-from tambur.server import Config, Server, in_background
+from tambur.server import Config, Limits, Server, in_background
 
 from ..support import documentation
 from ..support.app import API_KEY, APP, APP_ID, SECRET, subscriber, tambur_url
@@ -70,11 +70,16 @@ def messages(driver: Chrome) -> list[str]:
 
 
 def test_the_tutorial_ends_with_a_chat_in_two_windows(
-    driver: Chrome, other_driver: Chrome, tmp_path: Path, url: str
+    driver: Chrome, other_driver: Chrome, tmp_path: Path
 ) -> None:
     alice, bob = driver, other_driver
     write_files(tmp_path, "chat.md")
-    with flask(tmp_path, "chat", TAMBUR_URL=url) as address:
+    # Users who leave the page are gone soon.
+    config = Config(apps=(APP,), port=0, limits=Limits(presence_linger_s=1.0))
+    with (
+        in_background(config) as server,
+        flask(tmp_path, "chat", TAMBUR_URL=(url := tambur_url(server))) as address,
+    ):
         enter(alice, address, "Alice")
         enter(bob, address, "Bob")
         for window in (alice, bob):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tambur.protocol.tokens import TokenSigner
+from tambur.webhooks import Event
 
 from ..support import receiver
 from ..support.app import API_KEY, APP_ID, SECRET
@@ -20,7 +21,7 @@ from ..support.receiver import Receiver
 from ..support.redis_server import RedisServer
 
 TOKENS = TokenSigner(API_KEY, APP_ID, SECRET)
-ROUNDS = int(os.environ.get("TAMBUR_WEBHOOK_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("TAMBUR_WEBHOOK_ROUNDS", "4"))
 JOINS = 12
 """Joins of a round; half as many users leave in it."""
 
@@ -74,6 +75,10 @@ def leave(client: Client, code: int) -> None:
     client.connection.close()
 
 
+def joined(events: list[Event]) -> set[str]:
+    return {event.user_id for event in events if event.type == "user.joined"}
+
+
 def test_the_receivers_picture_is_right_after_faults(tmp_path: Path, redis_server: RedisServer) -> None:
     chance = random.Random(7)
     here: dict[tuple[str, str], tuple[int, Client]] = {}
@@ -109,8 +114,8 @@ def test_the_receivers_picture_is_right_after_faults(tmp_path: Path, redis_serve
         hook.wait(lambda _: hook.picture() == set(here))
         for _, client in here.values():
             leave(client, 1000)
-        events = hook.wait(lambda _: not hook.picture())
-    assert len({event.user_id for event in events if event.type == "user.joined"}) == joins
+        # Of a user who was there for a moment, no event may have come yet.
+        events = hook.wait(lambda events: len(joined(events)) == joins and not hook.picture())
     same: dict[str, set[object]] = defaultdict(set)
     for event in events:
         same[event.id].add(event)
@@ -138,7 +143,7 @@ def test_a_return_within_the_linger_is_no_event(tmp_path: Path, redis_server: Re
         assert alice.json()[3] == ["carol", "down"]
         events = hook.wait(lambda events: any(event.type == "user.left" for event in events))
         assert [event.user_id for event in events if event.type == "user.left"] == ["carol"]
-        assert sorted({event.user_id for event in events if event.type == "user.joined"}) == [
+        assert sorted(joined(events)) == [
             "alice",
             "bob",
             "carol",
