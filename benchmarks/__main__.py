@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from . import delivery, publish, sessions
+from . import console, delivery, publish, sessions
 from .peers import MissingError
 from .report import Section, machine
 
@@ -21,6 +21,7 @@ PARTS: dict[str, Callable[..., Section]] = {
     "sessions": sessions.sessions,
     "failover": sessions.failover,
     "history": sessions.history,
+    "console": console.console,
 }
 
 

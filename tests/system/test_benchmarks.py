@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from benchmarks import console
 from benchmarks.__main__ import PARTS
 from benchmarks.load import loaded
 from benchmarks.peers import ROOT, MissingError
@@ -80,6 +81,16 @@ def test_the_load_counts_what_is_delivered() -> None:
 def test_the_plot_shows_the_figures_of_the_page() -> None:
     plot = runpy.run_path(str(ROOT / "docs" / "plot.py"))
     assert plot["PAGE"].with_suffix(".svg").read_text("utf-8") == plot["svg"](plot["PAGE"].read_text("utf-8"))
+
+
+def test_the_cost_of_the_console_is_counted() -> None:
+    command = [sys.executable, "-m", "benchmarks", "console", "--quick"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    if shutil.which("valgrind") is None:
+        assert "Not measured: install valgrind" in text
+        pytest.skip("callgrind counts")
+    rows = {name: figures_of(text, name) for name in console.MODES.values()}
+    assert all(instructions > 0 for [[instructions, _]] in rows.values())
 
 
 def test_the_documentation_names_commands_of_the_benchmarks_that_exist() -> None:

@@ -123,7 +123,7 @@ class Watch:
             trace.write(
                 began=began,
                 now=time.perf_counter(),
-                writing=max(stream.writing, stream.written),
+                writing=stream.writing,
                 written=stream.written,
                 cut_off=slow_subscribers,
                 cut_off_users=[users for users in dropped if users],
