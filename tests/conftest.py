@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import signal
@@ -36,6 +37,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Do not import the tests of whole systems if the run leaves them out."""
     is_left_out = config.option.markexpr == "not system" and collection_path.name == "system"
     return True if is_left_out else None
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the modules and tests, which live to the end."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
