@@ -14,7 +14,7 @@ from ..support.browser import chromium
 HERE = Path(__file__).parent
 KINDS = (
     ("tambur_js",),
-    ("examples", "test_console", "test_demo_page", "test_howto", "test_nginx"),
+    ("examples", "test_console", "test_demo_page", "test_docs_pages", "test_howto", "test_nginx"),
     ("test_faults", "test_batches", "test_webhooks", "test_cluster", "test_redis"),
 )
 """Tests that share browsers or servers, which take long to start; the rest is one more kind."""

@@ -141,7 +141,9 @@ def test_a_return_within_the_linger_is_no_event(tmp_path: Path, redis_server: Re
         assert alice.json()[3] == ["carol", "up"]
         leave(carol, 1000)
         assert alice.json()[3] == ["carol", "down"]
-        events = hook.wait(lambda events: any(event.type == "user.left" for event in events))
+        events = hook.wait(
+            lambda events: len(joined(events)) == 3 and any(event.type == "user.left" for event in events)
+        )
         assert [event.user_id for event in events if event.type == "user.left"] == ["carol"]
         assert sorted(joined(events)) == [
             "alice",
