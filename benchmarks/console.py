@@ -37,7 +37,6 @@ MODES = {
     "viewed": "a viewer of the figures",
     "followed": "a viewer of the figures, one that follows the stream",
 }
-QUICK_MODES = ("off", "followed")
 MEMBERS = (0, 100)
 
 LOOK = 250
@@ -151,8 +150,8 @@ def console(*, quick: bool) -> Section:
     base: dict[int, float] = {}
     # A process does the same before its first publish in each mode.
     start = {members: _instructions("off", members, few) for members in members_counts}
-    for mode in QUICK_MODES if quick else MODES:
-        cells = [MODES[mode]]
+    for mode, name in MODES.items():
+        cells = [name]
         for members in members_counts:
             used = (_instructions(mode, members, many) - start[members]) / (many - few)
             share = used / base.setdefault(members, used)
