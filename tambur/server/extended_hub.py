@@ -246,11 +246,16 @@ class ExtendedHub(Hub):
                     place = await self._place(app, name, options.since, user_id)
                     complete = place is not None and await replay.catch_up(since, place)
                 else:
-                    complete, place = True, recovery.place
+                    complete = True  # there is no gap
                     if options.last:
-                        await recovery.load(app.key, name, None)
-                        await replay.write(self._newest(app, name, options.last, max_replay_bytes, receives))
-                    await replay.finish(since, place)
+                        # The first waits until the broker knows whether it has lost messages.
+                        for oldest in (recovery.place, None):
+                            await recovery.load(app.key, name, oldest)
+                        place = recovery.place  # no message arrives between this and the next line
+                        newest = self._newest(app, name, options.last, max_replay_bytes, receives)
+                        if since(place) is not None:  # else it may have lost some
+                            await replay.write(newest)
+                            await replay.finish(since, place)
             except ReplayLostError:
                 outbox.close(close_codes.SERVICE_RESTART, "messages were missed")
                 raise

@@ -36,6 +36,11 @@ async def ask(client: LocalClient, word: str, *arguments: Any) -> Any:
     return client.seen.acks[-1][3]
 
 
+def messages(client: LocalClient) -> list[str]:
+    """The messages that a client received, without heartbeats."""
+    return [event[3] for event in client.seen.events if event[0] == "msg"]
+
+
 @pytest.mark.parametrize(("away_s", "complete"), [(HOUR_S - 1, True), (HOUR_S + 1, False)])
 def test_positions_of_logs_that_were_quiet_for_hours_are_complete_until_they_are_forgotten(
     away_s: float, complete: bool
@@ -127,5 +132,46 @@ def test_a_session_that_ends_while_it_is_resumed_is_released(monkeypatch: pytest
         resumed = await ask(back, "hello", {"session": hello["session"]})
         assert (resumed["resumed"], resumed["id"]) == (False, BACK_ID)
         assert released == [private_log(LOST_ID)]
+
+    run(scenario, lambda: Node(backend))
+
+
+def test_a_stream_is_subscribed_to_while_no_position_can_be_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = MemoryBackend(max_claims=1000)
+
+    async def scenario(node: Node) -> None:
+        await node.publish("kept-1", "before")
+        monkeypatch.setattr(backend.recovery, "since", lambda *_, **__: None)
+        client = node.client(BACK_ID)
+        await ask(client, "hello", {})
+        for number, options in enumerate(({}, {"last": 5})):
+            answer = await ask(client, "subscribe", f"kept-{number}", options)
+            assert (answer["complete"], answer["replayed"]) == (True, 0)
+            await node.publish(f"kept-{number}", "after")
+        assert (messages(client), client.seen.closed) == (["after", "after"], None)
+        answer = await ask(client, "subscribe", "another", {"since": answer["position"]})
+        assert (answer["complete"], client.seen.closed) == (False, None)
+
+    run(scenario, lambda: Node(backend))
+
+
+def test_a_message_that_arrives_while_the_newest_are_read_is_replayed_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = MemoryBackend(max_claims=1000)
+
+    async def scenario(node: Node) -> None:
+        async def load(app: AppKey, log: str, place: int | None) -> None:
+            if place is None:
+                await node.publish(log, "meanwhile")
+
+        monkeypatch.setattr(backend.recovery, "load", load)
+        await node.publish("kept-1", "before")
+        client = node.client(BACK_ID)
+        await ask(client, "hello", {})
+        answer = await ask(client, "subscribe", "kept-1", {"last": 5})
+        assert answer["replayed"] == 2
+        await node.publish("kept-1", "after")
+        assert messages(client) == ["before", "meanwhile", "after"]
 
     run(scenario, lambda: Node(backend))

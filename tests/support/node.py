@@ -14,12 +14,13 @@ from tambur.protocol.tokens import TokenSigner
 from tambur.server import App, Limits
 from tambur.server.broker import BrokerUnavailableError, Claim, Publication
 from tambur.server.broker.memory import MemoryBackend
+from tambur.server.config import KeptStreams
 from tambur.server.connection import Connection
 from tambur.server.extended_hub import ExtendedHub
 from tambur.server.outbox import Batch
 from tests.support.broker import nobody_asks
 
-APP = App("key", "app", ("secret",))
+APP = App("key", "app", ("secret",), history=(KeptStreams("kept-*", messages=10),))
 SIGNER = TokenSigner("key", "app", "secret")
 
 
