@@ -13,9 +13,6 @@ from typing import Any
 from .config import Limits
 from .logs import line
 
-ACCEPTED_IN_A_ROW = 8
-"""How many connections are accepted before all others have their turn."""
-
 PAUSE_S = 1.0
 """How long accepting pauses when the system has no resources for another connection, in seconds."""
 
@@ -68,16 +65,9 @@ class Acceptor:
             await asyncio.wait(self._connecting)
 
     async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        in_a_row = 0
         while True:
-            accepted = asyncio.ensure_future(loop.sock_accept(self._listener))
             try:
-                connection, _ = await accepted
-            except asyncio.CancelledError:
-                if not accepted.cancelled():
-                    accepted.result()[0].close()
-                raise
+                connection = await self._accept_one()
             except ConnectionAbortedError:
                 continue  # by the client, before it was accepted
             except OSError as error:  # no file descriptor or no memory is left
@@ -88,9 +78,25 @@ class Acceptor:
                 self._connect(connection)
             else:
                 self._refuse(connection)
-            in_a_row += 1
-            if in_a_row % ACCEPTED_IN_A_ROW == 0:
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)  # all other connections have their turn
+
+    async def _accept_one(self) -> socket.socket:
+        # The event loop's sock_accept loses a connection that arrives in the turn in which it is cancelled.
+        loop = asyncio.get_running_loop()
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                connection, _ = self._listener.accept()
+                connection.settimeout(0)
+                return connection
+            arrived = asyncio.Event()
+            try:
+                loop.add_reader(self._listener, arrived.set)
+            except NotImplementedError:  # on Windows
+                return (await loop.sock_accept(self._listener))[0]
+            try:
+                await arrived.wait()
+            finally:
+                loop.remove_reader(self._listener)
 
     def _connect(self, connection: socket.socket) -> None:
         protocol = self._make_protocol()
