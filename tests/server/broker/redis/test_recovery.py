@@ -288,6 +288,10 @@ def test_direct_messages_are_those_of_their_user(redis_server: RedisServer) -> N
     run(redis_server, 2, scenario)
 
 
+async def send_private(node: RecordingBackend, subscriber_id: str, text: bytes) -> None:
+    await node.publish(Publication(APP, Kind.PRIVATE, subscriber_id, text), claim(text.decode()))
+
+
 def test_a_session_is_continued_and_its_messages_are_read_in_one_step(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,12 +299,9 @@ def test_a_session_is_continued_and_its_messages_are_read_in_one_step(
         subscriber_id = one.backend.new_subscriber_id()
         log = private_log(subscriber_id)
 
-        async def send(text: bytes) -> None:
-            await one.publish(Publication(APP, Kind.PRIVATE, subscriber_id, text), claim(text.decode()))
-
         start = recovery(one).place
         for text in (b"1", b"2"):
-            await send(text)
+            await send_private(one, subscriber_id, text)
         calls: list[Any] = []
         link = shard(two).ready_link()
         call = link.call
@@ -311,7 +312,7 @@ def test_a_session_is_continued_and_its_messages_are_read_in_one_step(
 
         monkeypatch.setattr(link, "call", note)
         assert await recovery(two).resume(APP, subscriber_id, 1, start) is True
-        await send(b"3")
+        await send_private(one, subscriber_id, b"3")
         await two.broker.sync()
         assert await after(two, log, start) == ["1", "2", "3"]
         assert [command[1] for command in calls] == [scripts.RESUME.digest]
@@ -329,14 +330,11 @@ def test_a_session_that_returns_misses_nothing_that_another_node_received_meanwh
         subscriber_id = one.backend.new_subscriber_id()
         log = private_log(subscriber_id)
 
-        async def send(text: bytes) -> None:
-            await one.publish(Publication(APP, Kind.PRIVATE, subscriber_id, text), claim(text.decode()))
-
         start = recovery(one).place
         for number, (node, text) in enumerate(((one, b"1"), (two, b"2"), (one, b"3"))):
             # The first node never releases the log: its old connection is still there.
             assert await recovery(node).resume(APP, subscriber_id, number, start) is True
-            await send(text)
+            await send_private(one, subscriber_id, text)
         await one.broker.sync()
         assert await after(one, log, start) == ["1", "2", "3"]
         # A refused resume leaves everything as it is.
