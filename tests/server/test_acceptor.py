@@ -14,7 +14,7 @@ import pytest
 
 from tambur.server import Config, Limits, in_background
 from tambur.server.listeners import FILES_BESIDES
-from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher
+from tests.support.app import API_KEY, APP, APP_ID, SECRET
 
 from ..support.certificate import Certificate
 from ..support.wire import Answer, Listening, ask, connect, read_all
@@ -59,7 +59,7 @@ def test_one_connection_too_many_is_answered_503() -> None:
         wait_until_served(server)
 
 
-def test_connections_that_shake_no_hands_count_too(certificate: Certificate, stream: str) -> None:
+def test_connections_that_shake_no_hands_count_too(certificate: Certificate) -> None:
     limits = Limits(max_connections=3, request_timeout_s=NEVER_S)
     config = Config(apps=(APP,), port=0, tls_cert=certificate.both, limits=limits)
     with in_background(config) as server, contextlib.ExitStack() as stack:
@@ -67,8 +67,6 @@ def test_connections_that_shake_no_hands_count_too(certificate: Certificate, str
         assert is_closed(stack.enter_context(connect_in_silence(server)))
         silent[0].close()
         wait_until_served(server)
-        with publisher(server) as tambur:
-            assert tambur.publish(stream, "x")
 
 
 def test_a_handshake_that_fails_makes_room(certificate: Certificate) -> None:
