@@ -14,7 +14,10 @@ import uuid
 from collections.abc import Sequence
 from typing import NamedTuple
 
-_FORM = struct.Struct(">16sIQQ")
+KEYS_OF_CONNECTION = 2**20
+"""The number of a session's next key grows by this with each resume, and by 1 with each fresh key."""
+
+_FORM = struct.Struct(">16sQQQ")
 _TAG_BYTES = 16
 _KEY_LENGTH = -(-(_FORM.size + _TAG_BYTES) * 4 // 3)
 
@@ -24,7 +27,7 @@ class SessionKey(NamedTuple):
 
     Attributes:
         subscriber_id: the identity that the session keeps, a UUID in lower case.
-        number: that of the key among those of its session, from 1; the server counts up. Below 2^32.
+        number: that of the key among those of its session; a later one has a higher number. Below 2^64.
         begun_ms: when the session began, in milliseconds since 1970.
         issued_ms: when the key was issued, in milliseconds since 1970.
     """

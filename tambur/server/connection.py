@@ -20,7 +20,7 @@ from ..protocol.messages import (
     encode_ack,
     parse,
 )
-from ..protocol.session_keys import SessionKey
+from ..protocol.session_keys import KEYS_OF_CONNECTION, SessionKey
 from ..protocol.tokens import Mode
 from .broker import BrokerUnavailableError
 from .config import App, Limits
@@ -297,14 +297,15 @@ class Connection:
             resumed = await hub.resume(app, key, transport, self.subscriber_id, options.since)
         if key is None or resumed is None:
             key = None
-            resumed = Resumed(hub.begin(app, self.subscriber_id, transport), complete=options.since is None)
+            resumed = Resumed(hub.begin(app, self.subscriber_id, transport), options.since is None, resumes=0)
         else:
             subscriptions.subscriber_id = key.subscriber_id
             self._begun_ms = key.begun_ms
             self._is_resumed = True
         hub.counts.count_hello(options.session, is_resumed=self._is_resumed, complete=resumed.complete)
         subscriptions.commit(command)
-        session = key or SessionKey(self.subscriber_id, 0, self._begun_ms, 0)
+        number = KEYS_OF_CONNECTION * resumed.resumes
+        session = SessionKey(self.subscriber_id, number, self._begun_ms, issued_ms=0)
         extension = Extension(app, realm, self._limits, transport, session)
         facts = {
             "id": self.subscriber_id,

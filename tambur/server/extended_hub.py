@@ -27,10 +27,12 @@ class Resumed(NamedTuple):
     Attributes:
         position: where live delivery of private messages begins.
         complete: whether everything after the position that the client gave was replayed.
+        resumes: how often the session has been resumed.
     """
 
     position: str
     complete: bool
+    resumes: int
 
 
 class Subscribed(NamedTuple):
@@ -175,7 +177,8 @@ class ExtendedHub(Hub):
         """
         recovery, log = self.recovery, private_log(session.subscriber_id)
         place = None if since is None else app.positions.decode(log, recovery.epoch, since)
-        if not await recovery.resume(app.key, session.subscriber_id, session.number, place):
+        resumes = await recovery.resume(app.key, session.subscriber_id, session.number, place)
+        if not resumes:
             return None
         key = app.key, session.subscriber_id
         if self.revocations.is_ended(*key):
@@ -205,7 +208,7 @@ class ExtendedHub(Hub):
         if self._private.get(key) is not outbox:
             raise ReplayLostError  # another connection has continued the session, and closed this one
         self._private.pop((app.key, own_id), None)  # unless the connection was closed meanwhile
-        return Resumed(app.positions.encode(log, recovery.epoch, recovery.place), complete)
+        return Resumed(app.positions.encode(log, recovery.epoch, recovery.place), complete, resumes)
 
     async def subscribe_extended(
         self,

@@ -49,7 +49,7 @@ class Extension:
         realm: the realm in which its keys are valid.
         limits: give the lifetimes of keys and sessions.
         outbox: the subscriber's outbox.
-        session: the content of the key that it was resumed with; number 0 for a new session.
+        session: the content of a key; the next key has the next number.
     """
 
     __slots__ = (

@@ -21,7 +21,7 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 session_keys = st.builds(
     SessionKey,
     st.uuids().map(str),
-    st.integers(1, 2**32 - 1),
+    st.integers(1, 2**64 - 1),
     st.integers(0, 2**64 - 1),
     st.integers(0, 2**64 - 1),
 )
@@ -83,4 +83,4 @@ def test_an_invalid_subscriber_id_is_not_signed() -> None:
         with pytest.raises(ValueError):
             signer().sign(KEY._replace(subscriber_id=subscriber_id))
     with pytest.raises(struct.error):
-        signer().sign(KEY._replace(number=2**32))
+        signer().sign(KEY._replace(number=2**64))

@@ -113,7 +113,7 @@ def test_a_session_that_ends_while_it_is_resumed_is_released(monkeypatch: pytest
     resume, release = recovery.resume, recovery.release
 
     async def scenario(node: Node) -> None:
-        async def ending(app: AppKey, subscriber_id: str, number: int, place: int | None) -> bool:
+        async def ending(app: AppKey, subscriber_id: str, number: int, place: int | None) -> int:
             found = await resume(app, subscriber_id, number, place)
             node.hub.end_session(app, subscriber_id)
             return found

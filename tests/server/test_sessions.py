@@ -120,6 +120,20 @@ def test_a_resumed_session_replays_direct_messages(
             assert back.json()[3] == ["bob", "4"]
 
 
+def test_using_a_key_ends_the_older_ones_of_its_session(nodes: tuple[Server, Server]) -> None:
+    one, two = nodes
+    with Client(one) as lost:
+        first = lost.hello["session"]
+    with Client(two, session=first) as back:
+        older = back.hello["session"]
+    with Client(one, session=first) as back:  # as if the ack had been lost
+        newer = back.hello["session"]
+    with Client(two, session=newer) as back:
+        assert back.hello["resumed"] is True
+    with Client(one, session=older) as late:
+        assert late.hello["resumed"] is False
+
+
 def test_resuming_closes_the_connection_that_has_the_session(nodes: tuple[Server, Server]) -> None:
     one, two = nodes
     with Client(one) as old, Client(two, session=old.hello["session"]) as new:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ...protocol.names import Kind
+from ...protocol.session_keys import KEYS_OF_CONNECTION
 from ..config import App, Limits
 from ..history import Budgets, History
 from . import AppKey, Publication, direct_log, is_private_log, private_log
@@ -32,9 +33,9 @@ class MemoryRecovery:
         self.place = self._now()
         self._budgets = Budgets(apps, limits, floor=self.place)
         self._session_ttl_s = limits.session_ttl_s
-        # For each session that was resumed, the number of the newest key that was used, and until when older
-        # ones could be valid. The first one ends first.
-        self._used: dict[tuple[AppKey, str], tuple[int, float]] = {}
+        # For each session that was resumed, the number of the newest key that was used, how often it was
+        # resumed, and until when older keys could be valid. The first one ends first.
+        self._used: dict[tuple[AppKey, str], tuple[int, int, float]] = {}
 
     @property
     def realm(self) -> bytes:
@@ -91,16 +92,17 @@ class MemoryRecovery:
     async def count_kept(self, app: AppKey, streams: Sequence[str]) -> Sequence[int]:
         return [sum(1 for _ in self.newest_first(app, stream)) for stream in streams]
 
-    async def resume(self, app: AppKey, subscriber_id: str, number: int, place: int | None = None) -> bool:  # noqa: ARG002
+    async def resume(self, app: AppKey, subscriber_id: str, number: int, place: int | None = None) -> int:  # noqa: ARG002
         now = self._clock()
-        while self._used and (first := next(iter(self._used.items())))[1][1] <= now:
+        while self._used and (first := next(iter(self._used.items())))[1][2] <= now:
             del self._used[first[0]]
-        used, _ = self._used.pop((app, subscriber_id), (0, 0.0))
-        self._used[app, subscriber_id] = max(used, number), now + self._session_ttl_s
-        if number < used:
-            return False
-        self.need(app, private_log(subscriber_id))
-        return True
+        used, resumes, _ = self._used.pop((app, subscriber_id), (0, 0, 0.0))
+        is_valid = number >= used
+        if is_valid:
+            resumes = max(resumes, number // KEYS_OF_CONNECTION) + 1
+            self.need(app, private_log(subscriber_id))
+        self._used[app, subscriber_id] = max(used, number), resumes, now + self._session_ttl_s
+        return resumes if is_valid else 0
 
     def _now(self) -> int:
         return int(self._clock() * 1_000_000)

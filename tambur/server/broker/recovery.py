@@ -71,7 +71,7 @@ class Recovery(Protocol):
     def release(self, app: AppKey, log: str, user_id: str | None = None) -> None:
         """Undo :meth:`need`."""
 
-    async def resume(self, app: AppKey, subscriber_id: str, number: int, place: int | None = None) -> bool:
+    async def resume(self, app: AppKey, subscriber_id: str, number: int, place: int | None = None) -> int:
         """Continue a session on this node, and need the log of its private messages; see :meth:`need`.
 
         Other nodes have closed its connection when this returns, or do so as soon as they are reached.
@@ -81,7 +81,8 @@ class Recovery(Protocol):
             place: after which :meth:`load` will be asked for the private messages; ``None`` if it will not.
 
         Returns:
-            False if the session was ended, or a later key was used. Then the log is not needed.
+            How often the session was resumed; 0 if it was ended, or a later key was used. Then the log is not
+            needed.
 
         Raises:
             BrokerUnavailableError: the session can be continued later.

@@ -61,7 +61,7 @@ class Owners:
         # Of sessions that are being resumed here and that other nodes have resumed: how often then.
         self._lost: dict[Log, int] = {}
 
-    async def resume(self, link: Link, log: Log, number: int, reading: Sequence[Any]) -> Any:
+    async def resume(self, link: Link, log: Log, number: int, reading: Sequence[Any]) -> tuple[int, Any]:
         """Take a session over from the node that has it, and read its log in the same step.
 
         Parameters:
@@ -70,8 +70,8 @@ class Owners:
             reading: the arguments of the script that concern the log.
 
         Returns:
-            The part of the log that the script read, or 0. ``None`` if the session was ended, or a later key
-            was used.
+            How often the session was resumed, and the part of the log that the script read, or 0 for none.
+            Two zeros if the session was ended, or a later key was used.
 
         Raises:
             BrokerUnavailableError: nothing has changed.
@@ -88,11 +88,11 @@ class Owners:
                         )
                     )
                 if answer == 0:
-                    return None
+                    return 0, 0
                 asked, resumes, found = answer
                 # News of a later takeover may have arrived before the answer.
                 if self._lost.get(log, 0) > resumes:
-                    return None
+                    return 0, 0
                 self._owned[log] = owned = _Owned(number, resumes)
                 if asked:
                     # A node that does not answer in time finds out before it delivers private messages again.
@@ -105,7 +105,7 @@ class Owners:
                 del self._resuming[log]
                 self._lost.pop(log, None)
         # Another connection may have continued it meanwhile.
-        return found if self._owned.get(log) is owned else None
+        return (resumes, found) if self._owned.get(log) is owned else (0, 0)
 
     def lose(self, app: AppKey, subscriber_id: str, resumes: int) -> bool:
         """Note that another node has continued a session; returns whether it is not here again.

@@ -286,13 +286,13 @@ class RedisRecovery:
             shard.keys.prefix, shard.node_key, head, seconds, self._rules.max_floors, *names, keys=()
         )
 
-    async def resume(self, app: AppKey, subscriber_id: str, number: int, place: int | None = None) -> bool:
+    async def resume(self, app: AppKey, subscriber_id: str, number: int, place: int | None = None) -> int:
         shard, link = self._shard, self._shard.ready_link()
         log = Log(app, private_log(subscriber_id))
         # A tail from before may lack what another node received meanwhile: it begins anew.
         head, reached = shard.ask_place(link, partial(self.begin_tail, log))
         self._needs[log] += 1
-        is_resumed = False
+        is_done = False
         try:
             kept_us = self._rules.of(*log).ttl
             needing = self._need_s, self._rules.max_floors
@@ -304,17 +304,17 @@ class RedisRecovery:
                 kept_us,
                 "" if place is None else place,
             )
-            found = await self.owners.resume(link, log, number, reading)
-            if found is not None:
+            resumes, found = await self.owners.resume(link, log, number, reading)
+            if resumes:
                 last = await reached
                 if found:
                     self._extend(log, parse_part(log, found), last)
-                is_resumed = True
+                is_done = True
         finally:
-            if not is_resumed:
+            if not is_done:
                 link.forget(head)
                 self.release(app, log.name)
-        return is_resumed
+        return resumes
 
     # Callbacks of the link
 

@@ -13,6 +13,7 @@ import hashlib
 from importlib import resources
 from typing import Any
 
+from ....protocol.session_keys import KEYS_OF_CONNECTION
 from ..webhooks import MAX_AGE_S
 
 MAX_READ_BYTES = 1024 * 1024
@@ -26,6 +27,7 @@ _CONSTANTS = {
     "MAX_READ_BYTES": MAX_READ_BYTES,
     "TENDED_AT_ONCE": TENDED_AT_ONCE,
     "ENTRY_BYTES": 16,  # of an entry of a log, beside its text
+    "KEYS_OF_CONNECTION": KEYS_OF_CONNECTION,
     "LOG_BYTES": 400,  # of a log, without its entries and twice its name
 }
 _NEEDS = "-- needs: "

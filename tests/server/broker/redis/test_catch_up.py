@@ -300,7 +300,7 @@ def test_a_session_that_moved_while_its_node_was_away_is_closed_there(redis_serv
                 for subscriber_id in (moved, stays):
                     private = Publication(APP, Kind.PRIVATE, subscriber_id, b"before")
                     await one.publish(private, claim(f"before {subscriber_id}"))
-                assert await one.backend.recovery.resume(APP, moved, 1) is True
+                assert await one.backend.recovery.resume(APP, moved, 1)
                 await one.publish(Publication(APP, Kind.PRIVATE, moved, b"after"), claim("after"))
             await asyncio.gather(one.settle(), two.settle())
             assert both.moved == [moved]
@@ -318,7 +318,7 @@ def test_a_session_that_redis_forgot_is_noted_again(redis_server: RedisServer) -
             assert two.backend.recovery is not None
             subscriber_id = one.backend.new_subscriber_id()
             both.read = [(APP, private_log(subscriber_id))]
-            assert await two.backend.recovery.resume(APP, subscriber_id, 3) is True
+            assert await two.backend.recovery.resume(APP, subscriber_id, 3)
             owner = f"tambur:0:owner:key/app:{subscriber_id}"
             async with both.cut():
                 redis_server.cli("DEL", owner)
@@ -328,6 +328,6 @@ def test_a_session_that_redis_forgot_is_noted_again(redis_server: RedisServer) -
             assert [(p.name, p.event) for p in two.delivered] == [(subscriber_id, b"x")]
             assert both.moved == []
             assert redis_server.cli("HMGET", owner, "node", "number").split("\n") == [shard(two).node, "3"]
-            assert await one.backend.recovery.resume(APP, subscriber_id, 2) is False
+            assert not await one.backend.recovery.resume(APP, subscriber_id, 2)
 
     asyncio.run(scenario())

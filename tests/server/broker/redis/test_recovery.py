@@ -311,7 +311,7 @@ def test_a_session_is_continued_and_its_messages_are_read_in_one_step(
             return call(*command)
 
         monkeypatch.setattr(link, "call", note)
-        assert await recovery(two).resume(APP, subscriber_id, 1, start) is True
+        assert await recovery(two).resume(APP, subscriber_id, 1, start)
         await send_private(one, subscriber_id, b"3")
         await two.broker.sync()
         assert await after(two, log, start) == ["1", "2", "3"]
@@ -333,12 +333,12 @@ def test_a_session_that_returns_misses_nothing_that_another_node_received_meanwh
         start = recovery(one).place
         for number, (node, text) in enumerate(((one, b"1"), (two, b"2"), (one, b"3"))):
             # The first node never releases the log: its old connection is still there.
-            assert await recovery(node).resume(APP, subscriber_id, number, start) is True
+            assert await recovery(node).resume(APP, subscriber_id, number, start)
             await send_private(one, subscriber_id, text)
         await one.broker.sync()
         assert await after(one, log, start) == ["1", "2", "3"]
         # A refused resume leaves everything as it is.
-        assert await recovery(one).resume(APP, subscriber_id, 1, start) is False
+        assert not await recovery(one).resume(APP, subscriber_id, 1, start)
         assert not shard(one).ready_link()._replies
         assert await after(one, log, start) == ["1", "2", "3"]
 
@@ -354,10 +354,10 @@ def test_a_session_that_another_node_continued_before_the_answer_came_is_not_res
         resuming = asyncio.ensure_future(recovery(node).resume(APP, subscriber_id, 1))
         await asyncio.sleep(0)  # the call is sent
         assert sessions.lose(APP, subscriber_id, 2) is True
-        assert await resuming is False
+        assert not await resuming
         assert not sessions._lost
         assert not recovery(node)._needs
-        assert await recovery(node).resume(APP, subscriber_id, 1) is True
+        assert await recovery(node).resume(APP, subscriber_id, 1)
         assert sessions.lose(APP, subscriber_id, 1) is False
 
     run(redis_server, 1, scenario)

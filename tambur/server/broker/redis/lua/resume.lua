@@ -11,13 +11,14 @@ if redis.call('ZSCORE', prefix .. 'revoked-subscribers:' .. scope, id) then
   return 0
 end
 local key = prefix .. 'owner:' .. scope .. ':' .. id
-local found = redis.call('HMGET', key, 'node', 'number')
+local found = redis.call('HMGET', key, 'node', 'number', 'resumes')
 if found[2] and tonumber(found[2]) > tonumber(ARGV[6]) then
   return 0
 end
-redis.call('HSET', key, 'node', node, 'number', ARGV[6])
+-- The number of the client's key tells what Redis may have forgotten.
+local resumes = math.max(tonumber(found[3] or '0'), math.floor(tonumber(ARGV[6]) / KEYS_OF_CONNECTION)) + 1
+redis.call('HSET', key, 'node', node, 'number', ARGV[6], 'resumes', resumes)
 redis.call('EXPIRE', key, ARGV[7])
-local resumes = redis.call('HINCRBY', key, 'resumes', 1)
 -- All private messages after this place reach the new owner, after this message.
 redis.call('PUBLISH', ARGV[8], ARGV[9] .. (redis.call('HGET', prefix .. 'shard', 'last') or '0'))
 local owner = found[1] or string.sub(id, 1, 8)
