@@ -51,7 +51,8 @@ def sign(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
         webhook_id: the value of ``webhook-id``.
         timestamp: the value of ``webhook-timestamp``, in seconds since 1970.
     """
-    signed = b".".join((webhook_id.encode(), str(timestamp).encode(), body))
+    # A framework may have decoded a header that is not UTF-8 to lone surrogates.
+    signed = b".".join((webhook_id.encode("utf-8", "surrogatepass"), str(timestamp).encode(), body))
     digest = hmac.new(key, signed, hashlib.sha256).digest()
     return _SIGNATURE_PREFIX + base64.b64encode(digest).decode()
 
@@ -59,7 +60,8 @@ def sign(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
 def is_signed(signatures: str, key: bytes, webhook_id: str, timestamp: int, body: bytes) -> bool:
     """Whether a list of signatures, separated by spaces, has that of the request."""
     wanted = sign(key, webhook_id, timestamp, body).encode()
-    return any(hmac.compare_digest(wanted, found.encode()) for found in signatures.split(" "))
+    given = signatures.encode("utf-8", "surrogatepass").split(b" ")
+    return any(hmac.compare_digest(wanted, found) for found in given)
 
 
 def make_headers(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:

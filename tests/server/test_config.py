@@ -79,7 +79,7 @@ def test_webhooks_can_be_set_for_each_app(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "h", "//h/", "ftp://h/", "https:///x", "https://h:0/", "https://h:x/", "https://h:99999/", "https://[::1/", "https://ä/", "https://h/ x", "https://h/\n", "https://h/#x"],
+    ["", "h", "//h/", "ftp://h/", "https:///x", "https://h:0/", "https://h:x/", "https://h:99999/", "https://[::1/", "https://ä/", "https://h/ x", "https://h/\n", "https://h/#x", "https://a..b/", f"https://{'h' * 64}/"],
 )  # fmt: skip
 def test_the_url_of_a_webhook_is_checked(url: str) -> None:
     with pytest.raises(ConfigurationError, match="url must be an http or https URL in ASCII") as caught:

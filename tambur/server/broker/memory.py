@@ -286,16 +286,24 @@ class MemoryPresence:
 
 
 class MemoryRevocations:
-    """The only node remembers what was revoked by itself."""
+    """The only node remembers what was revoked by itself.
 
-    _last_ms = 0
+    Parameters:
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._last_ms = 0
 
     def now_ms(self) -> int:
-        self._last_ms = max(self._last_ms, round(time.time() * 1000))
+        self._last_ms = max(self._last_ms, round(self._clock() * 1000))
         return self._last_ms
 
     async def revoke(self, app: AppKey, subscriber_ids: Collection[str], user_id: str | None) -> int:  # noqa: ARG002
-        return self.now_ms()
+        revoked_ms = self.now_ms()
+        self._last_ms += 1  # sessions that begin now are later, even if the clock was set back
+        return revoked_ms
 
 
 class NoOtherNodes:

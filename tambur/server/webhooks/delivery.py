@@ -202,7 +202,8 @@ class _Endpoint:
 
     def _end_request(self, request: asyncio.Task[None]) -> None:
         event = self._requests.pop(request)
-        if self._newest[event[2:]] is request:
+        # When the server stops, a newer one may have ended before.
+        if self._newest.get(event[2:]) is request:
             del self._newest[event[2:]]
         self._awake.set()
 

@@ -28,7 +28,8 @@ class Webhook:
             parts = urlsplit(self.url)
             is_valid = bool(parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
             is_valid = is_valid and "@" not in parts.netloc and "#" not in self.url
-        except ValueError:  # of the port, or of an IPv6 address
+            (parts.hostname or "").encode("idna")  # as a look-up does
+        except ValueError:  # of the port, of an IPv6 address, or of a part of the host name
             is_valid = False
         require(
             is_valid and self.url.isascii() and self.url.isprintable() and " " not in self.url,

@@ -9,7 +9,7 @@ import pytest
 from tambur import ConfigurationError
 from tambur.server.broker import CLAIM_WINDOW_S, Backend, BrokerUnavailableError, Outcome, memory
 from tambur.server.broker.factory import from_url
-from tambur.server.broker.memory import BATCH_STEP, MemoryBackend
+from tambur.server.broker.memory import BATCH_STEP, MemoryBackend, MemoryRevocations
 from tests.support.broker import APP, NOW, OTHER_APP, RecordingBackend, claim, nobody_asks, public
 
 from .contract import BrokerContract
@@ -131,6 +131,18 @@ def test_nothing_is_left_of_a_stream_that_everybody_left() -> None:
         assert (backend.presence._present, backend.broker._subscribed) == ({}, set())
 
     asyncio.run(scenario())
+
+
+def test_sessions_begin_after_a_disconnect_while_the_clock_is_set_back() -> None:
+    clock = [1000.0]
+    revocations = MemoryRevocations(clock=lambda: clock[0])
+    begun_ms = revocations.now_ms()
+    clock[0] = 10.0
+    for _ in range(2):
+        revoked_ms = asyncio.run(revocations.revoke(APP, (), "alice"))
+        assert begun_ms <= revoked_ms
+        begun_ms = revocations.now_ms()
+        assert begun_ms > revoked_ms
 
 
 @pytest.mark.parametrize("url", ["", "memory", "kafka://:hunter2@h"])

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -43,6 +43,7 @@ class Endpoints:
         self.waiting: list[Request] = []
         self.seen: list[Event] = []
         self.accepted: list[Event] = []
+        self.end_slowly = False  # whether a request takes some turns to be cancelled
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
         event = parse(body, headers, SECRET, now=self.now())
@@ -52,7 +53,11 @@ class Endpoints:
         self.seen.append(event)
         request = Request(FIRST, event, asyncio.get_running_loop().create_future())
         self.waiting.append(request)
-        return await request.answer
+        try:
+            return await request.answer
+        finally:
+            if self.end_slowly:
+                await settle()
 
     def answer(self, outcome: int | Exception) -> None:
         """Answer the request that waits for longest."""
@@ -269,6 +274,22 @@ def test_a_server_that_stops_takes_no_more_and_returns_what_it_sends() -> None:
         assert [event.user_id for event in taken.events] == ["bob", "carol"]
 
     run(scenario)
+
+
+def test_a_server_stops_while_an_event_waits_for_the_one_before() -> None:
+    errors: list[dict[str, Any]] = []
+
+    async def scenario(setting: Setting) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+        setting.endpoints.end_slowly = True
+        setting.join()
+        setting.join()
+        await settle()
+        await setting.webhooks.close()
+        await settle()
+
+    run(scenario)
+    assert errors == []
 
 
 def test_a_server_stops_in_the_moment_in_which_an_event_comes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 
 from ...config import App, Limits
@@ -77,14 +78,19 @@ class RedisRevocations:
         """Nothing to do: the next link catches up."""
 
     async def _read(self, link: Link, key: bytes, since_ms: int) -> dict[str, int]:
-        """All names of a key, with their times."""
-        found: dict[str, int] = {}
-        while True:
-            limits = b"WITHSCORES", b"LIMIT", len(found), NAMES_AT_ONCE
-            some = await link.call("ZRANGEBYSCORE", key, since_ms, "+inf", *limits)
-            found |= {name.decode(): int(score) for name, score in zip(some[::2], some[1::2], strict=True)}
+        """All names of a key, with their times.
+
+        The newest are read first, so that a disconnect between two calls hides no other name. The node that
+        has it asks this one to end those sessions.
+        """
+        found: list[tuple[str, int]] = []
+        for start in itertools.count(0, NAMES_AT_ONCE):
+            limits = b"WITHSCORES", b"LIMIT", start, NAMES_AT_ONCE
+            some = await link.call("ZREVRANGEBYSCORE", key, "+inf", since_ms, *limits)
+            found += [(name.decode(), int(score)) for name, score in zip(some[::2], some[1::2], strict=True)]
             if len(some) < 2 * NAMES_AT_ONCE:
-                return found
+                break
+        return dict(reversed(found))  # as they are remembered: the oldest first
 
     async def _restore(self, link: Link, key: bytes, ttl_ms: int, times: dict[str, int]) -> None:
         pairs = [word for name, at_ms in times.items() for word in (at_ms, name)]
