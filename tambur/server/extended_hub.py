@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -226,14 +227,15 @@ class ExtendedHub(Hub):
 
         Parameters:
             connection_id: names the connection in presence.
-            with_direct: whether direct messages are replayed, too.
+            with_direct: whether ``since`` replays direct messages, too.
             max_replay_bytes: limit for the newest messages, if the options ask for them.
 
         Raises:
             BrokerUnavailableError: the outbox is not subscribed. Some of the replay may have been written.
         """
         recovery = self.recovery
-        user_id = options.direct.user_id if options.direct is not None and with_direct else None
+        is_with_direct = with_direct and options.since is not None
+        user_id = options.direct.user_id if options.direct is not None and is_with_direct else None
         since = partial(recovery.since, app.key, name, user_id=user_id)
         extend = self._extender(app, name)
 
@@ -241,7 +243,7 @@ class ExtendedHub(Hub):
             is_for_it = publication.kind is not Kind.AUTH or options.auth is not None
             return is_for_it and publication.excluded != subscriber_id
 
-        async with self.used(app.key, name) as stream:
+        async with self.used(app.key, name) as stream, self._needed(app.key, name, user_id):
             stream.extend = extend
             replay = Replay(outbox, extend, receives)
             try:
@@ -282,6 +284,18 @@ class ExtendedHub(Hub):
                 stream.enable_presence(outbox, joining)
             self.counts.deliveries += replay.count
             return Subscribed(position, complete, replay.count, count, present.version)
+
+    @contextlib.asynccontextmanager
+    async def _needed(self, app: AppKey, name: str, user_id: str | None) -> AsyncIterator[None]:
+        """Need a user's direct messages for a replay: the user's other connections may end meanwhile."""
+        if user_id is None:
+            yield
+            return
+        self.recovery.need(app, name, user_id)
+        try:
+            yield
+        finally:
+            self.recovery.release(app, name, user_id)
 
     def go_live(self, app: AppKey, name: str, outbox: Outbox, version: int) -> int:
         """Write the events that arrived since :meth:`subscribe_extended`, and all later ones immediately."""

@@ -33,21 +33,17 @@ from .turnstile import Turnstile
 USERS_PER_TURN = 128
 """How many users of a list are written in one turn of the event loop: about a third of a millisecond."""
 
-
 HANDSHAKES_PER_TURN = 2
 """How many connections become WebSockets in one turn of the event loop: about half a millisecond.
 
 With fewer, commands to Redis leave in smaller batches, which costs processor time.
 """
 
-
 COMMANDS_PER_TURN = 8
 """How many commands begin in one turn of the event loop: about a millisecond."""
 
-
 SCANNED_PER_TURN = 4096
 """How many streams one turn of the event loop looks through: about two milliseconds."""
-
 
 logger = logging.getLogger("tambur.server")
 
@@ -65,7 +61,7 @@ class _Stream(Stream):
 
     Attributes:
         confirmed: done once the broker delivers the stream's publications; ``None`` some time after that.
-        waiting: number of subscribers that wait for it, or for a replay.
+        waiting: number of subscribers that wait for it, or for a replay; 1 more while the broker subscribes.
         is_scheduled: whether a later turn writes, or ends the window.
     """
 
@@ -281,8 +277,11 @@ class Hub:
         stream = self._streams.get((app, name))
         if stream is None:
             confirmed = asyncio.ensure_future(self._broker.subscribe(app, name))
-            stream = self._streams[app, name] = _Stream(self.counts, confirmed)
+            made = stream = self._streams[app, name] = _Stream(self.counts, confirmed)
             self.memory.add(STREAM_BYTES)
+            # The broker goes on subscribing if its subscribers are cancelled, and cannot unsubscribe before.
+            made.waiting += 1
+            confirmed.add_done_callback(lambda _: self._stop_waiting(app, name, made))
         stream.waiting += 1
         try:
             if stream.confirmed is not None:
@@ -293,8 +292,11 @@ class Hub:
                 await self._broker.sync()
             yield stream
         finally:
-            stream.waiting -= 1
-            self._forget_if_unused(app, name, stream)
+            self._stop_waiting(app, name, stream)
+
+    def _stop_waiting(self, app: AppKey, name: str, stream: _Stream) -> None:
+        stream.waiting -= 1
+        self._forget_if_unused(app, name, stream)
 
     def unsubscribe(self, app: AppKey, name: str, outbox: Outbox) -> None:
         """Unsubscribe an outbox from a stream. Its modes must be disabled."""
@@ -391,10 +393,5 @@ def _log(publication: Publication, subscribers: int) -> None:
     if logger.isEnabledFor(logging.DEBUG):
         kind = publication.kind
         stream = "private:SUBSCRIBER_ID" if kind is Kind.PRIVATE else publication.name
-        facts = {
-            "app": publication.app.app_id,
-            "stream": stream,
-            "kind": kind.value,
-            "subscribers": subscribers,
-        }
-        logger.debug(line("publication delivered", **facts))
+        facts = {"app": publication.app.app_id, "stream": stream, "kind": kind.value}
+        logger.debug(line("publication delivered", **facts, subscribers=subscribers))

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
 import pytest
 
+from tambur.protocol import close_codes
+from tambur.protocol.messages import encode_message
+from tambur.protocol.names import Kind
 from tambur.server import Limits
-from tambur.server.broker import AppKey, private_log
+from tambur.server.broker import AppKey, Claim, Publication, private_log
 from tambur.server.broker.memory import MemoryBackend
+from tambur.server.extended_hub import ExtendedHub
 
+from ..support import redis_nodes
+from ..support.broker import NOW, eventually, nobody_asks
 from ..support.node import APP, SIGNER, LocalClient, Node, run, settle
+from ..support.redis_server import RedisServer
 
 HOUR_S = 3600.0
 LOST_ID = "a0629978-28d8-4fd4-b862-f67e9b6dfd8f"
@@ -32,11 +40,12 @@ async def ask(client: LocalClient, word: str, *arguments: Any) -> Any:
     client.handle += 1
     client.send(word, client.handle, *arguments)
     await settle()
+    await eventually(lambda: client.seen.acks and client.seen.acks[-1][1] == client.handle)
     assert client.seen.acks[-1][:3] == ["ack", client.handle, "ok"]
     return client.seen.acks[-1][3]
 
 
-def messages(client: LocalClient) -> list[str]:
+def messages(client: LocalClient) -> list[Any]:
     """The messages that a client received, without heartbeats."""
     return [event[3] for event in client.seen.events if event[0] == "msg"]
 
@@ -175,3 +184,62 @@ def test_a_message_that_arrives_while_the_newest_are_read_is_replayed_once(
         assert messages(client) == ["before", "meanwhile", "after"]
 
     run(scenario, lambda: Node(backend))
+
+
+def test_a_resumed_session_reads_direct_messages_while_its_lost_connection_leaves(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_server.cli("FLUSHDB")
+    backend = redis_nodes.backend(redis_server, apps=(APP,))
+    hub, recovery = ExtendedHub(backend, coalesce_window_s=0), backend.recovery
+
+    async def scenario() -> None:
+        await backend.start(hub.deliver, nobody_asks)
+        lost = LocalClient(hub, backend.new_subscriber_id())
+        hello = await ask(lost, "hello", {})
+        direct = ["alice", SIGNER.direct("s", "alice", lost.subscriber_id)]
+        since = (await ask(lost, "subscribe", "s", {"direct": direct}))["position"]
+        await hub.send_direct(APP.key, "s", "bob", "alice", "meanwhile")
+        back = LocalClient(hub, backend.new_subscriber_id())
+        assert (await ask(back, "hello", {"session": hello["session"]}))["resumed"]
+        load = recovery.load
+
+        async def load_and_leave(
+            app: AppKey, log: str, place: int | None, user_id: str | None = None
+        ) -> None:
+            await load(app, log, place, user_id)
+            lost.connection.close(close_codes.SESSION_MOVED)
+
+        monkeypatch.setattr(recovery, "load", load_and_leave)
+        answer = await ask(back, "subscribe", "s", {"since": since, "direct": direct})
+        assert (answer["complete"], messages(back)) == (True, [["bob", "meanwhile"]])
+        back.connection.close()
+        assert not recovery._begun, "nobody reads any more"
+        await backend.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_newest_messages_are_replayed_to_a_resumed_session_with_direct_mode(
+    redis_server: RedisServer,
+) -> None:
+    redis_server.cli("FLUSHDB")
+    backend = redis_nodes.backend(redis_server, apps=(APP,))
+    hub = ExtendedHub(backend, coalesce_window_s=0)
+
+    async def scenario() -> None:
+        await backend.start(hub.deliver, nobody_asks)
+        lost = LocalClient(hub, backend.new_subscriber_id())
+        hello = await ask(lost, "hello", {})
+        lost.connection.close()
+        back = LocalClient(hub, backend.new_subscriber_id())
+        assert (await ask(back, "hello", {"session": hello["session"]}))["resumed"]
+        claim = Claim(APP.key, NOW, b"n", b"s")
+        kept = Publication(APP.key, Kind.PUBLIC, "kept-1", encode_message(Kind.PUBLIC, "kept-1", "before"))
+        await backend.broker.publish(kept, claim, now=NOW, max_publishes_per_s=None)
+        direct = ["alice", SIGNER.direct("kept-1", "alice", lost.subscriber_id)]
+        answer = await ask(back, "subscribe", "kept-1", {"last": 5, "direct": direct})
+        assert (answer["replayed"], messages(back)) == (1, ["before"])
+        await backend.close()
+
+    asyncio.run(scenario())

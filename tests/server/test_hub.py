@@ -9,7 +9,7 @@ from tambur.server.broker import BrokerUnavailableError
 from tambur.server.broker.memory import MemoryBackend, MemoryBroker
 from tambur.server.rounds import WRITES_PER_TURN
 
-from ..support.node import APP, Node, SlowBackend, pass_time, run, run_slow, settle
+from ..support.node import APP, Node, Recorder, SlowBackend, pass_time, run, run_slow, settle
 
 
 def test_each_kind_reaches_its_subscribers() -> None:
@@ -282,6 +282,38 @@ def test_a_subscriber_is_refused_while_the_broker_may_deliver_earlier_messages()
         assert not backend.broker._subscribed
 
     run(scenario, lambda: Node(backend))
+
+
+def test_a_stream_is_used_again_while_the_broker_still_subscribes_for_one_that_was_cancelled() -> None:
+    async def scenario(node: Node, backend: SlowBackend) -> None:
+        cancelled = asyncio.ensure_future(node.hub.subscribe(APP.key, "s", Recorder()))
+        await settle()
+        cancelled.cancel()
+        client = node.client("1", "s")
+        await settle()
+        assert len(backend.gates) == 1, "it subscribes once"
+        backend.open()
+        await settle()
+        await node.publish("s", "x")
+        assert client.seen.bodies == ["x"]
+
+    run_slow(scenario)
+
+
+def test_a_stream_that_nobody_waits_for_any_more_is_unsubscribed() -> None:
+    async def scenario(node: Node, backend: SlowBackend) -> None:
+        for finish in (backend.open, backend.refuse):
+            cancelled = asyncio.ensure_future(node.hub.subscribe(APP.key, "s", Recorder()))
+            await settle()
+            cancelled.cancel()
+            await settle()
+            finish()
+            await settle()
+            assert node.is_empty()
+            assert not backend.broker._subscribed
+            assert node.hub.memory.held_bytes == 0
+
+    run_slow(scenario)
 
 
 def test_all_subscribers_that_wait_for_a_stream_are_answered_together() -> None:

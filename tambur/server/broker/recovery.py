@@ -32,7 +32,8 @@ class Recovery(Protocol):
 
         Parameters:
             place: ``None`` for all kept publications.
-            user_id: whose direct messages on the stream are wanted, too; ``None`` for nobody's.
+            user_id: whose direct messages on the stream are wanted, too; ``None`` for nobody's. They must be
+                needed, see :meth:`need`.
 
         Raises:
             BrokerUnavailableError: it is not at hand.

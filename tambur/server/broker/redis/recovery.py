@@ -57,8 +57,6 @@ class RedisRecovery:
         self._tails = self._no_tails()
         # The tails that have begun, each with the history that holds it.
         self._begun: dict[tuple[AppKey, str], History] = {}
-        # For each subscribed stream, the users whose direct messages were read.
-        self._direct_tails: dict[Log, set[str]] = {}
         self._loading: dict[Log, asyncio.Task[None]] = {}
         self._needs: Counter[Log] = Counter()
         self._sync: tuple[Link, int, asyncio.Future[int]] | None = None
@@ -146,8 +144,6 @@ class RedisRecovery:
         """Undo :meth:`begin`."""
         self._end_need(log)
         self._drop(log)
-        for user_id in self._direct_tails.pop(log, ()):
-            self._drop(Log(log.app, direct_log(log.name, user_id)))
 
     async def sync(self) -> None:
         """Return once everything that was published before has been delivered to this node."""
@@ -173,12 +169,9 @@ class RedisRecovery:
             await self._shard.epoch.wait_for_proof(PROOF_WAIT_S)
             if place > self.place:  # the client comes from a node that was faster
                 await self.sync()
-        logs = [Log(app, log)]
+        await self._load(Log(app, log), place)
         if user_id is not None:
-            logs.append(Log(app, direct_log(log, user_id)))
-            self._direct_tails.setdefault(logs[0], set()).add(user_id)
-        for one in logs:
-            await self._load(one, place)
+            await self._load(Log(app, direct_log(log, user_id)), place)
 
     async def _load(self, log: Log, place: int | None) -> None:
         for _ in range(2):  # a read for another client may not have gone back as far
@@ -261,8 +254,6 @@ class RedisRecovery:
         if name not in self._needs:
             self._drop(name)
             self.owners.release(name)
-            if user_id is not None and (users := self._direct_tails.get(Log(app, log))) is not None:
-                users.discard(user_id)
 
     def _end_need(self, log: Log) -> None:
         self._needs[log] -= 1
