@@ -51,16 +51,16 @@ def test_the_first_snippet_publishes(server: Server) -> None:
         ):
             code = code.replace(f'"{written}"', repr(real))
         run(code)["tambur"].close()
-        assert receiver.receive(10) == ("news", "public", "Hello, everybody", None)
-        assert receiver.receive(10) == ("news", "auth", '{"hello":"admins"}', None)
+        assert receiver.receive(60) == ("news", "public", "Hello, everybody", None)
+        assert receiver.receive(60) == ("news", "auth", '{"hello":"admins"}', None)
 
 
 def test_the_first_snippet_of_the_readme_publishes(server: Server) -> None:
     with subscriber(server, "news") as receiver:
         receiver.enable_auth("news", SIGNER.auth)
         run(snippet(README, "Hello, everybody"))["tambur"].close()
-        assert receiver.receive(10) == ("news", "public", "Hello, everybody", None)
-        assert receiver.receive(10) == ("news", "auth", '{"hello":"admins"}', None)
+        assert receiver.receive(60) == ("news", "public", "Hello, everybody", None)
+        assert receiver.receive(60) == ("news", "auth", '{"hello":"admins"}', None)
 
 
 def test_the_environment_makes_a_publisher() -> None:
@@ -74,8 +74,8 @@ def test_a_message_reaches_all_but_one(server: Server) -> None:
     assert written in code
     with subscriber(server, "news") as one, subscriber(server, "news") as other:
         run(code.replace(written, str(one.subscriber_id)))["tambur"].publish("news", "to all")
-        assert [other.receive(10).text for _ in range(2)] == ["Hello, everybody else", "to all"]
-        assert one.receive(10).text == "to all"
+        assert [other.receive(60).text for _ in range(2)] == ["Hello, everybody else", "to all"]
+        assert one.receive(60).text == "to all"
 
 
 def test_many_are_published(
@@ -86,7 +86,7 @@ def test_many_are_published(
         for stream in ("inbox-alice", "inbox-bob"):
             receiver.enable_auth(stream, SIGNER.auth)
         run(code)
-        assert {receiver.receive(10).stream for _ in range(2)} == {"inbox-alice", "inbox-bob"}
+        assert {receiver.receive(60).stream for _ in range(2)} == {"inbox-alice", "inbox-bob"}
     assert capsys.readouterr().out == ""
     monkeypatch.setenv("TAMBUR_URL", os.environ["TAMBUR_URL"].replace(SECRET, "wrong"))
     run(code)
@@ -168,7 +168,7 @@ def test_the_page_on_throwing_out_ends_sessions(server: Server) -> None:
 def test_a_message_is_encoded_by_the_function_that_was_given(server: Server) -> None:
     with subscriber(server, "news") as receiver:
         run(snippet(PUBLISH, "encode="))["tambur"].close()
-        assert receiver.receive(10).text == '{"at": "2026-01-01"}'
+        assert receiver.receive(60).text == '{"at": "2026-01-01"}'
 
 
 def test_the_snippet_on_errors_shows_the_error(
@@ -196,7 +196,7 @@ def test_the_first_page_shows_what_works(server: Server) -> None:
     (code,) = snippets(first_page)
     with subscriber(server, "news") as receiver:
         run(code)
-        assert receiver.receive(10).text == "Hello, everybody"
+        assert receiver.receive(60).text == "Hello, everybody"
     (html,) = snippets(first_page, "html")
     assert html.splitlines()[0] in README
     assert 'get_stream("news").onmessage' in html

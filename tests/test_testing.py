@@ -19,11 +19,11 @@ def test_the_server_and_its_clients_are_real(tambur_server: TamburServer) -> Non
     with Tambur.from_url(tambur_server.url) as tambur:
         tambur.publish("auth:news", "admins")
         tambur.publish("news", {"a": 1})
-    assert [news.receive(10) for _ in range(2)] == [
+    assert [news.receive(60) for _ in range(2)] == [
         Message("news", "auth", "admins"),
         Message("news", "public", '{"a":1}'),
     ]
-    assert other.receive(10) == Message("news", "public", '{"a":1}')
+    assert other.receive(60) == Message("news", "public", '{"a":1}')
 
 
 def test_the_recorder_records_messages(tambur_recorder: RecordingTambur) -> None:
@@ -71,7 +71,7 @@ def test_the_recorder_records_many_messages_in_order_and_refuses_those_that_a_se
 def test_the_fixtures_server_takes_many_messages(tambur_server: TamburServer) -> None:
     news = tambur_server.subscriber("news")
     assert tambur_server.publisher.publish_many([("news", str(i)) for i in range(3)]) == [True] * 3
-    assert [news.receive(10).text for _ in range(3)] == ["0", "1", "2"]
+    assert [news.receive(60).text for _ in range(3)] == ["0", "1", "2"]
 
 
 def test_the_recorder_encodes_like_the_applications_publisher() -> None:
@@ -151,7 +151,7 @@ def test_the_installed_package_brings_the_fixtures(pytester: pytest.Pytester) ->
             monkeypatch.setenv("TAMBUR_URL", tambur_server.url)
             page = tambur_server.subscriber("news")
             Tambur.from_env().publish("news", "x")
-            assert page.receive(10).text == "x"
+            assert page.receive(60).text == "x"
 
 
         def test_afterwards(tambur_server):

@@ -31,7 +31,7 @@ def test_each_stream_gets_its_messages_in_order(server: Server, tambur: Tambur, 
     done: list[tuple[int, int]] = []
     with subscriber(server, *streams) as receiver:
         assert tambur.publish_many(pairs, progress=lambda *counts: done.append(counts)) == [True] * 500
-        received = [receiver.receive(10) for _ in pairs]
+        received = [receiver.receive(60) for _ in pairs]
     assert done == [(i, 500) for i in range(1, 501)]
     for name in streams:
         assert [m.text for m in received if m.stream == name] == [str(i) for i in range(50)]
@@ -104,7 +104,7 @@ def test_an_invalid_message_has_its_own_error_and_the_others_are_delivered(
         outcomes = tambur.publish_many((stream, f"{i}".ljust(size, ".")) for i, size in enumerate(sizes))
         delivered = [i for i, size in enumerate(sizes) if size <= 65_536]
         assert [i for i, outcome in enumerate(outcomes) if outcome is True] == delivered
-        assert [int(receiver.receive(10).text[0]) for _ in delivered] == delivered
+        assert [int(receiver.receive(60).text[0]) for _ in delivered] == delivered
     error = outcomes[1]
     assert isinstance(error, MessageTooLargeError)
     assert error.reason == "the message has 70000 bytes, at most 65536 are allowed"
@@ -135,7 +135,7 @@ def test_a_server_with_a_smaller_limit_gets_smaller_batches() -> None:
         with Tambur(API_KEY, APP_ID, SECRET, small.url) as tambur, subscriber(small, "s") as receiver:
             texts = [*(str(i) for i in range(200)), "x" * 10_000, "last"]
             assert tambur.publish_many(("s", text) for text in texts) == [True] * 202
-            assert [receiver.receive(10).text for _ in texts] == texts
+            assert [receiver.receive(60).text for _ in texts] == texts
 
 
 def test_no_pairs_have_no_outcomes(tambur: Tambur) -> None:

@@ -203,8 +203,8 @@ def test_no_key_is_shown(server: Server, caplog: pytest.LogCaptureFixture) -> No
 def test_long_polling_refuses_a_hello(server: Server) -> None:
     with requests.Session() as session:
         url = f"{server.url}/comet/{API_KEY}/{APP_ID}"
-        first = session.get(url, params={"instance": "1", "callback": "f"}, timeout=10)
+        first = session.get(url, params={"instance": "1", "callback": "f"}, timeout=60)
         subscriber_id = re.findall('"id:([^"]*)"', first.text)[0]
         command = {"instance": "1", "callback": "f", "data": '["hello",1,{}]'}
-        answer = session.get(f"{url}/{subscriber_id}", params=command, timeout=10)
+        answer = session.get(f"{url}/{subscriber_id}", params=command, timeout=60)
         assert '["ack",1,"invalid_hello"]' in answer.text

@@ -84,7 +84,7 @@ def test_all_workers_serve_as_one_and_one_that_dies_is_replaced(parent: NodeProc
         for i in range(10):
             tambur.publish(stream, str(i))
         for one in subscribers:
-            assert [one.receive(10).text for _ in range(10)] == [str(i) for i in range(10)]
+            assert [one.receive(60).text for _ in range(10)] == [str(i) for i in range(10)]
         assert connections(parent) == [1] * COUNT
         victim = min(pids)
         os.kill(victim, signal.SIGKILL)
@@ -104,7 +104,7 @@ def test_all_workers_serve_as_one_and_one_that_dies_is_replaced(parent: NodeProc
         assert not any(is_alive(pid) for pid in left)
         for one in survivors:
             with pytest.raises(ConnectionError) as caught:
-                one.receive(10)
+                one.receive(60)
             assert getattr(caught.value, "code", None) == 1001
 
 

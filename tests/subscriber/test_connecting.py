@@ -183,7 +183,7 @@ def test_a_lost_connection_raises() -> None:
     with in_background(Config(apps=(APP,), port=0)) as server:
         one = subscriber(server)
     with pytest.raises(SubscriberClosedError, match="1001 the server is shutting down") as caught:
-        one.receive(10)
+        one.receive(60)
     assert caught.value.code == 1001
     with pytest.raises(SubscriberClosedError):
         next(iter(one))

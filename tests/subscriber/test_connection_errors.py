@@ -116,5 +116,5 @@ def test_the_end_of_a_connection_names_the_server() -> None:
     with in_background(Config(apps=(APP,), port=0)) as server:
         one = subscriber(server)
     with one, pytest.raises(SubscriberClosedError) as caught:
-        one.receive(10)
+        one.receive(60)
     assert str(caught.value).startswith(f"{server.url.removeprefix('http://')} closed the connection: 1001")

@@ -53,9 +53,9 @@ def test_a_reconnect_restores_subscriptions_and_modes(stream: str, caplog: pytes
         assert set(missed.streams) == {stream, "other"}
         tambur.publish(stream, "public")
         tambur.publish(f"auth:{stream}", "auth")
-        assert [one.receive(10).text for _ in range(2)] == ["public", "auth"]
+        assert [one.receive(60).text for _ in range(2)] == ["public", "auth"]
         one.send_direct(stream, "one", "to myself")
-        assert one.receive(10) == (stream, "direct", "to myself", "one")
+        assert one.receive(60) == (stream, "direct", "to myself", "one")
         # The token that was given as text is for the old subscriber ID.
         with pytest.raises(CommandRefusedError, match="mode_not_enabled"):
             one.disable_presence(stream)

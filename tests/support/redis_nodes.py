@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from tambur.server import App, Limits
 from tambur.server.broker import BrokerUnavailableError
 from tambur.server.broker.factory import from_url
+from tambur.server.broker.redis import scripts
 from tambur.server.broker.redis.backend import RedisBackend
 from tambur.server.broker.redis.shard import Shard
 
@@ -65,6 +67,29 @@ def run(
                 await node.backend.close()
 
     asyncio.run(whole())
+
+
+def end_lease(redis: RedisServer, node: RecordingBackend) -> None:
+    """Let the time until which a node counts as alive be past, so that no test waits for it."""
+    redis.cli("ZADD", "tambur:0:leases", "XX", "1", shard(node).node)
+
+
+def end_linger(redis: RedisServer, *nodes: RecordingBackend) -> None:
+    """Let the time for which the users of stopped nodes stay present be past."""
+    for node in nodes:
+        redis.cli("ZADD", "tambur:0:stopped", "XX", "1", shard(node).node)
+
+
+async def renew_lease(node: RecordingBackend) -> None:
+    """Renew the lease of a node now. Its link fails if Redis has another epoch than the node."""
+    with contextlib.suppress(BrokerUnavailableError):
+        await shard(node)._take_lease(shard(node).ready_link(), scripts.LEASE)
+
+
+async def maintain(node: RecordingBackend) -> None:
+    """Do now what a node does after it has renewed its lease."""
+    for part in shard(node).parts:
+        await part.maintain(shard(node).ready_link())
 
 
 async def ready(node: RecordingBackend) -> None:

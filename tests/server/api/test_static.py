@@ -22,7 +22,7 @@ from ...support import esm
     ],
 )
 def test_the_files_of_the_package_are_served_to_any_page(server: Server, name: str, media_type: str) -> None:
-    answer = requests.get(f"{server.url}/{name}", timeout=10)
+    answer = requests.get(f"{server.url}/{name}", timeout=60)
     assert answer.status_code == 200
     assert answer.content == (resources.files("tambur.server") / "static" / name).read_bytes()
     assert answer.headers["Content-Type"] == media_type
@@ -33,10 +33,10 @@ def test_the_files_of_the_package_are_served_to_any_page(server: Server, name: s
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}'])
 def test_a_page_that_has_the_file_gets_no_second_one(server: Server, form: str) -> None:
     url = f"{server.url}/tambur.js"
-    tag = requests.get(url, timeout=10).headers["ETag"]
-    answer = requests.get(url, headers={"If-None-Match": form.format(tag)}, timeout=10)
+    tag = requests.get(url, timeout=60).headers["ETag"]
+    answer = requests.get(url, headers={"If-None-Match": form.format(tag)}, timeout=60)
     assert (answer.status_code, answer.content) == (304, b"")
-    assert requests.get(url, headers={"If-None-Match": '"old"'}, timeout=10).status_code == 200
+    assert requests.get(url, headers={"If-None-Match": '"old"'}, timeout=60).status_code == 200
 
 
 def test_the_module_and_its_types_are_made_from_the_classic_script() -> None:

@@ -94,11 +94,11 @@ def test_presence_and_direct_between_a_poller_and_a_websocket(
         token = tambur.generate_direct_token(stream, "poller", poller.subscriber_id)
         assert poller.command("set_mode", "direct", stream, "poller", token) == "ok"
         assert poller.command("direct", stream, "other", "hi") == "ok"
-        assert other.receive(10) == (stream, "direct", "hi", "poller")
+        assert other.receive(60) == (stream, "direct", "hi", "poller")
         other.send_direct(stream, "poller", "hello")
         assert poller.poll() == ["msg", stream, "direct", ["other", "hello"]]
         assert poller.send("fin") is None
-        assert other.receive(10) == (stream, "presence", "down", "poller")
+        assert other.receive(60) == (stream, "presence", "down", "poller")
     assert ask(server, poller.request()).status == 404
 
 
@@ -191,7 +191,7 @@ def test_a_client_whose_poll_breaks_is_gone_soon(stream: str) -> None:
         poller = present_poller(running.server, tambur, other, stream)
         poller.waiting_poll().close()
         running.skip(waiting.BROKEN_POLL_GRACE_S + 1)
-        assert other.receive(10) == (stream, "presence", "down", "poller")
+        assert other.receive(60) == (stream, "presence", "down", "poller")
         assert ask(running.server, poller.request()).status == 404
 
 

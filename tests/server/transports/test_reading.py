@@ -49,4 +49,4 @@ def test_requests_that_come_in_halves_by_turns_do_not_mix(server: Server, stream
         for connection, request in zip(connections, requests, strict=True):
             connection.sendall(request[-500:])
             assert read_answer(connection).status == 204
-        assert [receiver.receive(10).text for _ in texts] == texts
+        assert [receiver.receive(60).text for _ in texts] == texts

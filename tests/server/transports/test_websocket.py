@@ -278,17 +278,17 @@ def test_a_subscriber_that_never_reads_is_cut_off_and_nobody_waits(
             lazy.command("subscribe", 1, "who")
             lazy.send("set_mode", 2, "presence", "who", "lazy", token)
             lazy.send("subscribe", 3, stream)
-            assert watcher.receive(10) == ("who", "presence", "up", "lazy")
+            assert watcher.receive(60) == ("who", "presence", "up", "lazy")
             received: list[str] = []
             reader = threading.Thread(
-                target=lambda: received.extend(healthy.receive(10).text for _ in range(count))
+                target=lambda: received.extend(healthy.receive(60).text for _ in range(count))
             )
             reader.start()
             for _ in range(count):
                 tambur.publish(stream, message)
             reader.join()
             assert received == [message] * count
-            assert watcher.receive(10) == ("who", "presence", "down", "lazy")
+            assert watcher.receive(60) == ("who", "presence", "down", "lazy")
 
 
 def test_a_subscriber_that_reads_too_slowly_is_closed_with_the_reason(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.broker import APP, RecordingBackend, eventually, nobody_asks
-from tests.support.redis_nodes import backend, ready, run, shard
+from tests.support.redis_nodes import backend, end_linger, ready, run, shard
 from tests.support.redis_server import RedisServer
 
 UP = ("bob", b'["msg","s","presence",["bob","up"]]')
@@ -57,10 +57,11 @@ def test_a_user_that_lingers_longer_than_an_outage_leaves_afterwards(redis_serve
 def test_users_that_return_from_a_stopped_node_cause_no_event(redis_server: RedisServer) -> None:
     async def scenario(alices: RecordingBackend, bobs: RecordingBackend) -> None:
         await enter(alices, bobs)
-        bobs.presence.leave(APP, "s", "bob", "b1", linger_s=0.2)
+        bobs.presence.leave(APP, "s", "bob", "b1", linger_s=1000)
         await bobs.backend.close()
         assert redis_server.cli("ZRANGE", "tambur:0:leases", "0", "-1") == shard(alices).node
         await alices.presence.join(APP, "s", "bob", "b2")
+        end_linger(redis_server, bobs)
         # The node of Alice removes the users of the other, without an event.
         await eventually(lambda: redis_server.cli("ZCARD", "tambur:0:stopped") == "0")
         await alices.settle()
@@ -86,11 +87,12 @@ def test_users_that_do_not_return_from_a_stopped_node_leave(redis_server: RedisS
 def test_a_node_that_starts_later_removes_the_users_of_a_stopped_one(redis_server: RedisServer) -> None:
     async def scenario(alices: RecordingBackend, bobs: RecordingBackend) -> None:
         await enter(alices, bobs)
-        bobs.presence.leave(APP, "s", "bob", "b1", linger_s=0.2)
-        alices.presence.leave(APP, "s", "alice", "a1", linger_s=0.2)
+        bobs.presence.leave(APP, "s", "bob", "b1", linger_s=1000)
+        alices.presence.leave(APP, "s", "alice", "a1", linger_s=1000)
         await bobs.backend.close()
         await alices.backend.close()
         assert redis_server.cli("ZCARD", "tambur:0:stopped") == "2"
+        end_linger(redis_server, alices, bobs)
         later = RecordingBackend(backend(redis_server))
         await later.backend.start(later.deliver, nobody_asks)
         await later.broker.subscribe(APP, "s")

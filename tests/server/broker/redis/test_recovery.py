@@ -308,9 +308,11 @@ def test_a_session_is_continued_and_its_messages_are_read_in_one_step(
         calls: list[Any] = []
         link = shard(two).ready_link()
         call = link.call
+        by_themselves = {scripts.SWEEP.digest, scripts.LEASE.digest}
 
         def note(*command: Any) -> Any:
-            calls.append(command)
+            if command[1] not in by_themselves:  # nodes do these from time to time
+                calls.append(command)
             return call(*command)
 
         monkeypatch.setattr(link, "call", note)
