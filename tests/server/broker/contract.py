@@ -108,7 +108,7 @@ class BrokerContract(abc.ABC):
                 assert await node.publish(publication, claim(str(number))) == REPLAYED
                 assert node.nodes == nodes
             node.broker.unsubscribe(APP, "s")
-            await node.settle()
+            await node.broker.subscribe(APP, "another")  # confirmed after the unsubscribe
             await node.publish(public("s", "x"), claim("n"))
             assert node.nodes == 0
 
