@@ -18,6 +18,8 @@ from selenium.common.exceptions import (
 from selenium.webdriver import ActionChains, Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
+from .ports import free_port
+
 TIMEOUT_S = 60.0
 POLL_S = 0.01
 MAX_POLL_S = 0.16
@@ -51,7 +53,8 @@ def chromium() -> Iterator[Chrome]:
         options.add_argument(f"--{flag}")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options.add_argument(f"--user-data-dir={profile}")
-        driver = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+        # Selenium would take any port that is free now, and may not be when chromedriver listens.
+        driver = Chrome(options=options, service=Service("/usr/bin/chromedriver", port=free_port()))
         try:
             yield driver
         finally:

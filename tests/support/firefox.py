@@ -112,7 +112,14 @@ def firefox() -> Iterator[Firefox]:
             reader = threading.Thread(target=process.stderr.read)  # so that it can always write
             reader.start()
             try:
-                with connect(f"{found[1]}/session", max_size=None, proxy=None) as connection:
+                # On a busy machine, Firefox may be silent for long.
+                with connect(
+                    f"{found[1]}/session",
+                    max_size=None,
+                    proxy=None,
+                    open_timeout=TIMEOUT_S,
+                    ping_interval=None,
+                ) as connection:
                     yield Firefox(connection)
             finally:
                 process.terminate()

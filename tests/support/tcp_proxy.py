@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -37,12 +38,13 @@ class TcpProxy:
         self._refuses = False
         self._delay_s = 0.0
         self._loop = asyncio.new_event_loop()
+        # Every accepted connection has a task immediately, so that the end of the proxy finds it.
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
+        self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
+        self._loop.add_reader(self._listener, self._accept)
         self._thread = threading.Thread(target=self._loop.run_forever, name="tcp-proxy")
         self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(
-            asyncio.start_server(self._accept, "127.0.0.1", 0), self._loop
-        ).result()
-        self.port: int = self._server.sockets[0].getsockname()[1]
 
     def __enter__(self) -> TcpProxy:  # noqa: PYI034
         return self
@@ -107,12 +109,14 @@ class TcpProxy:
         for connection in self._open:
             connection.is_truncated = True
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = self._loop.create_task(self._serve(reader, writer))
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        task = self._loop.create_task(self._serve(client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, client: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=client)
         try:
             if self._refuses:
                 raise ConnectionRefusedError  # noqa: TRY301
@@ -121,6 +125,9 @@ class TcpProxy:
             writer.transport.abort()
             return
         connection = _Connection(writer, target)
+        if self._refuses:  # since it was begun, and so it was not among those that were dropped
+            connection.abort()
+            return
         self._open.add(connection)
         try:
             await asyncio.gather(
@@ -160,7 +167,9 @@ class TcpProxy:
             connection.abort()
 
     async def _end(self) -> None:
-        self._server.close()
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        await asyncio.sleep(0)  # in which every task begins, and so owns its connection
         self._drop()
         for task in self._tasks:
             task.cancel()

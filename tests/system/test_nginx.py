@@ -53,7 +53,9 @@ def proxied(directory: Path, *, lets_websockets_pass: bool = True) -> Iterator[P
     if not lets_websockets_pass:
         site, count = UPGRADE_LINES.subn("", site)
         assert count == 2
-    with in_background(Config(apps=(APP,), port=0, public_hosts=(f"127.0.0.1:{port}",))) as server:
+    # Nobody else listens there after the server has stopped.
+    config = Config(apps=(APP,), port=free_port(), public_hosts=(f"127.0.0.1:{port}",))
+    with in_background(config) as server:
         for before, after in (
             ("127.0.0.1:8080", server.url.removeprefix("http://")),
             ("/var/log/nginx/error.log", str(error_log)),

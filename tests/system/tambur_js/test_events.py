@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from tambur import Tambur
 from tambur.server import App, Config, Server, in_background
 from tests.support.app import API_KEY, APP, APP_ID, SECRET, subscriber
 from tests.support.browser import Browser, page
+from tests.support.ports import free_port
 
 from .line import IN_CHROMIUM
 from .page import HTML, Page, opened
@@ -86,9 +85,8 @@ def test_a_listener_hears_that_a_stream_is_ready_and_a_removed_one_hears_nothing
 
 
 def test_the_states_of_a_connection(driver: Browser, transport: str) -> None:
-    config = Config(apps=(APP,), port=0)
+    config = Config(apps=(APP,), port=free_port())
     with in_background(config) as first:
-        port = int(first.url.rpartition(":")[2])
         with page(HTML % first.url) as address:
             opening = opened(driver, address, transport)
             browser = next(opening)
@@ -112,7 +110,7 @@ def test_the_states_of_a_connection(driver: Browser, transport: str) -> None:
         ]
     browser.wait("states.some(([what, state]) => what === 'error' && state === 'waiting')")
     # It tries, and waits, again and again.
-    with in_background(dataclasses.replace(config, port=port)):
+    with in_background(config):
         browser.wait("me.state === 'connected'")
         states = browser.run("return states.splice(0)")
         assert states[:3] == [["waiting", True, "waiting"], "waiting", ["error", "waiting"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tambur import Tambur
 from tambur.server import Config, in_background
 from tests.support.app import API_KEY, APP, APP_ID, SECRET
+from tests.support.ports import free_port
 
 from .line import IN_CHROMIUM
 from .page import Page
@@ -95,7 +96,7 @@ def test_an_error_in_a_handler_disturbs_nothing(websocket: Page, tambur: Tambur,
 
 def test_handlers_are_called_once_everything_is_as_it_will_be(websocket: Page) -> None:
     """A handler may use any stream: none is left half closed."""
-    config = Config(apps=(APP,), port=0)
+    config = Config(apps=(APP,), port=free_port())  # nobody else listens there afterwards
     with in_background(config) as server:
         host = server.url.removeprefix("http://")
         websocket.connect("me", "a", "b", host=host, ssl=False, resume=False)

@@ -116,7 +116,8 @@ def test_no_server_or_another_one_is_tried_again(browser: Page, answer: Response
 
 
 def test_a_lost_connection_has_a_code_of_its_own(driver: Browser, transport: str) -> None:
-    with in_background(Config(apps=(APP,), port=0)) as server, page(HTML % server.url) as address:
+    config = Config(apps=(APP,), port=free_port())  # nobody else listens there afterwards
+    with in_background(config) as server, page(HTML % server.url) as address:
         opening = opened(driver, address, transport)
         browser = next(opening)
         browser.connect("me")
