@@ -32,6 +32,7 @@ class Keys:
         self.stopped = self.prefix + b"stopped"
         self.shard = self.prefix + b"shard"
         self.nodes = self.prefix + b"nodes"
+        self.bytes = self.prefix + b"bytes"
 
     def claims(self, app: AppKey, timestamp: int) -> bytes:
         """The claims of an app's requests with one timestamp."""
@@ -48,6 +49,10 @@ class Keys:
     def log(self, app: AppKey, log: str) -> bytes:
         """A list: the kept messages of a log."""
         return self._key("log", f"{scope(app)}:{log}")
+
+    def kept(self, budget: str) -> bytes:
+        """The logs of a budget that have messages, by the place of their oldest one or an earlier place."""
+        return self._key("kept", budget)
 
     def present(self, app: AppKey, stream: str) -> bytes:
         """The users of a stream, each with the number of its connections."""

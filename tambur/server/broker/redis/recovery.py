@@ -15,6 +15,7 @@ from ...history import Budgets, History
 from .. import AppKey, BrokerUnavailableError, Publication, direct_log, private_log
 from . import scripts
 from .calls import RedisNodeCalls
+from .filing import refile
 from .keys import log_of, scope
 from .link import RETRY_AFTER_S, Link
 from .logs import NO_PLACE, Log, LogReader, Part, parse_part
@@ -60,6 +61,7 @@ class RedisRecovery:
         self._loading: dict[Log, asyncio.Task[None]] = {}
         self._needs: Counter[Log] = Counter()
         self._sync: tuple[Link, int, asyncio.Future[int]] | None = None
+        self._is_refiled = False
         self._tell_at = 0.0
         self._cursors: dict[AppKey, bytes] = {}
         self.place = 0
@@ -315,6 +317,9 @@ class RedisRecovery:
     async def catch_up(self, link: Link, *, in_doubt: bool) -> None:  # noqa: ARG002
         """Say again which logs are needed: Redis may have forgotten."""
         self._tell(link)
+        if not self._is_refiled:  # the configuration may have changed before this node started
+            await refile(link, self._shard.keys, self._rules)
+            self._is_refiled = True
 
     async def maintain(self, link: Link) -> None:
         """Drop what has expired. From time to time, say which logs are needed."""

@@ -75,6 +75,10 @@ class Rules:
                     return rule
         return self._default(app)
 
+    def has_own(self, app: AppKey) -> bool:
+        """Whether an app has rules of its own."""
+        return app in self._own
+
     def budgets(self, app: AppKey) -> list[Rule]:
         """One rule of each budget of an app."""
         return [self._default(app), self._direct(app), *(rule for _, rule in self._own.get(app, ()))]

@@ -78,6 +78,7 @@ SWEEP = Script("sweep")
 NEED = Script("need")
 READ = Script("read")
 TEND = Script("tend")
+REFILE = Script("refile")
 RESUME = Script("resume")
 REVOKE = Script("revoke")
 OWN = Script("own")
@@ -87,5 +88,5 @@ RETRY = Script("retry")
 
 ALL = (
     *(SEND, NODES, DIRECT, PUBLISH, BATCH, ENTER, LEASE, JOIN, PRESENT, LEAVE, SWEEP),
-    *(NEED, READ, TEND, RESUME, REVOKE, OWN, TAKE, FINISH, RETRY),
+    *(NEED, READ, TEND, REFILE, RESUME, REVOKE, OWN, TAKE, FINISH, RETRY),
 )
