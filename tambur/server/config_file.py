@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import sys
 import types
 import typing
@@ -29,13 +30,24 @@ def read(path: Path) -> Config:
     """
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
         raise ConfigurationError(f"cannot read {path}: {error}") from None
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: {error}") from None
     return _Reader(path, text).config(tables)
+
+
+_TABLES = {
+    "[server]": Config,
+    "[limits]": Limits,
+    "[[apps]]": App,
+    "[[apps.history]]": KeptStreams,
+    "[[apps.webhooks]]": Webhook,
+}
 
 
 class _Reader:
@@ -47,9 +59,16 @@ class _Reader:
 
     def config(self, tables: dict[str, Any]) -> Config:
         allowed = {"server", "limits", "apps"}
-        for name in tables:
-            if name not in allowed:
-                raise self._mistake((name,), f"unknown table {name!r}; the tables are {_list(allowed)}")
+        for name, value in tables.items():
+            if name in allowed:
+                continue
+            known = f"the tables are {_list(allowed)}"
+            if isinstance(value, dict | list):
+                hint = _meant(name, allowed)
+                rule = f"unknown table {name!r}; {known}" + (f"; {hint}" if hint else "")
+            else:
+                rule = f"{name!r} stands outside of all tables; {_elsewhere(name) or known}"
+            raise self._mistake((name,), rule)
         apps = tables.get("apps", [])
         if not isinstance(apps, list) or not all(isinstance(app, dict) for app in apps):
             raise self._mistake(("apps",), "apps must be an array of tables, each headed [[apps]]")
@@ -89,11 +108,12 @@ class _Reader:
         fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in others}
         values = dict(others)
         for key, value in table.items():
-            if key in others:  # has been read
+            if key in others and path != ("server",):  # has been read
                 continue
             if key not in fields:
-                known = _list({*fields, *others.keys() & table.keys()})
-                raise self._mistake((*path, key), f"unknown setting {key!r}; known here are {known}")
+                hint = "it is a table of its own" if key in others else _meant(key, fields) or _elsewhere(key)
+                rule = f"unknown setting {key!r}; known here are {_list(fields)}"
+                raise self._mistake((*path, key), f"{rule}; {hint}" if hint else rule)
             try:
                 values[key] = _convert(fields[key], value, hints[key])
             except SettingError as error:
@@ -146,6 +166,21 @@ class _Reader:
 
 def _list(names: typing.Iterable[str]) -> str:
     return ", ".join(sorted(names))
+
+
+def _meant(name: str, known: typing.Iterable[str]) -> str:
+    """A question after the known name that resembles a misspelled one; empty if none does."""
+    return "".join(
+        f"did you mean {near!r}?" for near in difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.7)
+    )
+
+
+def _elsewhere(name: str) -> str:
+    """Says which table has the setting; empty if none has."""
+    for heading, cls in _TABLES.items():
+        if name in {field.name for field in dataclasses.fields(cls)}:
+            return f"it belongs in {heading}"
+    return ""
 
 
 def _convert(field: dataclasses.Field[Any], value: object, hint: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 import socket
 import ssl
@@ -36,7 +37,10 @@ def listen(host: str, port: int, *, shares_port: bool = False, setting: str = "p
     try:
         listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shares_port)
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        # Python appends the address to the system's words.
+        reason = ((isinstance(error, OSError) and error.strerror) or str(error)).partition(" (while ")[0]
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            reason += "; stop the other program, or choose another port"
         raise ConfigurationError(f"cannot listen on {address[0]}, {setting} {port}: {reason}") from None
     # Accepted connections inherit the option. asyncio sets it only if the socket names its protocol. Without
     # it, a small message waits up to 40 ms until the client acknowledges the one before.

@@ -287,7 +287,7 @@ def test_a_mistake_in_a_long_file_is_found_in_time(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"cannot read .*nowhere.toml: .*No such file"):
+    with pytest.raises(ConfigurationError, match=r"cannot read .*nowhere.toml: No such file or directory$"):
         Config.from_toml(tmp_path / "nowhere.toml")
     (tmp_path / "latin").write_bytes(b"\xff")
     with pytest.raises(ConfigurationError, match="cannot read .*utf-8"):

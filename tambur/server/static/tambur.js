@@ -61,6 +61,14 @@ var tambur = ((url) => {
     if (!condition) throw new TamburError(message, { code });
   }
 
+  /** A token as the page gets it, or an error that says what came instead, such as a log-in page or a JSON string. */
+  function checkToken(token) {
+    const text = String(token);
+    const found = `${text.length} characters that begin with '${text.slice(0, 8)}'`;
+    check(/^[0-9a-f]{40}$/.test(text), `a token has 40 hexadecimal digits, but ontoken returned ${found}`, "no_token");
+    return text;
+  }
+
   /**
    * Ask the server why it takes no connection. A page cannot see how a WebSocket or a script was refused, so this
    * asks the balancer, which refuses for the same reasons. Null if the server gives no reason that will last.
@@ -326,7 +334,8 @@ var tambur = ((url) => {
       this.#enabling.set(mode, attempt);
       if (token !== undefined) return this.#useToken(mode, attempt, token);
       const subscriber_id = this.#connection.subscriber_id;
-      new Promise((resolve) => resolve(this.#connection.ontoken(mode, this.name, subscriber_id))).then(
+      const asked = new Promise((resolve) => resolve(this.#connection.ontoken(mode, this.name, subscriber_id)));
+      asked.then(checkToken).then(
         (fresh) => this.#useToken(mode, attempt, fresh),
         (cause) => {
           if (this.#enabling.get(mode) === attempt) this.#enabling.delete(mode);

@@ -63,6 +63,31 @@ def test_a_token_that_cannot_be_had_reaches_onerror(websocket: Page, stream: str
 
 
 @IN_CHROMIUM
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("<!DOCTYPE html><title>Log in</title>", "36 characters that begin with '<!DOCTYP'"),
+        (f'"{40 * "a"}"', "42 characters that begin with '\"aaaaaaa'"),
+        (None, "4 characters that begin with 'null'"),
+    ],
+    ids=["a log-in page", "JSON", "nothing"],
+)
+def test_an_answer_that_is_not_a_token_is_not_sent(
+    websocket: Page, tambur: Tambur, stream: str, answer: str | None, found: str
+) -> None:
+    """A view that redirects to a log-in page answers 200 in the end."""
+    me = websocket.connect("me", stream)
+    websocket.run(
+        "me.ontoken = async () => arguments[1]; me.get_stream(arguments[0]).enable_auth()", stream, answer
+    )
+    said = f"TamburError: a token has 40 hexadecimal digits, but ontoken returned {found}"
+    websocket.wait_log("me", ["error", f"no token for auth on stream '{stream}': {said}"])
+    token = tambur.generate_auth_token(stream, me)
+    websocket.run("me.log = []; me.get_stream(arguments[0]).enable_auth(arguments[1])", stream, token)
+    websocket.wait_log("me", [stream, "onenabled", "auth"])
+
+
+@IN_CHROMIUM
 def test_a_mode_that_is_unavailable_is_requested_again(driver: Browser, stream: str) -> None:
     """As when the broker of the server cannot be reached for a while."""
     refusals = iter(range(4))
