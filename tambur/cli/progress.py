@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import time
-from types import TracebackType
 from typing import TextIO
 
 WIDTH = 30
@@ -31,12 +30,7 @@ class Progress:
     def __enter__(self) -> Progress:  # noqa: PYI034 - Self is not in Python 3.10
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def advance(self, size: int) -> None:

@@ -16,6 +16,15 @@ MAX_NAME_CODE_POINTS = 200
 SUBSCRIBER_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 """A subscriber ID as a server makes it: a UUID. The tokens of an application may name any other text."""
 
+
+def mask_subscriber_ids(text: str) -> str:
+    """Replace each text that has the form of a subscriber ID, for a log.
+
+    Anyone who learns the ID of a subscriber that polls can read its messages.
+    """
+    return SUBSCRIBER_ID.sub("SUBSCRIBER_ID", text)
+
+
 # Unicode's categories Cc (control) and Cs (surrogate). Control characters break log lines and terminals.
 # Surrogates have no UTF-8 form, and so no token and no URL.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -8,7 +8,6 @@ import secrets
 import time
 import warnings
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,7 +17,7 @@ from .. import __version__
 from ..credentials import Credentials, base_url, check_host
 from ..errors import ConfigurationError
 from ..protocol import oauth as signing
-from ..protocol.names import Name, check_destination, check_subscriber_id
+from ..protocol.names import Name, check_destination, check_subscriber_id, mask_subscriber_ids
 from ..protocol.paths import app_path, stream_path
 from ..protocol.tokens import TokenSigner
 from . import many, queries
@@ -151,12 +150,7 @@ class Tambur:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -247,14 +241,15 @@ class Tambur:
         request = self._build_request(sender, stream, text, timestamp, nonce, exclude=excluded)
         started_at = time.monotonic()
         attempts, outcome = with_retries(lambda: sender.send(request, timeouts), self._max_retries)
-        logger.debug(
-            "publish to %r: %d bytes, %s, %.1f ms, attempts: %d",
-            stream,
-            len(text.encode()),
-            outcome.summary if isinstance(outcome, Failure) else outcome,
-            1000 * (time.monotonic() - started_at),
-            attempts,
-        )
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug(
+                "publish to %r: %d bytes, %s, %.1f ms, attempts: %d",
+                mask_subscriber_ids(stream),
+                len(text.encode()),
+                outcome.summary if isinstance(outcome, Failure) else outcome,
+                1000 * (time.monotonic() - started_at),
+                attempts,
+            )
         if isinstance(outcome, Failure):
             raise outcome.to_error(stream, attempts)
         return True

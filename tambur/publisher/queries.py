@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..errors import ConfigurationError
 from ..protocol import oauth as signing
-from ..protocol.names import Name, check_prefix, check_stream, check_subscriber_id, check_user_id
+from ..protocol.names import (
+    Name,
+    check_prefix,
+    check_stream,
+    check_subscriber_id,
+    check_user_id,
+    mask_subscriber_ids,
+)
 from ..protocol.paths import query_path
 from .retries import Failure, with_retries
 
@@ -217,7 +224,7 @@ def _ask(
     attempts, outcome = with_retries(attempt, self._max_retries)
     logger.debug(
         "%s: %s, %.1f ms, attempts: %d",
-        what,
+        mask_subscriber_ids(what),
         outcome.summary if isinstance(outcome, Failure) else 200,
         1000 * (time.monotonic() - started_at),
         attempts,

@@ -7,7 +7,7 @@ import logging
 import re
 import time
 
-from ..protocol.names import SUBSCRIBER_ID
+from ..protocol.names import mask_subscriber_ids
 
 MAX_VALUE_CODE_POINTS = 300
 """How much of a value the log shows, since strangers choose some of them."""
@@ -25,14 +25,6 @@ def line(event: str, **facts: object) -> str:
             string, so that a line break in it does not break the line.
     """
     return " ".join([event, *(f"{k}={_value(str(v))}" for k, v in facts.items() if v is not None)])
-
-
-def mask_subscriber_ids(text: str) -> str:
-    """Replace each text that has the form of a subscriber ID.
-
-    Anyone who learns the ID of a subscriber that polls can read its messages.
-    """
-    return SUBSCRIBER_ID.sub("SUBSCRIBER_ID", text)
 
 
 def _value(text: str) -> str:

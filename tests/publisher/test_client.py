@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import uuid
 from typing import Any
 
 import pytest
@@ -180,6 +181,18 @@ def test_a_publish_logs_one_line(caplog: pytest.LogCaptureFixture) -> None:
             tambur.publish("test", "é")
         (line,) = [record.getMessage() for record in caplog.records if record.name == "tambur"]
     assert re.fullmatch(r"publish to 'test': 2 bytes, 204, [\d.]+ ms, attempts: 2", line)
+
+
+def test_the_log_has_no_subscriber_id(caplog: pytest.LogCaptureFixture) -> None:
+    subscriber_id = str(uuid.uuid4())
+    answer = faults.response("200 OK", "Content-Type: application/json", body=b'{"disconnected": 1}')
+    with FaultyServer(answer) as server, publisher(server) as tambur:
+        with caplog.at_level(logging.DEBUG, logger="tambur"):
+            tambur.disconnect(subscriber_id=subscriber_id)
+            tambur.publish(f"private:{subscriber_id}", "x")
+        first, second = (record.getMessage() for record in caplog.records if record.name == "tambur")
+    assert first.startswith("disconnecting 'SUBSCRIBER_ID': 200, ")
+    assert second.startswith("publish to 'private:SUBSCRIBER_ID': 1 bytes, 204, ")
 
 
 def test_threads_share_one_instance() -> None:

@@ -12,18 +12,18 @@ from tambur.server import App, Config, Limits, Server, in_background
 from tambur.server.webhooks import delivery
 from tambur.server.webhooks.settings import Webhook
 
-from ..support import receiver
+from ..support import endpoint
 from ..support.app import API_KEY, APP_ID, SECRET, subscriber
+from ..support.endpoint import Endpoint
 from ..support.extended import Client
 from ..support.faults import FaultyServer, hang
 from ..support.node_process import read_metrics
 from ..support.ports import free_port
-from ..support.receiver import Receiver
 
 
-def app(*endpoints: Receiver | str) -> App:
+def app(*endpoints: Endpoint | str) -> App:
     urls = [endpoint if isinstance(endpoint, str) else endpoint.url for endpoint in endpoints]
-    return App(API_KEY, APP_ID, (SECRET,), webhooks=tuple(Webhook(url, receiver.SECRET) for url in urls))
+    return App(API_KEY, APP_ID, (SECRET,), webhooks=tuple(Webhook(url, endpoint.SECRET) for url in urls))
 
 
 def publisher(server: Server) -> Tambur:
@@ -45,7 +45,7 @@ def metrics_when(port: int, condition: Callable[[dict[str, float]], object]) -> 
 
 
 def test_an_app_receives_who_joined_and_who_left(stream: str) -> None:
-    with Receiver() as hook, in_background(Config(apps=(app(hook),), port=0)) as server:
+    with Endpoint() as hook, in_background(Config(apps=(app(hook),), port=0)) as server:
         with publisher(server) as tambur, subscriber(server, stream) as alice:
             before = time.time()
             alice.enable_presence(stream, "alice", tambur.generate_presence_token)
@@ -58,7 +58,7 @@ def test_an_app_receives_who_joined_and_who_left(stream: str) -> None:
 
 
 def test_a_return_within_the_linger_sends_nothing(stream: str) -> None:
-    config = Config(apps=(app(hook := Receiver()),), port=0, limits=Limits(presence_linger_s=1000))
+    config = Config(apps=(app(hook := Endpoint()),), port=0, limits=Limits(presence_linger_s=1000))
     with hook, in_background(config) as server, publisher(server) as tambur:
         for code in (4000, 1000):
             with Client(server) as alice:
@@ -74,7 +74,7 @@ def test_a_return_within_the_linger_sends_nothing(stream: str) -> None:
 
 def test_a_receiver_that_was_away_gets_the_event_later(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "MIN_BACKOFF_S", 0.05)
-    hook = Receiver()
+    hook = Endpoint()
     with in_background(Config(apps=(app(hook),), port=0)) as server:
         with publisher(server) as tambur, subscriber(server, stream) as alice:
             alice.enable_presence(stream, "alice", tambur.generate_presence_token)
@@ -84,7 +84,7 @@ def test_a_receiver_that_was_away_gets_the_event_later(stream: str, monkeypatch:
 
 
 def test_receivers_that_hang_delay_neither_a_publish_nor_another_receiver(stream: str) -> None:
-    with FaultyServer(*[hang] * 100) as hanging, Receiver() as hook:
+    with FaultyServer(*[hang] * 100) as hanging, Endpoint() as hook:
         endpoints = [f"http://{hanging.host}/{number}" for number in range(25)]
         config = Config(apps=(app(*endpoints, hook),), port=0, console_port=(port := free_port()))
         with in_background(config) as server, publisher(server) as tambur:

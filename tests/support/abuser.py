@@ -220,7 +220,7 @@ async def _run(abuse: Abuse, seen: Seen, pipe: Pipe) -> None:
         if task.done():
             task.result()  # none of them ends by itself but by an error
         task.cancel()
-    await asyncio.wait(tasks)
+    await asyncio.gather(*tasks, return_exceptions=True)  # some may fail while they are cancelled
     pipe.send({**seen, "seconds": time.monotonic() - started})
 
 

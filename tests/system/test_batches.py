@@ -33,7 +33,7 @@ STREAMS = tuple(f"stream-{i}" for i in range(10))
 END = "end"
 
 
-class Receiver:
+class Watcher:
     """A subscriber that keeps what it receives, in the order of each stream."""
 
     def __init__(self, node: NodeProcess) -> None:
@@ -134,7 +134,7 @@ def test_every_message_of_a_batch_arrives_once_whatever_fails_in_the_middle(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "tambur")
-    receiver = Receiver(cluster.watching)
+    receiver = Watcher(cluster.watching)
     url = f"127.0.0.1:{cluster.front.port}"
     expected: dict[str, list[str]] = {stream: [] for stream in STREAMS}
     attempts: Counter[str] = Counter()

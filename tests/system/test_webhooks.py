@@ -13,11 +13,11 @@ from pathlib import Path
 from tambur.protocol.tokens import TokenSigner
 from tambur.webhooks import Event
 
-from ..support import receiver
+from ..support import endpoint
 from ..support.app import API_KEY, APP_ID, SECRET
+from ..support.endpoint import Endpoint
 from ..support.extended import Client
 from ..support.node_process import NodeProcess
-from ..support.receiver import Receiver
 from ..support.redis_server import RedisServer
 
 TOKENS = TokenSigner(API_KEY, APP_ID, SECRET)
@@ -33,7 +33,7 @@ WEBHOOK = '[[apps.webhooks]]\nurl = "{}"\nsecret = "{}"\n'
 def running(
     directory: Path,
     redis: RedisServer,
-    hook: Receiver,
+    hook: Endpoint,
     count: int,
     *,
     linger_s: float,
@@ -41,7 +41,7 @@ def running(
 ) -> Iterator[list[NodeProcess]]:
     """Nodes with one endpoint, over an empty Redis."""
     redis.cli("FLUSHALL")
-    more = WEBHOOK.format(hook.url, receiver.SECRET) + LIMITS.format(linger_s)
+    more = WEBHOOK.format(hook.url, endpoint.SECRET) + LIMITS.format(linger_s)
     nodes: list[NodeProcess] = []
     try:
         for number in range(count):
@@ -84,7 +84,7 @@ def test_the_receivers_picture_is_right_after_faults(tmp_path: Path, redis_serve
     here: dict[tuple[str, str], tuple[int, Client]] = {}
     joins = 0
     with (
-        Receiver() as hook,
+        Endpoint() as hook,
         running(tmp_path, redis_server, hook, 3, linger_s=1, node_timeout_s=2) as nodes,
     ):
         for round_number in range(ROUNDS):
@@ -124,7 +124,7 @@ def test_the_receivers_picture_is_right_after_faults(tmp_path: Path, redis_serve
 
 
 def test_a_return_within_the_linger_is_no_event(tmp_path: Path, redis_server: RedisServer) -> None:
-    with Receiver() as hook, running(tmp_path, redis_server, hook, 2, linger_s=1000) as nodes:
+    with Endpoint() as hook, running(tmp_path, redis_server, hook, 2, linger_s=1000) as nodes:
         alice = enter(nodes[1], "room", "alice")
         bob = enter(nodes[0], "room", "bob")
         assert alice.json()[3] == ["bob", "up"]

@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
+from ...protocol.names import mask_subscriber_ids
 from ..broker import AppKey, Outcome, Publication, Published
 from ..counters import Counts
-from ..logs import MAX_VALUE_CODE_POINTS, mask_subscriber_ids
+from ..logs import MAX_VALUE_CODE_POINTS
 from ..stream import Stream
 from .feed import Feed
 from .trace import Trace

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on a real socket, which a test stops and starts again."""
+"""An endpoint of webhooks on a real socket, which a test stops and starts again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECRET = "whsec_" + secrets.token_hex(16)
 TIMEOUT_S = 60.0
 
 
-class Receiver:
+class Endpoint:
     """Verifies each request, keeps its event, and answers with 204.
 
     Attributes:
@@ -30,7 +30,7 @@ class Receiver:
         self._news = threading.Condition()
         self._server: ThreadingHTTPServer | None = None
 
-    def __enter__(self) -> Receiver:  # noqa: PYI034
+    def __enter__(self) -> Endpoint:  # noqa: PYI034
         self.start()
         return self
 
@@ -41,15 +41,15 @@ class Receiver:
         """Listen, on the same port each time, unless it listens already."""
         if self._server is not None:
             return
-        receiver = self
+        endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 event = parse(body, self.headers, SECRET)
-                with receiver._news:
-                    receiver.events.append(event)
-                    receiver._news.notify_all()
+                with endpoint._news:
+                    endpoint.events.append(event)
+                    endpoint._news.notify_all()
                 self.send_response(204)
                 self.end_headers()
 
@@ -75,7 +75,7 @@ class Receiver:
             return list(self.events)
 
     def picture(self) -> set[tuple[str, str]]:
-        """The streams and users that are present, as far as the receiver knows."""
+        """The streams and users that are present, as far as the endpoint knows."""
         newest: dict[tuple[str, str], Event] = {}
         for event in self.events:
             place = event.stream, event.user_id
