@@ -61,12 +61,12 @@ var tambur = ((url) => {
     if (!condition) throw new TamburError(message, { code });
   }
 
-  /** A token as the page gets it, or an error that says what came instead, such as a log-in page or a JSON string. */
+  /** Returns a token; throws if it is something else, such as a log-in page or a JSON string. Its text stays secret. */
   function checkToken(token) {
-    const text = String(token);
-    const found = `${text.length} characters that begin with '${text.slice(0, 8)}'`;
-    check(/^[0-9a-f]{40}$/.test(text), `a token has 40 hexadecimal digits, but ontoken returned ${found}`, "no_token");
-    return text;
+    const found = typeof token === "string" ? `a string of ${token.length} characters` : token && typeof token;
+    const isToken = /^\w{1,64}$/.test(token) && typeof token === "string";
+    check(isToken, `a token has 40 hexadecimal digits, but ontoken returned ${found}`, "no_token");
+    return token;
   }
 
   /**
