@@ -6,7 +6,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from . import documentation
 
@@ -38,3 +43,28 @@ def python(directory: Path, *words: str, **variables: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+@contextmanager
+def serving(directory: Path, *words: str, **variables: str) -> Iterator[str]:
+    """Run a server of an application as its users do; yields the URL that it prints."""
+    with subprocess.Popen(
+        [sys.executable, "-m", *words],
+        cwd=directory, env=environment(directory, **variables), stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if found := re.search(r"[Rr]unning on (http://\S+)", line):
+                break
+        else:
+            pytest.fail("".join(said))
+        reader = threading.Thread(target=process.stderr.read)  # so that it can always write
+        reader.start()
+        try:
+            yield found[1]
+        finally:
+            process.terminate()
+            reader.join()

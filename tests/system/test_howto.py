@@ -6,13 +6,11 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from operator import itemgetter
 from pathlib import Path
 
-import pytest
 import requests
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
@@ -24,35 +22,10 @@ from tambur.server import Config, Limits, Server, in_background
 from ..support import documentation
 from ..support.app import API_KEY, APP, APP_ID, SECRET, subscriber, tambur_url
 from ..support.browser import page, wait, wait_for_script
-from ..support.howto import environment, python, write_files
+from ..support.howto import environment, python, serving, write_files
 from ..support.ports import free_port
 
 TIMEOUT_S = 60
-
-
-@contextmanager
-def serving(directory: Path, *words: str, **variables: str) -> Iterator[str]:
-    """Run a server of an application as its users do; yields the URL that it prints."""
-    with subprocess.Popen(
-        [sys.executable, "-m", *words],
-        cwd=directory, env=environment(directory, **variables), stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if found := re.search(r"[Rr]unning on (http://\S+)", line):
-                break
-        else:
-            pytest.fail("".join(said))
-        reader = threading.Thread(target=process.stderr.read)  # so that it can always write
-        reader.start()
-        try:
-            yield found[1]
-        finally:
-            process.terminate()
-            reader.join()
 
 
 def flask(directory: Path, app: str, **variables: str) -> AbstractContextManager[str]:
@@ -222,86 +195,6 @@ def test_the_replacement_for_pusher(
         ]
 
 
-DJANGO_SETTINGS = """
-SECRET_KEY = "secret"
-INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes"]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
-DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
-ROOT_URLCONF = "django.contrib.auth.urls"
-LOGIN_URL = "/login"
-TAMBUR_URL = "http://key:secret@127.0.0.1:9/app/shop"
-"""
-
-DJANGO_TESTS = """
-from unittest import mock
-
-from django.contrib.auth.models import AnonymousUser, User
-from django.db import transaction
-from django.test import RequestFactory, TestCase, TransactionTestCase
-
-import messaging
-import orders
-from tambur.testing import RecordingTambur
-from tokens import tambur_token
-
-
-class Order:
-    dish = "soup"
-
-    def save(self):
-        pass
-
-
-class PublishingTest(TransactionTestCase):
-    def test_there_is_one_client(self):
-        assert messaging.tambur() is messaging.tambur()
-
-    def test_an_order_is_placed_whether_it_can_be_published_or_not(self):
-        with self.assertLogs("django.db.backends.base", "ERROR"):
-            orders.place(Order())
-
-
-    def test_a_publish_in_a_transaction_that_is_rolled_back_is_not_sent(self):
-        with RecordingTambur() as recorder, mock.patch("orders.tambur", return_value=recorder):
-            with transaction.atomic():
-                orders.place(Order())
-                transaction.set_rollback(True)
-            assert recorder.published == []
-            with transaction.atomic():
-                orders.place(Order())
-                assert recorder.published == []
-            assert recorder.published == [("auth:kitchen", "soup")]
-
-
-class TokenTest(TestCase):
-    def ask(self, user, **fields):
-        request = RequestFactory().post("/", {"mode": "presence", "stream": "lobby", "subscriber_id": "id"} | fields)
-        request.user = user
-        return tambur_token(request)
-
-    def test_each_user_gets_only_permitted_tokens(self):
-        alice = User.objects.create(username="alice")
-        admin = User.objects.create(username="admin", is_staff=True)
-        make = messaging.tambur()
-        assert self.ask(AnonymousUser()).status_code == 302
-        assert self.ask(alice).content.decode() == make.generate_presence_token("lobby", "alice", "id")
-        assert self.ask(alice, mode="direct").content.decode() == make.generate_direct_token("lobby", "alice", "id")
-        assert self.ask(admin, mode="auth").content.decode() == make.generate_auth_token("lobby", "id")
-        assert self.ask(alice, mode="auth").status_code == 403
-        assert self.ask(alice, stream="other").status_code == 403
-        assert self.ask(alice, mode="nonsense").status_code == 403
-        assert self.ask(alice, subscriber_id="x:id").status_code == 400
-"""
-
-
-def test_the_django_page_and_the_tests_for_it(tmp_path: Path) -> None:
-    write_files(tmp_path, "django.md", "testing.md")
-    (tmp_path / "settings.py").write_text(DJANGO_SETTINGS)
-    (tmp_path / "test_pages.py").write_text(DJANGO_TESTS)
-    said = python(tmp_path, "django", "test", "--settings", "settings", "test_orders", "test_pages")
-    assert "Ran 6 tests" in said
-
-
 FASTAPI_SERVED = """
 from typing import Annotated
 
@@ -333,9 +226,9 @@ def test_the_fastapi_page(tmp_path: Path, server: Server, url: str) -> None:
             headers = {} if user is None else {"user": user}
             return requests.post(f"{address}/tambur-token", data=form | fields, headers=headers, timeout=10)
 
-        kitchen.enable_presence("kitchen", "cook", ask().json())
-        kitchen.enable_direct("kitchen", "cook", ask(mode="direct").json())
-        kitchen.enable_auth("kitchen", ask(mode="auth").json())
+        kitchen.enable_presence("kitchen", "cook", ask().text)
+        kitchen.enable_direct("kitchen", "cook", ask(mode="direct").text)
+        kitchen.enable_auth("kitchen", ask(mode="auth").text)
         assert requests.post(f"{address}/orders", data={"dish": "soup"}, timeout=10).status_code == 204
         assert kitchen.receive(10).text == "soup"
         assert ask(None).status_code == 401
