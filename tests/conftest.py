@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tambur import Tambur
 from tambur.cli.demo.page import make_routes
@@ -23,7 +23,9 @@ from .support.redis_server import RedisServer
 # How long an example takes says how busy the machine is. CI runs the tests several times, each with other examples.
 # The variable asks for more of them.
 EXAMPLES = int(os.environ.get("TAMBUR_FUZZ_EXAMPLES", "40"))
-settings.register_profile("tests", deadline=None, max_examples=EXAMPLES)
+settings.register_profile(
+    "tests", deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("tests")
 
 # The processes that tests start need not compile the package again.

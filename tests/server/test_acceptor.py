@@ -17,9 +17,9 @@ from tambur.server.listeners import FILES_BESIDES
 from tests.support.app import API_KEY, APP, APP_ID, SECRET
 
 from ..support.certificate import Certificate
-from ..support.wire import Answer, Listening, ask, connect, read_all
+from ..support.wire import Answer, Listening, connect, read_all, wait_until_served
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 NEVER_S = 600.0
 """A timeout that no test reaches, in seconds."""
 
@@ -74,7 +74,8 @@ def test_a_handshake_that_fails_makes_room(certificate: Certificate) -> None:
     config = Config(apps=(APP,), port=0, tls_cert=certificate.both, limits=limits)
     with in_background(config) as server:
         for _ in range(5):
-            with connect_in_silence(server) as one:
+            # The server resets this one if it still counts the one before.
+            with connect_in_silence(server) as one, contextlib.suppress(ConnectionError):
                 one.sendall(HEALTH)  # no TLS: the server closes
                 while one.recv(100):
                     pass
@@ -89,17 +90,6 @@ def test_a_server_stops_while_clients_shake_hands(certificate: Certificate) -> N
             silent = [stack.enter_context(connect_in_silence(server)) for _ in range(5)]
             wait_until_served(server)
         assert all(is_closed(one) for one in silent)
-
-
-def wait_until_served(server: Listening) -> None:
-    """Wait until the server has noticed that earlier connections have ended."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while True:
-        with contextlib.suppress(OSError, AssertionError):
-            answer = ask(server, HEALTH)
-            if answer.status == 200:
-                return
-        assert time.monotonic() < deadline
 
 
 class Serving:

@@ -31,7 +31,7 @@ from tests.support.strategies import json_values
 
 from ..support.wire import SUBSCRIBE_PATH, Socket, ask, connect, handshake, read_all
 
-fuzzed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 SIGNER = TokenSigner(API_KEY, APP_ID, SECRET)
 
 STREAMS = st.sampled_from(["a", "b", "a:b", "private", "auth:a", "", "x" * 201, "\x00"])

@@ -210,14 +210,15 @@ def test_a_body_in_too_many_small_chunks_is_refused(server: Server, size: int) -
     assert (answer.status, answer.body) == IN_PIECES
 
 
-def test_a_head_in_too_many_small_reads_is_refused(impatient: Clocked) -> None:
-    with connect(impatient.server) as connection:
+def test_a_head_in_too_many_small_reads_is_refused() -> None:
+    config = Config(apps=(APP,), port=0, limits=Limits(request_timeout_s=1000))
+    with clocked(config) as running, connect(running.server) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n")
         assert read_answer(connection).status == 200  # so the server has accepted the connection
         for data in [b"GET / HTTP/1.1\r\nX: ", *[b"x"] * (MAX_READS + 1)]:
             connection.sendall(data)
-            impatient.clock.skip(0)  # by then, the server has read it
+            running.clock.skip(0)  # by then, the server has read it
         answer = Answer(read_all(connection))
     assert (answer.status, answer.body) == IN_PIECES
 

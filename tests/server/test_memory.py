@@ -213,7 +213,7 @@ def test_a_request_that_holds_most_is_answered_503() -> None:
         assert answer.status == 503
         assert answer.body == b"Service Unavailable: the server holds too much for its clients\n"
         assert is_served(modest)
-        assert held(server) == 0
+        wait_until(server, lambda: held(server) == 0)
 
 
 def test_frames_of_an_extended_poller_count_until_they_are_confirmed(stream: str) -> None:

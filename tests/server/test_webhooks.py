@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -17,7 +16,7 @@ from ..support.app import API_KEY, APP_ID, SECRET, subscriber
 from ..support.endpoint import Endpoint
 from ..support.extended import Client
 from ..support.faults import FaultyServer, hang
-from ..support.node_process import read_metrics
+from ..support.node_process import metrics_when
 from ..support.ports import free_port
 
 
@@ -33,15 +32,6 @@ def publisher(server: Server) -> Tambur:
 def figures(metrics: dict[str, float], name: str) -> list[float]:
     """The values of a metric, for each endpoint."""
     return [value for key, value in metrics.items() if key.startswith(f"{name}{{")]
-
-
-def metrics_when(port: int, condition: Callable[[dict[str, float]], object]) -> dict[str, float]:
-    """The metrics, once they fulfil a condition."""
-    for _ in range(1200):
-        if condition(metrics := read_metrics(port)):
-            return metrics
-        time.sleep(0.05)
-    raise AssertionError(metrics)
 
 
 def test_an_app_receives_who_joined_and_who_left(stream: str) -> None:

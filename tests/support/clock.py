@@ -22,6 +22,9 @@ from .wire import Listening, ask
 
 TIMEOUT_S = 60.0
 
+TURNS = 50
+"""Turns of the event loop: more than any step of the server takes, such as to notice that a client has gone."""
+
 
 class Clock(asyncio.SelectorEventLoop):
     """An event loop whose clock a test can move forward."""
@@ -44,6 +47,15 @@ class Clock(asyncio.SelectorEventLoop):
         self.call_soon_threadsafe(move)
         done.result(TIMEOUT_S)
 
+    def settle(self) -> None:
+        """Wait until the server has done, step by step, all that follows from what it has read."""
+
+        async def take_turns() -> None:
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+
+        asyncio.run_coroutine_threadsafe(take_turns(), self).result(TIMEOUT_S)
+
 
 class Clocked(NamedTuple):
     """A running server and its clock."""
@@ -58,6 +70,7 @@ class Clocked(NamedTuple):
             seconds: added to the real time; choose limits far above a test's duration.
         """
         settle(self.server)
+        self.clock.settle()
         self.clock.skip(seconds)
 
 

@@ -6,7 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -95,3 +96,12 @@ def read_metrics(port: int) -> dict[str, float]:
     """The metrics at a port of this machine."""
     text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S).text
     return {name: float(value) for name, value in re.findall(r"^(tambur\S+) (\S+)$", text, re.MULTILINE)}
+
+
+def metrics_when(port: int, condition: Callable[[dict[str, float]], object]) -> dict[str, float]:
+    """The metrics, once they fulfil a condition."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition(metrics := read_metrics(port)):
+        assert time.monotonic() < deadline, metrics
+        time.sleep(0.01)
+    return metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
@@ -99,6 +100,17 @@ def ask(server: Listening, data: bytes) -> Answer:
     with connect(server) as connection:
         connection.sendall(data)
         return read_answer(connection)
+
+
+def wait_until_served(server: Listening) -> None:
+    """Wait until a server that had too many connections has noticed that some have ended."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        # One too many is answered 503, or reset before it has sent its request.
+        with contextlib.suppress(OSError, AssertionError):
+            if ask(server, b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n").status == 200:
+                return
+        assert time.monotonic() < deadline
 
 
 def handshake(path: str = SUBSCRIBE_PATH, *headers: str, method: str = "GET", host: str = "h") -> bytes:

@@ -63,11 +63,9 @@ class Reports:
         nodes: the other nodes.
         cluster: answers their questions.
         watch: the observer of this node.
-        lease_s: for how many seconds after a question this node traces the stream.
     """
 
-    def __init__(self, nodes: Nodes, cluster: Cluster, watch: Watch, *, lease_s: float = LEASE_S) -> None:
-        self._lease_s = lease_s
+    def __init__(self, nodes: Nodes, cluster: Cluster, watch: Watch) -> None:
         self._nodes = nodes
         self._watch = watch
         self._leases: dict[tuple[AppKey, str], _Lease] = {}
@@ -106,7 +104,7 @@ class Reports:
             return {"node": self._nodes.name, "failed": str(error)}
         if lease.timer is not None:
             lease.timer.cancel()
-        lease.timer = asyncio.get_running_loop().call_later(self._lease_s, self._end, app, stream)
+        lease.timer = asyncio.get_running_loop().call_later(LEASE_S, self._end, app, stream)
         publications = [traced.report() for traced in lease.trace.since(-1) if traced.key is not None]
         return {"node": self._nodes.name, "publications": publications}
 

@@ -124,7 +124,8 @@ def test_a_wrong_password_is_logged_and_delays_the_next_check(
         began_at = time.monotonic()
         assert get(f"{guarded}/", Authorization=basic("wrong")).status_code == 401
         assert time.monotonic() - began_at >= 0.1
-    assert [record.getMessage() for record in caplog.records] == ["wrong console password client=127.0.0.1"]
+    logged = [record.getMessage() for record in caplog.records if "console" in record.getMessage()]
+    assert logged == ["wrong console password client=127.0.0.1"]
     assert get(f"{guarded}/", Authorization=basic(PASSWORD)).status_code == 200
 
 

@@ -14,13 +14,14 @@ from tambur.server.broker import AppKey, Publication
 from tambur.server.broker.memory import MemoryBackend, NoOtherNodes
 from tambur.server.cluster import QUESTION, Cluster
 from tambur.server.console.nodes import Nodes
-from tambur.server.console.reports import Reports
+from tambur.server.console.reports import LEASE_S, Reports
 from tambur.server.console.watch import MAX_TRACES, Watch
 from tambur.server.counters import Counts
 from tambur.server.stream import Stream
 
 from ...support.app import API_KEY, APP, APP_ID, publisher, subscriber
 from ...support.console import Viewer, console
+from ...support.node import Node, pass_time, run
 from ...support.redis_server import RedisServer
 
 
@@ -86,11 +87,11 @@ async def asked(cluster: Cluster, stream: str = "s") -> Any:
 
 
 def test_a_node_traces_a_stream_only_while_it_is_asked() -> None:
-    async def scenario() -> None:
+    async def scenario(_: Node) -> None:
         counts, cluster = Counts(), Cluster(NoOtherNodes())
         watch = Watch(counts)
         nodes = Nodes(MemoryBackend(max_claims=1), cluster, 1)
-        Reports(nodes, cluster, watch, lease_s=0.2)
+        Reports(nodes, cluster, watch)
         assert counts.observer is None
         assert await asked(cluster) == {"node": nodes.name, "publications": []}
         assert counts.observer is watch
@@ -98,12 +99,14 @@ def test_a_node_traces_a_stream_only_while_it_is_asked() -> None:
         ((report,),) = [(await asked(cluster))["publications"]]
         assert (report["key"], report["subscribers"], report["claimed"]) == ("7", 0, False)
         assert "x" not in report.values()  # the asking node has the text itself
-        while watch.is_tracing:  # noqa: ASYNC110 - nothing tells when it changes
-            await asyncio.sleep(0.01)
+        await pass_time(LEASE_S - 1)
+        assert watch.is_tracing
+        await pass_time(2)
+        assert not watch.is_tracing
         assert counts.observer is None
         assert (await asked(cluster))["publications"] == []
 
-    asyncio.run(scenario())
+    run(scenario)
 
 
 def test_a_node_that_traces_too_many_streams_says_so() -> None:

@@ -14,13 +14,16 @@ import pytest
 from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tambur.server.connection import MAX_QUEUED_COMMANDS
-from tambur.server.transports import waiting
+from tambur.server.transports import longpoll
 from tambur.subscriber import Subscriber
 from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
 
 from ...support.clock import clocked, settle
 from ...support.polling import Poller, request, value
 from ...support.wire import SUBSCRIBE_PATH, TIMEOUT_S, Socket, ask, connect, handshake, read_answer
+
+GRACE_S = 500
+"""More time after a broken poll than any test takes, in seconds."""
 
 
 def present_poller(server: Server, tambur: Tambur, other: Subscriber, stream: str) -> Poller:
@@ -182,7 +185,8 @@ def test_a_poll_without_a_message_ends_empty_and_a_gone_poller_is_cleaned_up(str
         assert ask(running.server, poller.request()).status == 404
 
 
-def test_a_client_whose_poll_breaks_is_gone_soon(stream: str) -> None:
+def test_a_client_whose_poll_breaks_is_gone_soon(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(longpoll, "BROKEN_POLL_GRACE_S", GRACE_S)
     with (
         clocked(limited(ping_interval_s=100, ping_timeout_s=1000)) as running,
         publisher(running.server) as tambur,
@@ -190,24 +194,25 @@ def test_a_client_whose_poll_breaks_is_gone_soon(stream: str) -> None:
     ):
         poller = present_poller(running.server, tambur, other, stream)
         poller.waiting_poll().close()
-        running.skip(waiting.BROKEN_POLL_GRACE_S + 1)
+        running.skip(GRACE_S + 1)
         assert other.receive(60) == (stream, "presence", "down", "poller")
         assert ask(running.server, poller.request()).status == 404
 
 
-def test_a_client_whose_poll_breaks_may_poll_again(stream: str) -> None:
+def test_a_client_whose_poll_breaks_may_poll_again(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(longpoll, "BROKEN_POLL_GRACE_S", GRACE_S)
     with (
-        clocked(limited(ping_interval_s=100, ping_timeout_s=1000)) as running,
+        clocked(limited(ping_interval_s=1000, ping_timeout_s=10_000)) as running,
         publisher(running.server) as tambur,
     ):
         poller = Poller(running.server)
         poller.waiting_poll().close()
-        running.skip(waiting.BROKEN_POLL_GRACE_S - 2)
+        running.skip(GRACE_S / 2)
         with poller.waiting_poll() as poll:
-            running.skip(waiting.BROKEN_POLL_GRACE_S + 1)
+            running.skip(GRACE_S + 1)
             tambur.publish(f"private:{poller.subscriber_id}", "x")
             assert value(read_answer(poll)) == ["msg", "private", "private", "x"]
-        running.skip(waiting.BROKEN_POLL_GRACE_S + 1)  # between two polls it may take longer
+        running.skip(GRACE_S + 1)  # between two polls it may take longer
         tambur.publish(f"private:{poller.subscriber_id}", "y")
         assert poller.poll() == ["msg", "private", "private", "y"]
 
