@@ -14,9 +14,13 @@ from .options import (
     parse_hello_options,
     parse_subscribe_options,
 )
+from .syntax import syntax_length
 from .tokens import Mode
 
 MAX_HANDLE = 2**53 - 1  # the largest integer that JavaScript counts up to exactly
+
+MAX_SYNTAX = 4096
+"""How many characters of a command may be outside of strings. One with all options has about 40."""
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -83,6 +87,10 @@ def parse(text: str, *, is_extended: bool = False) -> Command:
     Raises:
         MalformedCommandError: if the frame is not a command.
     """
+    if len(text) > MAX_SYNTAX and syntax_length(text) > MAX_SYNTAX:
+        raise MalformedCommandError(
+            f"a command must have at most {MAX_SYNTAX:,} characters outside of strings"
+        )
     try:
         array = json.loads(text)
     except (ValueError, RecursionError):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tambur.protocol import messages as commands
 from tambur.protocol.messages import (
+    MAX_SYNTAX,
     Direct,
     Hello,
     MalformedCommandError,
@@ -25,6 +26,7 @@ from tambur.protocol.messages import (
 )  # fmt: skip
 from tambur.protocol.names import Kind
 from tambur.protocol.options import HelloOptions, SubscribeOptions
+from tambur.protocol.syntax import syntax_length
 from tambur.protocol.tokens import Mode
 
 from ..support.strategies import json_values, streams
@@ -96,6 +98,16 @@ def test_a_field_that_is_not_a_string_is_named(text: str, reason: str) -> None:
         commands.parse(text)
     assert str(caught.value).startswith(reason)
     assert "hidden" not in str(caught.value)
+
+
+def test_a_command_has_few_characters_outside_of_strings() -> None:
+    long = '\\"[,]' * 100_000
+    largest = json.dumps(["direct", 1, "s", "u", long])
+    room = " " * (MAX_SYNTAX - syntax_length(largest))
+    assert commands.parse(largest + room) == Direct(1, "s", "u", long)
+    for text in (largest + room + " ", '["subscribe", 1, "s", ' + "[[[[]]]]," * 50_000 + "1]"):
+        with pytest.raises(MalformedCommandError, match="at most 4,096 characters outside of strings"):
+            commands.parse(text)
 
 
 @given(st.text() | json_values.map(json.dumps))
