@@ -96,9 +96,18 @@ class Line:
 
 @contextlib.contextmanager
 def joined(
-    driver: Browser, transport: str, app: App = APP, limits: Limits = LIMITS, **options: object
+    driver: Browser,
+    transport: str,
+    app: App = APP,
+    limits: Limits = LIMITS,
+    before: str = "",
+    **options: object,
 ) -> Iterator[Line]:
-    """Serve a page that is connected through a proxy, and has subscribed to STREAM and to private messages."""
+    """Serve a page that is connected through a proxy, and has subscribed to STREAM and to private messages.
+
+    Parameters:
+        before: a script that runs before the page connects.
+    """
     config = Config(apps=(app,), port=0, limits=limits)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(in_background(config))
@@ -107,6 +116,7 @@ def joined(
         tambur = stack.enter_context(publisher(server))
         opening = opened(driver, address, transport)
         line = Line(next(opening), server, proxy, tambur, options)
+        line.page.run(before)
         line.join()
         yield line
         assert list(opening) == []

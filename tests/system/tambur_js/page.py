@@ -59,6 +59,7 @@ HTML = """<!doctype html><title>A page</title>
   const websockets = [];
   const sessions = []; // the keys that the server gave
   let change = (frame) => frame; // what the page sends
+  let hear = (data) => data; // what it receives
   const keep = (data) => {
     const found = /"session":"([^"]+)"/.exec(data);
     if (found) sessions.push(found[1]);
@@ -66,8 +67,9 @@ HTML = """<!doctype html><title>A page</title>
   const realFetch = window.fetch;
   window.fetch = async (url, options) => {
     const answer = await realFetch(url, options.body ? { ...options, body: change(options.body) } : options);
-    keep(await answer.clone().text());
-    return answer;
+    const text = await answer.clone().text();
+    keep(text);
+    return hear(text) === text ? answer : new Response(hear(text), answer);
   };
   if (location.hash === "#poll") delete window.WebSocket;
   else window.WebSocket = class extends WebSocket {
@@ -76,6 +78,8 @@ HTML = """<!doctype html><title>A page</title>
       websockets.push(this);
       this.addEventListener("message", ({ data }) => keep(data));
     }
+    get onmessage() { return super.onmessage; }
+    set onmessage(handler) { super.onmessage = handler && (({ data }) => handler({ data: hear(data) })); }
     send(frame) { super.send(change(frame)); }
   };
 </script>
