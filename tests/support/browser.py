@@ -83,6 +83,21 @@ def wait_for_script(driver: Browser, expression: str) -> Any:
     return wait(driver, lambda _: driver.execute_script(f"return {expression}"))
 
 
+@contextlib.contextmanager
+def phone(driver: Chrome, width: int, height: int, scale: int = 1) -> Iterator[None]:
+    """Show the page as a phone does. The browser applies that some time after it has answered."""
+    metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": True}
+    size = "[document.documentElement.clientWidth, document.documentElement.clientHeight].join()"
+    before = driver.execute_script(f"return {size}")
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        wait_for_script(driver, f"{size} === '{width},{height}'")
+        yield
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        wait_for_script(driver, f"{size} === {before!r}")
+
+
 def press(driver: Chrome, key: str) -> None:
     """Press a key, which reaches whatever has the focus at that moment."""
     ActionChains(driver).send_keys(key).perform()

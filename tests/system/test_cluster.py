@@ -53,7 +53,7 @@ def test_messages_published_at_any_node_reach_the_subscribers_of_all_in_order(
         for i in range(30):
             publishers[i % 3].publish(stream, str(i))
         for one in subscribers:
-            assert [one.receive(10).text for _ in range(30)] == [str(i) for i in range(30)]
+            assert [one.receive(TIMEOUT_S).text for _ in range(30)] == [str(i) for i in range(30)]
 
 
 def test_auth_private_and_direct_messages_cross_nodes(cluster: list[Server], stream: str) -> None:
@@ -72,8 +72,8 @@ def test_auth_private_and_direct_messages_cross_nodes(cluster: list[Server], str
         alice.send_direct(stream, "bob", "hi")
         alice.send_direct(stream, "nobody", "hi")
         tambur.publish(stream, "to all")
-        assert [alice.receive(10)[1:3] for _ in range(2)] == [("auth", "to few"), ("public", "to all")]
-        received = [bob.receive(10) for _ in range(3)]
+        assert [alice.receive(TIMEOUT_S)[1:3] for _ in range(2)] == [("auth", "to few"), ("public", "to all")]
+        received = [bob.receive(TIMEOUT_S) for _ in range(3)]
         assert sorted(m.kind for m in received) == ["direct", "private", "public"]
         assert (stream, "direct", "hi", "alice") in received
 
@@ -83,18 +83,18 @@ def test_presence_is_the_clusters(cluster: list[Server], stream: str) -> None:
     with subscriber(cluster[0], stream) as alice, subscriber(cluster[1], stream) as carol:
         alice.enable_presence(stream, "alice", token)
         carol.enable_presence(stream, "carol", token)
-        assert alice.receive(10) == (stream, "presence", "up", "carol")
-        assert carol.receive(10) == (stream, "presence", "up", "alice")
+        assert alice.receive(TIMEOUT_S) == (stream, "presence", "up", "carol")
+        assert carol.receive(TIMEOUT_S) == (stream, "presence", "up", "alice")
         bobs = [subscriber(node, stream) for node in cluster]
         for bob in bobs:
             bob.enable_presence(stream, "bob", token)
-            there = [bob.receive(10) for _ in range(2)]
+            there = [bob.receive(TIMEOUT_S) for _ in range(2)]
             assert sorted(message.user_id or "" for message in there) == ["alice", "carol"]
         bobs[0].close()
         bobs[1].disable_presence(stream)
         bobs[2].unsubscribe(stream)
         for one in (alice, carol):
-            assert [one.receive(10)[2:] for _ in range(2)] == [("up", "bob"), ("down", "bob")]
+            assert [one.receive(TIMEOUT_S)[2:] for _ in range(2)] == [("up", "bob"), ("down", "bob")]
         for bob in bobs:
             bob.close()
 
@@ -111,7 +111,7 @@ def test_a_request_sent_again_through_another_node_is_delivered_once(
                 None if node is cluster[0] else "true",
             )
         tambur.publish(stream, "last")
-        assert [receiver.receive(10).text for _ in range(2)] == ["once", "last"]
+        assert [receiver.receive(TIMEOUT_S).text for _ in range(2)] == ["once", "last"]
 
 
 def test_a_rate_limit_is_the_clusters(cluster: list[Server], stream: str) -> None:
@@ -147,7 +147,7 @@ class Roamer(Poller):
         polls = [connect(self.server), connect(self.server)]
         for poll in polls:
             poll.sendall(self.request())
-        (answered, *_), _, _ = select.select(polls, [], [], 10)
+        (answered, *_), _, _ = select.select(polls, [], [], TIMEOUT_S)
         polls.remove(answered)
         assert value(read_answer(answered)) is None
         answered.close()
@@ -168,10 +168,10 @@ def test_a_poller_may_come_by_any_node(cluster: list[Server], stream: str) -> No
             tambur.publish(f"{stream}{i % 3}", f"{i} \u00e9")
         assert [poller.poll()[3] for _ in range(9)] == [f"{i} \u00e9" for i in range(9)]
         other.enable_presence(stream, "other", tambur.generate_presence_token)
-        assert other.receive(10) == (stream, "presence", "up", "poller")
+        assert other.receive(TIMEOUT_S) == (stream, "presence", "up", "poller")
         assert poller.poll() == ["msg", stream, "presence", ["other", "up"]]
         assert poller.send("fin") is None
-        assert other.receive(10) == (stream, "presence", "down", "poller")
+        assert other.receive(TIMEOUT_S) == (stream, "presence", "down", "poller")
         for node in cluster:
             assert ask(node, poller.request()).status == 404
 
@@ -211,10 +211,10 @@ def test_a_client_whose_poll_breaks_at_another_node_is_gone_soon(
         assert poller.command("subscribe", stream) == "ok"
         token = tambur.generate_presence_token(stream, "poller", poller.subscriber_id)
         assert poller.command("set_mode", "presence", stream, "poller", token) == "ok"
-        assert other.receive(10) == (stream, "presence", "up", "poller")
+        assert other.receive(TIMEOUT_S) == (stream, "presence", "up", "poller")
         assert poller.poll() == ["msg", stream, "presence", ["other", "up"]]
         poller.waiting_poll().close()
-        assert other.receive(10) == (stream, "presence", "down", "poller")
+        assert other.receive(TIMEOUT_S) == (stream, "presence", "down", "poller")
 
 
 def test_all_nodes_forget_a_client_that_does_not_poll(cluster: list[Server]) -> None:
@@ -251,10 +251,10 @@ def test_the_users_of_a_killed_node_are_down_and_others_stay(
         alice.enable_presence(stream, "alice", token)
         lost: list[Subscriber] = []
         for user in ("bob", "carol"):
-            lost.append(Subscriber(API_KEY, APP_ID, victim.url))
+            lost.append(Subscriber(API_KEY, APP_ID, victim.url, timeout=TIMEOUT_S))
             lost[-1].subscribe(stream)
             lost[-1].enable_presence(stream, user, token)
-            assert alice.receive(10) == (stream, "presence", "up", user)
+            assert alice.receive(TIMEOUT_S) == (stream, "presence", "up", user)
         victim.end(signal.SIGKILL)
         with subscriber(node, stream) as carol:
             carol.enable_presence(stream, "carol", token)
@@ -272,16 +272,19 @@ def test_a_node_that_was_stopped_for_a_while_is_taken_for_dead_and_comes_back(
     sleeper = NodeProcess(tmp_path, redis_server.url(2), node_timeout_s=node_timeout_s)
     with nodes(1, redis_server, database=2, node_timeout_s=node_timeout_s) as (node,):
         token = Tambur(API_KEY, APP_ID, SECRET, node.url).generate_presence_token
-        with subscriber(node, stream) as alice, Subscriber(API_KEY, APP_ID, sleeper.url) as bob:
+        with (
+            subscriber(node, stream) as alice,
+            Subscriber(API_KEY, APP_ID, sleeper.url, timeout=TIMEOUT_S) as bob,
+        ):
             alice.enable_presence(stream, "alice", token)
             bob.subscribe(stream)
             bob.enable_presence(stream, "bob", token)
-            assert bob.receive(10) == (stream, "presence", "up", "alice")
-            assert alice.receive(10) == (stream, "presence", "up", "bob")
+            assert bob.receive(TIMEOUT_S) == (stream, "presence", "up", "alice")
+            assert alice.receive(TIMEOUT_S) == (stream, "presence", "up", "bob")
             sleeper.process.send_signal(signal.SIGSTOP)
             assert alice.receive(TIMEOUT_S) == (stream, "presence", "down", "bob")
             sleeper.process.send_signal(signal.SIGCONT)
             assert alice.receive(TIMEOUT_S) == (stream, "presence", "up", "bob")
             alice.disable_presence(stream)
-            assert bob.receive(10) == (stream, "presence", "down", "alice")
+            assert bob.receive(TIMEOUT_S) == (stream, "presence", "down", "alice")
             sleeper.end(signal.SIGTERM)

@@ -22,13 +22,13 @@ from tambur.subscriber import Subscriber
 
 from ..support import documentation
 from ..support.app import API_KEY, APP, APP_ID, publisher, subscriber
-from ..support.browser import TIMEOUT_S, page, press, wait
+from ..support.browser import TIMEOUT_S, page, phone, press, wait
 from ..support.console import FAST_HASH, PASSWORD, console
 from ..support.console_page import card, complaints, follow, rows, show, wait_live
 from ..support.ports import free_ports
 
 OTHER = App(API_KEY, "<i>other", ("another secret",))
-PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+WIDTH = 360
 PANELS = ("now", "streams", "refused")
 AUTH_ROW = ["auth", "Hello, admins", "this node", "1", "0", "0"]
 POST_AND_REPORT = """
@@ -77,7 +77,8 @@ def test_now_shows_figures_with_a_line_each(
     wait(driver, lambda d: [row[4] for row in rows(d, "nodes")] == ["0"])
     ((node, health, _, age, *_),) = rows(driver, "nodes")
     assert f":{urlsplit(watched.url).port}, process" in node
-    assert (health, age) == ("ok", "less than a minute")
+    assert health == "ok"
+    assert re.fullmatch("less than a minute|[0-9]+ minutes?", age)
     assert driver.find_element(By.ID, "now-nodes").text == "on the only node"
     assert complaints(driver) == []
 
@@ -125,7 +126,7 @@ def test_a_stream_is_found_followed_and_published_into(
         assert everybody[1:7] == ["public", "<s>to all</s>", "this node", "1", "2", "0"]
         assert all(step in everybody[7] for step in ("check", "broker", "wait", "write"))
         assert one.receive(TIMEOUT_S).text == "<s>to all</s>"
-        assert driver.find_element(By.ID, "publish-answer").text == "published"
+        wait(driver, lambda d: d.find_element(By.ID, "publish-answer").text == "published")
         wait(driver, lambda d: d.find_element(By.CSS_SELECTOR, "#users li").text.startswith("<u>alice</u>"))
         wait(driver, lambda d: d.find_element(By.ID, "users-count").text == "1; kept messages: 2")
     assert driver.find_elements(By.CSS_SELECTOR, "main b, main s, main u") == []
@@ -189,7 +190,7 @@ def test_a_console_that_lost_its_server_says_so_and_comes_back(driver: Chrome, s
     with in_background(config) as server:
         follow(driver, server, stream)
     wait(driver, lambda d: d.find_element(By.ID, "link").text.startswith("The server does not answer"))
-    assert driver.find_element(By.ID, "stream-state").text == "not following; trying again"
+    wait(driver, lambda d: d.find_element(By.ID, "stream-state").text == "not following; trying again")
     with in_background(config) as server, publisher(server) as tambur:
         wait_live(driver)
         wait(driver, lambda d: d.find_element(By.ID, "stream-state").text == "following")
@@ -285,22 +286,21 @@ def test_each_panel_fits_a_phone_and_follows_the_color_scheme(
 ) -> None:
     for _ in range(3):
         refuse(watched, stream + "x" * 150)
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     with contextlib.ExitStack() as afterwards:
-        afterwards.callback(driver.execute_cdp_cmd, "Emulation.clearDeviceMetricsOverride", {})
         afterwards.callback(driver.execute_cdp_cmd, "Emulation.setEmulatedMedia", {"features": []})
+        afterwards.enter_context(phone(driver, WIDTH, 740))
         afterwards.enter_context(subscriber(watched, stream + "x" * 150))
         for panel in PANELS:
             show(driver, watched.console_url, panel)
             table = {"now": "nodes", "streams": "streams-rows", "refused": "refusals"}[panel]
             wait(driver, lambda d: rows(d, table))  # noqa: B023
-            assert driver.execute_script("return document.documentElement.scrollWidth") == PHONE["width"]
+            assert driver.execute_script("return document.documentElement.scrollWidth") == WIDTH
             heading = driver.find_element(By.CSS_SELECTOR, f"#{panel} h2")
             top = driver.execute_script("return arguments[0].getBoundingClientRect().top", heading)
             header = driver.find_element(By.TAG_NAME, "header").size["height"]
             assert top >= header  # which is sticky
         follow(driver, watched, stream + "x" * 150)
-        assert driver.execute_script("return document.documentElement.scrollWidth") == PHONE["width"]
+        assert driver.execute_script("return document.documentElement.scrollWidth") == WIDTH
         backgrounds = set()
         for scheme in ("light", "dark"):
             features = [{"name": "prefers-color-scheme", "value": scheme}]

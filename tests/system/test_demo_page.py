@@ -16,7 +16,7 @@ from selenium.webdriver.support.select import Select
 from tambur import Tambur
 from tambur.server import Server
 
-from ..support.browser import page, press, wait
+from ..support.browser import page, phone, press, wait
 from ..support.demo import CREDENTIALS
 
 POST_AND_REPORT = """
@@ -25,7 +25,7 @@ const body = JSON.stringify({ stream: "lobby", message: "from another site" });
 fetch(url, { method: "POST", headers: { "Content-Type": type }, mode, body })
   .then((answer) => report(answer.type), (error) => report(error.name));
 """
-PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+WIDTH, HEIGHT = 360, 740
 
 
 def lines(driver: Chrome, element: WebElement, selector: str) -> list[str]:
@@ -103,6 +103,8 @@ def test_each_kind_of_message_appears_in_the_right_panels(
     publish(driver, "auth:lobby", "admins")
     with Tambur(CREDENTIALS.api_key, CREDENTIALS.app_id, CREDENTIALS.secret, demo.url) as tambur:
         tambur.publish("lobby", "from Python")
+    # The page shows its own message as soon as it has sent it.
+    wait(driver, lambda _: "lobby · message from Python" in alice.lines(".log"))
     alice.find(".direct .text").send_keys("psst", Keys.ENTER)
     bob.wait_lines(
         ".log",
@@ -130,7 +132,7 @@ def test_each_kind_of_message_appears_in_the_right_panels(
     assert alice.lines(".users") == ["Alice (you)", "Bob"]
     bob.mode("presence").click()
     wait(driver, lambda _: alice.lines(".users") == ["Alice (you)"])
-    assert bob.lines(".users") == []
+    wait(driver, lambda _: bob.lines(".users") == [])
 
 
 def test_the_page_shows_frames_without_tokens(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
@@ -199,9 +201,8 @@ def test_the_page_works_with_only_the_keyboard(driver: Chrome, panels: tuple[Pan
 
 
 def test_the_page_fits_a_phone(driver: Chrome, panels: tuple[Panel, Panel]) -> None:
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
-    try:
-        assert driver.execute_script("return document.documentElement.scrollWidth") == PHONE["width"]
+    with phone(driver, WIDTH, HEIGHT):
+        assert driver.execute_script("return document.documentElement.scrollWidth") == WIDTH
         left, right = (panel.element.rect for panel in panels)
         assert left["x"] == right["x"]
         script = """
@@ -211,14 +212,12 @@ def test_the_page_fits_a_phone(driver: Chrome, panels: tuple[Panel, Panel]) -> N
         """
         # A user who publishes sees what a subscriber receives.
         top, bottom, alice, _ = driver.execute_script(script)
-        assert 0 <= top < bottom < alice < PHONE["height"] + 1
+        assert 0 <= top < bottom < alice < HEIGHT + 1
         driver.execute_script(
             "document.querySelectorAll('#subscribers .log')[1].scrollIntoView({ block: 'end' })"
         )
         top, bottom, _, bob = driver.execute_script(script)
-        assert 0 <= top < bottom < bob < PHONE["height"] + 1
-    finally:
-        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        assert 0 <= top < bottom < bob < HEIGHT + 1
 
 
 def test_the_python_on_the_page_publishes_the_same(

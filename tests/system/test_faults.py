@@ -56,7 +56,7 @@ class LinkedNode:
             console_port=free_port(),
         )
         stack.callback(self.process.end, signal.SIGKILL)
-        requests.get(f"{self.process.url}/health", timeout=10).raise_for_status()
+        requests.get(f"{self.process.url}/health", timeout=RECOVERY_TIMEOUT_S).raise_for_status()
         self.idle = self.open()
 
     def open(self) -> dict[str, float]:

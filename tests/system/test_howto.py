@@ -75,8 +75,8 @@ def test_the_flask_page_and_the_tests_for_it(tmp_path: Path, server: Server, url
     assert "2 passed" in said
     with flask(tmp_path, "shop", FLASK_TAMBUR_URL=url) as address, subscriber(server, "kitchen") as kitchen:
         kitchen.enable_auth("kitchen", Tambur.from_url(url).generate_auth_token)
-        assert requests.post(f"{address}/orders", data={"dish": "soup"}, timeout=10).status_code == 204
-        assert kitchen.receive(10).text == "soup"
+        assert requests.post(f"{address}/orders", data={"dish": "soup"}, timeout=TIMEOUT_S).status_code == 204
+        assert kitchen.receive(TIMEOUT_S).text == "soup"
 
 
 def test_code_of_2012_runs_unchanged(tmp_path: Path, server: Server) -> None:
@@ -91,7 +91,7 @@ def test_code_of_2012_runs_unchanged(tmp_path: Path, server: Server) -> None:
     with subscriber(server, "news") as receiver:
         receiver.enable_auth("news", Tambur(API_KEY, APP_ID, SECRET, server.url).generate_auth_token)
         token = python(tmp_path, "published")
-        assert [receiver.receive(10).text for _ in range(2)] == ["Hello", "Hello, admins"]
+        assert [receiver.receive(TIMEOUT_S).text for _ in range(2)] == ["Hello", "Hello, admins"]
     assert re.fullmatch(r"[0-9a-f]{40}\n", token)
     (tmp_path / "account.py").write_text(
         "".join(f"{name} = {value!r}\n" for name, value in account.items()).replace(SECRET, "x")
@@ -224,13 +224,15 @@ def test_the_fastapi_page(tmp_path: Path, server: Server, url: str) -> None:
         def ask(user: str | None = "cook", **fields: str) -> requests.Response:
             form = {"mode": "presence", "stream": "kitchen", "subscriber_id": kitchen.subscriber_id}
             headers = {} if user is None else {"user": user}
-            return requests.post(f"{address}/tambur-token", data=form | fields, headers=headers, timeout=10)
+            return requests.post(
+                f"{address}/tambur-token", data=form | fields, headers=headers, timeout=TIMEOUT_S
+            )
 
         kitchen.enable_presence("kitchen", "cook", ask().text)
         kitchen.enable_direct("kitchen", "cook", ask(mode="direct").text)
         kitchen.enable_auth("kitchen", ask(mode="auth").text)
-        assert requests.post(f"{address}/orders", data={"dish": "soup"}, timeout=10).status_code == 204
-        assert kitchen.receive(10).text == "soup"
+        assert requests.post(f"{address}/orders", data={"dish": "soup"}, timeout=TIMEOUT_S).status_code == 204
+        assert kitchen.receive(TIMEOUT_S).text == "soup"
         assert ask(None).status_code == 401
         assert ask("guest").status_code == 403
         assert ask(mode="nonsense").status_code == 400

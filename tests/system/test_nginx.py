@@ -21,7 +21,7 @@ from ..support import documentation
 from ..support.certificate import Certificate
 from ..support.nginx import nginx
 from ..support.ports import free_port
-from ..support.wire import connect
+from ..support.wire import TIMEOUT_S, connect
 
 UPGRADE_LINES = re.compile(r"^ +proxy_set_header (Upgrade|Connection) .*\n", re.MULTILINE)
 
@@ -84,14 +84,14 @@ def trusted(proxy: Proxied, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["news", "a/b", "a b%2F?", "ä:€"])
 def test_messages_published_through_the_proxy_arrive_through_it(proxy: Proxied, name: str) -> None:
     with Tambur(API_KEY, APP_ID, SECRET, proxy.url) as tambur:
-        with Subscriber(API_KEY, APP_ID, proxy.url) as receiver:
+        with Subscriber(API_KEY, APP_ID, proxy.url, timeout=TIMEOUT_S) as receiver:
             receiver.subscribe(name)
             tambur.publish(name, "through nginx")
-            assert receiver.receive(10).text == "through nginx"
+            assert receiver.receive(TIMEOUT_S).text == "through nginx"
 
 
 def test_the_balancer_names_the_public_host(proxy: Proxied) -> None:
-    answer = requests.get(f"{proxy.url}/{API_KEY}/{APP_ID}?instance=1&callback=f", timeout=10)
+    answer = requests.get(f"{proxy.url}/{API_KEY}/{APP_ID}?instance=1&callback=f", timeout=TIMEOUT_S)
     assert answer.text == f'/**/f(1, "{proxy.url.removeprefix("https://")}/{API_KEY}/{APP_ID}")'
 
 
@@ -117,11 +117,11 @@ def stop(server: Server) -> None:
 def test_the_url_of_a_poll_that_fails_is_in_no_log(tmp_path: Path) -> None:
     with proxied(tmp_path) as proxy:
         path, query = f"/comet/{API_KEY}/{APP_ID}", "instance=1&callback=f"
-        greeting = requests.get(f"{proxy.url}{path}?{query}", timeout=10, verify=proxy.authority).text
+        greeting = requests.get(f"{proxy.url}{path}?{query}", timeout=TIMEOUT_S, verify=proxy.authority).text
         subscriber_id = greeting.partition("id:")[2][:36]
         stop(proxy.server)
         answer = requests.get(
-            f"{proxy.url}{path}/{subscriber_id}?{query}", timeout=10, verify=proxy.authority
+            f"{proxy.url}{path}/{subscriber_id}?{query}", timeout=TIMEOUT_S, verify=proxy.authority
         )
         assert answer.status_code == 502
     logged = {file.name: file.read_text("utf-8") for file in tmp_path.rglob("*.log")}

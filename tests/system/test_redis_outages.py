@@ -67,7 +67,7 @@ def up_to(receiver: Subscriber, text: str) -> list[Message]:
     """All messages up to the one of that text, which must come."""
     received: list[Message] = []
     while not received or received[-1].text != text:
-        received.append(receiver.receive(10))
+        received.append(receiver.receive(TIMEOUT_S))
     return received[:-1]
 
 
@@ -86,7 +86,10 @@ def test_while_redis_is_away_nothing_works_and_nothing_breaks(redis: RedisServer
         present(two, "s", "carol") as carol,
         subscriber(two, "s", "left", "later") as dave,
     ):
-        assert sorted(m.user_id or "" for m in (alice.receive(10), alice.receive(10))) == ["bob", "carol"]
+        assert sorted(m.user_id or "" for m in (alice.receive(TIMEOUT_S), alice.receive(TIMEOUT_S))) == [
+            "bob",
+            "carol",
+        ]
         poller = Poller(one)
         before = signed(one, "s", "before")
         assert ask(one, before).status == 204
@@ -134,15 +137,15 @@ def test_while_redis_is_away_nothing_works_and_nothing_breaks(redis: RedisServer
         assert [m.text for m in up_to(bob, "last") if m.kind == "public"] == texts
         dave.subscribe("t")
         bob.enable_presence("s", "bob", TOKENS.generate_presence_token)
-        assert alice.receive(10) == ("s", "presence", "up", "bob")
-        assert bob.receive(10) == ("s", "presence", "up", "alice")
+        assert alice.receive(TIMEOUT_S) == ("s", "presence", "up", "bob")
+        assert bob.receive(TIMEOUT_S) == ("s", "presence", "up", "alice")
 
 
 def until_closed(receiver: Subscriber) -> SubscriberClosedError:
     """Receive until the server closes the connection."""
     while True:
         try:
-            receiver.receive(10)
+            receiver.receive(TIMEOUT_S)
         except SubscriberClosedError as error:
             return error
 
@@ -154,8 +157,11 @@ def test_subscribers_connect_again_when_redis_loses_all_data(redis: RedisServer)
         present(two, "s", "bob") as bob,
         present(two, "s", "carol") as carol,
     ):
-        assert sorted(m.user_id or "" for m in (alice.receive(10), alice.receive(10))) == ["bob", "carol"]
-        assert [bob.receive(10).user_id for _ in range(2)] == ["alice", "carol"]
+        assert sorted(m.user_id or "" for m in (alice.receive(TIMEOUT_S), alice.receive(TIMEOUT_S))) == [
+            "bob",
+            "carol",
+        ]
+        assert [bob.receive(TIMEOUT_S).user_id for _ in range(2)] == ["alice", "carol"]
         redis.cli("CONFIG", "SET", "appendonly", "no")
         redis.end(signal.SIGKILL)
         carol.close()
@@ -187,7 +193,7 @@ def test_a_redis_that_is_stopped_for_a_while_delays_no_client(
         present(two, "s", "bob"),
         subscriber(two, "s") as carol,
     ):
-        assert alice.receive(10).user_id == "bob"
+        assert alice.receive(TIMEOUT_S).user_id == "bob"
         request = signed(one, "s", "once")
         with redis.paused():
             assert ask(one, request).status == 503

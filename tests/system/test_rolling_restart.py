@@ -136,7 +136,7 @@ class User:
     """A subscriber with presence that reconnects, and its messages."""
 
     def __init__(self, url: str, stream: str, name: str, token: Callable[..., str]) -> None:
-        self.subscriber = Subscriber(API_KEY, APP_ID, url, reconnect=True)
+        self.subscriber = Subscriber(API_KEY, APP_ID, url, timeout=TIMEOUT_S, reconnect=True)
         self.first_id = self.subscriber.subscriber_id
         self.subscriber.subscribe(stream)
         self.subscriber.enable_presence(stream, name, token)
@@ -189,7 +189,7 @@ def test_nodes_are_restarted_one_after_another_and_no_publish_fails(cluster: Clu
         for index, published in enumerate(publishers.published):
             numbers = [number for publisher, number in user.received if publisher == index]
             assert numbers == list(range(numbers[0], published))
-    with Subscriber(API_KEY, APP_ID, cluster.url) as watcher:
+    with Subscriber(API_KEY, APP_ID, cluster.url, timeout=TIMEOUT_S) as watcher:
         watcher.subscribe(stream)
         watcher.enable_presence(stream, "watcher", tambur.generate_presence_token)
         there = [watcher.receive(TIMEOUT_S)[1:] for _ in names]

@@ -39,7 +39,7 @@ def test_publish_sends_a_message_or_fails_with_one_line(server: Server, url: str
     with subscriber(server, stream) as receiver:
         done = run("publish", stream, "é 🥁", url=url)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        assert receiver.receive(10).text == "é 🥁"
+        assert receiver.receive(TIMEOUT_S).text == "é 🥁"
     assert failed(call("publish", "private", "x", url=url), "a stream must not be named 'private'")
     assert failed(call("publish", "s", "x"), "TAMBUR_URL is not set")
     assert failed(call("publish", "s", "x", url=url.replace(APP_ID, "other")), "404: there is no app 'other'")
@@ -53,7 +53,7 @@ def test_a_verbose_publish_says_how_many_nodes_listen(server: Server, url: str, 
     with subscriber(server, stream) as receiver:
         done = call("publish", "--verbose", stream, "x", url=url)
         assert (done.returncode, done.stdout, done.stderr) == (0, "published; 1 node listens\n", "")
-        assert receiver.receive(10).text == "x"
+        assert receiver.receive(TIMEOUT_S).text == "x"
     for reaches_nobody in (stream, "private:alice", f"Auth:{stream}", f"direct:{stream}:alice"):
         done = call("publish", "--verbose", reaches_nobody, "x", url=url)
         assert done.returncode == 0
@@ -69,8 +69,8 @@ def test_publish_excludes_a_subscriber(server: Server, url: str, stream: str) ->
         done = call("publish", "--exclude", str(one.subscriber_id), stream, "-", url=url, stdin=b"y\n")
         assert done.returncode == 0
         call("publish", stream, "to all", url=url)
-        assert one.receive(10).text == "to all"
-        assert [other.receive(10).text for _ in range(4)] == ["x", "x", "y", "to all"]
+        assert one.receive(TIMEOUT_S).text == "to all"
+        assert [other.receive(TIMEOUT_S).text for _ in range(4)] == ["x", "x", "y", "to all"]
     assert failed(call("publish", "--exclude", "a:b", stream, "x", url=url), "must not contain ':'")
 
 
@@ -85,10 +85,10 @@ def test_publish_sends_each_line_of_stdin(server: Server, url: str, stream: str)
     with subscriber(server, stream) as receiver:
         done = run("publish", stream, "-", url=url, stdin="one\ntwo é\r\n\nfour".encode())
         assert (done.returncode, done.stderr) == (0, "")
-        assert [receiver.receive(10).text for _ in range(4)] == ["one", "two é", "", "four"]
+        assert [receiver.receive(TIMEOUT_S).text for _ in range(4)] == ["one", "two é", "", "four"]
         done = call("publish", stream, "-", url=url, stdin=b"one\n\xff\nthree\n")
         assert failed(done, "line 2, after 1 published: a message of bytes must be UTF-8")
-        assert receiver.receive(10).text == "one"
+        assert receiver.receive(TIMEOUT_S).text == "one"
 
 
 def test_publish_draws_a_bar_on_a_terminal(url: str, stream: str, tmp_path: Path) -> None:

@@ -250,7 +250,13 @@ class Window:
             assert self.messages() == list(messages)
 
     def choose(self, to: str) -> None:
-        Select(self.find("[name=to]")).select_by_value(to)
+        """Choose a receiver. The page makes the list anew whenever somebody comes or goes."""
+
+        def is_chosen() -> bool:
+            Select(self.find("[name=to]")).select_by_value(to)
+            return True
+
+        self.wait_until(is_chosen)
 
     def say(self, text: str) -> None:
         """Send a message, once the page has cleared the one before, which may arrive earlier than the answer to its form."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from selenium.webdriver.common.by import By
 
+from tests.support.browser import phone
+
 from .chat import ChatContract
 from .site import FLASK_COMMANDS, Site, Window, running
 
@@ -112,15 +114,11 @@ def test_all_is_as_before_after_the_server_was_away(site: Site, alice: Window, b
 
 
 def test_it_works_on_a_phone_and_with_a_screen_reader(alice: Window) -> None:
-    metrics = {"width": 360, "height": 640, "deviceScaleFactor": 2, "mobile": True}
-    alice.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    try:
+    with phone(alice.driver, 360, 640, scale=2):
         script = """const page = document.documentElement;
             const send = document.querySelector('#compose button').getBoundingClientRect();
             return [page.scrollWidth, page.scrollHeight, send.right <= 360, send.bottom <= 640]"""
         assert alice.driver.execute_script(script) == [360, 640, True, True]
-    finally:
-        alice.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     controls = alice.driver.find_elements(By.CSS_SELECTOR, "a, button, select, input:not([type=hidden])")
     names = [control.accessible_name for control in controls]
     assert names == ["lobby", "garden", "staff", "Log out alice", "To", "Message", "Send"]

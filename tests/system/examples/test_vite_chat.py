@@ -51,7 +51,7 @@ def test_a_user_logs_in_chats_and_stays_after_the_server_was_away(
 ) -> None:
     driver.get(address)
     wait(driver, lambda _: driver.current_url == f"{address}/login")
-    driver.find_element(By.NAME, "username").send_keys("alice")
+    wait(driver, lambda d: d.find_element(By.NAME, "username")).send_keys("alice")
     driver.find_element(By.NAME, "password").send_keys("tambur", Keys.ENTER)
     wait(driver, lambda _: shown(driver, "#people") == [("", "Here now: alice (you)")])
     with site.subscriber("lobby") as carol:

@@ -11,7 +11,7 @@ import pytest
 from tambur import Tambur
 from tambur.server import App, Config, Limits, Server, in_background
 from tests.support.app import APP, publisher
-from tests.support.browser import Browser, page
+from tests.support.browser import Browser, page, wait
 from tests.support.tcp_proxy import TcpProxy
 
 from .page import HTML, Page, opened
@@ -53,11 +53,17 @@ class Line:
         self.page.run(WATCH)
 
     def follow_link(self) -> None:
-        """Leave the page for another one, and connect there."""
+        """Leave the page for another one, and connect there once the server has noticed."""
+        before = self.subscribers()
         self.page.driver.get(
             self.page.run("const next = new URL(location.href); next.search = 'next'; return next.href")
         )
+        wait(self.page.driver, lambda _: self.subscribers() < before)
         self.join()
+
+    def subscribers(self) -> int:
+        """How many subscribers of STREAM the server has."""
+        return sum(found.subscribers for found in self.tambur.streams(STREAM))
 
     def wait_until_resumed(self) -> None:
         self.page.wait("window.me && me.log.some(([what]) => what === 'resume')")

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from tambur import Tambur
 from tambur.server import App, Config, Limits, in_background
 from tests.support.app import API_KEY, APP, APP_ID, SECRET, publisher, subscriber
-from tests.support.browser import Browser, page
+from tests.support.browser import TIMEOUT_S, Browser, page
 from tests.support.firefox import Firefox
 from tests.support.ports import free_port
 
@@ -106,9 +106,9 @@ def test_a_user_who_leaves_the_page_is_gone_and_is_back_with_the_page(
         shown = browser.run("return location.href")
         bob.enable_presence(stream, "bob", tambur.generate_presence_token)
         browser.run("me.get_stream(arguments[0]).enable_presence('alice', arguments[1])", stream, token)
-        assert bob.receive(20) == (stream, "presence", "up", "alice")
+        assert bob.receive(TIMEOUT_S) == (stream, "presence", "up", "alice")
         driver.get(server.url + "/tambur.js")
-        assert bob.receive(20) == (stream, "presence", "down", "alice")
+        assert bob.receive(TIMEOUT_S) == (stream, "presence", "down", "alice")
         driver.back()
         browser.wait(f"location.href === {shown!r} && document.readyState === 'complete'")
         is_kept = browser.run("return typeof me") == "object"
@@ -120,7 +120,7 @@ def test_a_user_who_leaves_the_page_is_gone_and_is_back_with_the_page(
             assert is_kept
         if is_kept:
             assert browser.wait(f"me.get_stream({stream!r}).active && me.subscriber_id") == before
-            assert bob.receive(20) == (stream, "presence", "up", "alice")
+            assert bob.receive(TIMEOUT_S) == (stream, "presence", "up", "alice")
         assert list(opening) == []
 
 

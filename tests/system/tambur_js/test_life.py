@@ -11,7 +11,7 @@ from selenium.webdriver import Chrome
 
 from tambur.server import Limits
 from tests.support.app import subscriber
-from tests.support.browser import Browser
+from tests.support.browser import TIMEOUT_S, Browser
 from tests.support.firefox import Firefox
 
 from .line import IN_CHROMIUM, LIMITS, LOST, RESUMED, STREAM, Line, joined
@@ -195,11 +195,11 @@ def test_a_user_who_follows_a_link_stays_present_and_one_who_leaves_does_not(lin
     with subscriber(line.server, STREAM) as bob:
         bob.enable_presence(STREAM, "bob", line.tambur.generate_presence_token)
         line.enable("presence")
-        assert bob.receive(20)[1:4] == ("presence", "up", "alice")
+        assert bob.receive(TIMEOUT_S)[1:4] == ("presence", "up", "alice")
         line.follow_link()
         line.enable("presence")
         line.page.run("me.close()")
-        assert bob.receive(20)[1:4] == ("presence", "down", "alice")
+        assert bob.receive(TIMEOUT_S)[1:4] == ("presence", "down", "alice")
 
 
 @IN_CHROMIUM

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tambur import Tambur
 from tambur.server import Server
 from tests.support.app import subscriber
+from tests.support.browser import TIMEOUT_S
 
 from .line import IN_CHROMIUM
 from .page import Page
@@ -51,13 +52,13 @@ def test_presence_and_direct_messages_between_pages_and_bots(
         ]
         browser.run(enable, stream, *tokens)
         browser.wait(f"me.get_stream({stream!r}).enabled_modes.join() === 'presence,direct'")
-        assert bot.receive(10)[1:] == ("presence", "up", "alice")
+        assert bot.receive(TIMEOUT_S)[1:] == ("presence", "up", "alice")
         browser.run("me.get_stream(arguments[0]).direct_msg('bot', 'Hello')", stream)
-        assert bot.receive(10)[1:] == ("direct", "Hello", "alice")
+        assert bot.receive(TIMEOUT_S)[1:] == ("direct", "Hello", "alice")
         bot.send_direct(stream, "alice", "Hello yourself")
         browser.wait("me.log.at(-1)[1] === 'ondirect'")
         browser.run("me.get_stream(arguments[0]).disable_presence()", stream)
-        assert bot.receive(10)[1:] == ("presence", "down", "alice")
+        assert bot.receive(TIMEOUT_S)[1:] == ("presence", "down", "alice")
         browser.wait_log(
             "me",
             [stream, "onpresence", ["bot", "up"]],
