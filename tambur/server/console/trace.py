@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ...protocol.messages import message_json
 from ...protocol.names import Kind
 from ..broker import Publication
+from ..stream import Stream
 
 KEPT_PUBLICATIONS = 100
 
@@ -110,6 +111,7 @@ class Trace:
 
     Attributes:
         viewers: how many viewers follow it.
+        stream: the stream on this node, whose queue has the numbers; ``None`` until something was delivered.
         changed: the number of the last change.
     """
 
@@ -122,6 +124,7 @@ class Trace:
         self._writing: deque[Traced] = deque(maxlen=KEPT_PUBLICATIONS)
         self._ids = itertools.count()
         self.viewers = 0
+        self.stream: Stream | None = None
         self.changed = 0
 
     def since(self, changed: int) -> list[Traced]:

@@ -68,7 +68,6 @@ class Watch:
         self._is_started = False
         self.is_tracing = False
         self._traces: dict[tuple[AppKey, str], Trace] = {}
-        self._traced: dict[Stream, Trace] = {}
         self._dropped: deque[str] = deque(maxlen=KEPT_DROPPED)
         self.refusals: Feed[Refusal] = Feed(KEPT_REFUSALS)
         self.broker_times: deque[float] = deque(maxlen=KEPT_TIMES)
@@ -108,7 +107,7 @@ class Watch:
         """See :meth:`~tambur.server.counters.Observer.delivering`."""
         trace = self._traces.get((publication.app, publication.name))
         if trace is not None:
-            self._traced[stream] = trace
+            trace.stream = stream
             count = stream.count_receivers(publication)
             trace.deliver(publication, stream.end, count, at=self._clock(), now=time.perf_counter())
 
@@ -118,7 +117,7 @@ class Watch:
 
     def wrote(self, stream: Stream, began: float, slow_subscribers: int) -> None:
         """See :meth:`~tambur.server.counters.Observer.wrote`."""
-        trace = self._traced.get(stream)
+        trace = next((trace for trace in self._traces.values() if trace.stream is stream), None)
         if trace is not None:
             dropped = list(self._dropped)[-slow_subscribers:] if slow_subscribers else []
             trace.write(
@@ -159,7 +158,6 @@ class Watch:
             if not trace.viewers:
                 del self._traces[app, name]
                 self.is_tracing = bool(self._traces)
-                self._traced = {stream: other for stream, other in self._traced.items() if other is not trace}
                 if not self.is_tracing and not self._is_started:
                     self._counts.observer = None
 

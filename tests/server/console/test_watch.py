@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
+
 from tambur.protocol.names import Kind
 from tambur.server.broker import AppKey, Outcome, Publication, Published
 from tambur.server.console.watch import KEPT_REFUSALS, KEPT_TIMES, Refusal, Watch
 from tambur.server.counters import Counts
+from tambur.server.stream import Stream
 
 PUBLICATION = Publication(AppKey("key", "app"), Kind.PUBLIC, "s", b'["msg","s","public","x"]')
 
@@ -42,3 +45,21 @@ def test_the_newest_refusals_and_times_are_kept() -> None:
     for _ in range(KEPT_TIMES + 1):
         watch.published(PUBLICATION, Published(Outcome.DELIVERED), 0.0, 0.1)
     assert len(watch.broker_times) == KEPT_TIMES
+
+
+class WatchedStream(Stream):
+    __slots__ = ("__weakref__",)
+
+
+def test_a_stream_that_ends_while_it_is_followed_is_not_kept() -> None:
+    counts = Counts()
+    watch = Watch(counts)
+    with watch.following(PUBLICATION.app, "s") as trace:
+        streams = [WatchedStream(counts) for _ in range(2)]
+        for stream in streams:  # the second one begins once the first has no subscribers any more
+            watch.delivering(PUBLICATION, stream)
+            watch.wrote(stream, 0.0, 0)
+        ended = weakref.ref(streams[0])
+        del streams, stream
+        assert ended() is None
+        assert len(trace.since(-1)) == 2
