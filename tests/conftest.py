@@ -83,6 +83,6 @@ def url(server: Server) -> str:
 
 @pytest.fixture
 def tambur(server: Server) -> Iterator[Tambur]:
-    """A publisher for the shared server."""
+    """A publisher for the server of the module, or else for the shared one."""
     with publisher(server) as made:
         yield made

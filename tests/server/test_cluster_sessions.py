@@ -11,7 +11,7 @@ from websockets.frames import Opcode
 from tambur import Tambur
 from tambur.server import Config, Server, in_background
 
-from ..support.app import API_KEY, APP, APP_ID, SECRET
+from ..support.app import API_KEY, APP, SECRET, publisher
 from ..support.extended import KEPT_APP, Client
 from ..support.redis_server import RedisServer
 
@@ -25,7 +25,7 @@ def nodes(redis_server: RedisServer) -> Iterator[tuple[Server, Server]]:
 
 @pytest.fixture
 def tambur(nodes: tuple[Server, Server]) -> Iterator[Tambur]:
-    with Tambur(API_KEY, APP_ID, SECRET, nodes[0].url) as made:
+    with publisher(nodes[0]) as made:
         yield made
 
 

@@ -30,12 +30,6 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def tambur(server: Server) -> Iterator[Tambur]:
-    with Tambur(API_KEY, APP_ID, SECRET, server.url) as made:
-        yield made
-
-
-@pytest.fixture
 def user(stream: str) -> str:
     """A user that no other test has."""
     return f"alice-{stream}"

@@ -30,12 +30,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture
-def tambur(server: Server) -> Iterator[Tambur]:
-    with Tambur(API_KEY, APP_ID, SECRET, server.url) as made:
-        yield made
-
-
 def test_a_plain_connection_receives_the_same_as_before(server: Server, tambur: Tambur, stream: str) -> None:
     with Client(server) as extended, Socket(server) as plain:
         assert plain.command("subscribe", 1, stream) == ["ack", 1, "ok"]

@@ -41,12 +41,6 @@ def server(nodes: tuple[Server, Server]) -> Server:
     return nodes[0]
 
 
-@pytest.fixture
-def tambur(server: Server) -> Iterator[Tambur]:
-    with Tambur(API_KEY, APP_ID, SECRET, server.url) as made:
-        yield made
-
-
 def test_a_hello_begins_a_session(server: Server) -> None:
     with Client(server) as client:
         assert client.hello["id"] == client.subscriber_id

@@ -34,6 +34,7 @@ from .abuser import (
     read_frame,
     request,
     send_until_closed,
+    sending,
     stop_reading,
     subscriber,
 )
@@ -196,22 +197,12 @@ async def never_read_answers(seen: Seen) -> None:
 
 async def frames(seen: Seen, sent: bytes) -> None:
     """Send as many frames as the server accepts, and read the answers."""
-    async with subscriber(seen) as (reader, writer):
-
-        async def send() -> None:
-            while True:
-                writer.write(sent)
-                await writer.drain()
-
-        sending = asyncio.create_task(send())
-        try:
-            for turn in itertools.count():
-                opcode, _ = await read_frame(reader)
-                seen[opcode.name] += 1
-                if turn == 0:
-                    seen.started()
-        finally:
-            sending.cancel()
+    async with subscriber(seen) as (reader, writer), sending(writer, sent):
+        for turn in itertools.count():
+            opcode, _ = await read_frame(reader)
+            seen[opcode.name] += 1
+            if turn == 0:
+                seen.started()
 
 
 async def commands(seen: Seen) -> None:

@@ -158,6 +158,23 @@ async def send_until_closed(seen: Seen, start: bytes, more: bytes) -> None:
             seen.started()
 
 
+@contextlib.asynccontextmanager
+async def sending(writer: asyncio.StreamWriter, sent: bytes) -> AsyncIterator[None]:
+    """Send as fast as the server reads, until the end of the block."""
+
+    async def send() -> None:
+        while True:
+            writer.write(sent)
+            await writer.drain()
+
+    task = asyncio.create_task(send())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)  # it may have met the end of the connection
+
+
 async def poll_path(seen: Seen, path: str = PATH) -> str:
     """Become a subscriber that polls; returns the path of its requests."""
     async with connected(seen) as (reader, writer):

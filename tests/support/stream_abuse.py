@@ -30,6 +30,7 @@ from .abuser import (
     read_answer,
     read_frame,
     request,
+    sending,
 )
 from .app import API_KEY, APP_ID, SECRET
 
@@ -83,20 +84,11 @@ async def be_audience(seen: Seen, *modes: str) -> None:
 async def send_without_end(seen: Seen, connection: Connection, sent: bytes) -> None:
     """Send as fast as the server reads, and count the results."""
     reader, writer = connection
-
-    async def send() -> None:
-        while True:
-            writer.write(sent)
-            await writer.drain()
-
-    sending = asyncio.create_task(send())
-    try:
+    async with sending(writer, sent):
         for turn in itertools.count():
             seen[await read_ack(reader)] += 1
             if turn == 0:
                 seen.started()
-    finally:
-        sending.cancel()
 
 
 async def toggle_presence(seen: Seen) -> None:

@@ -34,12 +34,6 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def tambur(server: Server) -> Iterator[Tambur]:
-    with Tambur(API_KEY, APP_ID, SECRET, server.url) as made:
-        yield made
-
-
-@pytest.fixture
 def kept(server: Server) -> Iterator[Tambur]:
     with Tambur(API_KEY, "kept", SECRET, server.url) as made:
         yield made
