@@ -154,6 +154,8 @@ class BatchHandler(SignedHandler):
         options = rest[0] if rest else {}
         if not isinstance(options, dict):
             raise RefusedError(400, "the third element must be an object")
+        if not isinstance(options.get("exclude", ""), str):
+            raise RefusedError(400, "exclude must be a string")
         try:
             kind, name = parse_destination(stream)
             excluded = check_subscriber_id(options["exclude"]) if "exclude" in options else None
