@@ -252,10 +252,6 @@ MISTAKES = [
         "[limits]\npresence_linger_s = -1\n" + APP,
         "line 2: presence_linger_s must be at least 0 and finite, not -1.0",
     ),
-    (
-        "[limits]\nsession_max_s = 60\n" + APP,
-        "line 1: session_ttl_s must be at most session_max_s (60.0), not 900.0",
-    ),
     (APP + "long_polling = 'no'\n", "line 5: long_polling must be true or false, not 'no'"),
 ]
 

@@ -187,6 +187,18 @@ def test_a_key_expires(server: Server, time: str, limit_s: int) -> None:
                 assert late.hello["resumed"] is resumed
 
 
+def test_a_session_may_end_before_its_key_expires() -> None:
+    limits = Limits(session_ttl_s=1000.0, session_max_s=100.0)
+    with in_background(Config(apps=(APP,), port=0, limits=limits)) as server, Client(server) as client:
+        keys = SessionKeys(API_KEY, APP_ID, (SECRET,), realm=server._hub.recovery.realm)
+        key = keys.verify(client.hello["session"])
+        assert key is not None
+        ended = key._replace(begun_ms=key.begun_ms - 101_000)
+        for text, resumed in ((keys.sign(ended), False), (client.hello["session"], True)):
+            with Client(server, session=text) as back:
+                assert back.hello["resumed"] is resumed
+
+
 def test_no_key_is_shown(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     with Client(server) as client, Client(server, session=client.hello["session"]) as back:
         assert client.hello["session"] not in caplog.text
