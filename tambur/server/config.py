@@ -53,7 +53,8 @@ class Limits:
         presence_linger_s: how long the users of a lost extended connection stay present; 0 for not at all.
         max_lingering_users: how many of them one process keeps present at once, counted for each stream and
             connection; the next one leaves immediately.
-        max_lost_sessions: how many lost sessions one process remembers for :meth:`tambur.Tambur.disconnect`.
+        max_lost_sessions: how many lost sessions one process remembers for :meth:`tambur.Tambur.disconnect`;
+            and with ``memory://``, of how many resumed sessions it knows which keys are too old.
         max_revocations: how many disconnected users and subscriber IDs of an app are remembered, to refuse
             their sessions and tokens; another disconnect is refused.
         position_ttl_s: how long the position of a quiet stream is remembered after its last message

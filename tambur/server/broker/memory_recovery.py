@@ -33,6 +33,7 @@ class MemoryRecovery:
         self.place = self._now()
         self._budgets = Budgets(apps, limits, floor=self.place)
         self._session_ttl_s = limits.session_ttl_s
+        self._max_used = limits.max_lost_sessions
         # For each session that was resumed, the number of the newest key that was used, how often it was
         # resumed, and until when older keys could be valid. The first one ends first.
         self._used: dict[tuple[AppKey, str], tuple[int, int, float]] = {}
@@ -97,6 +98,8 @@ class MemoryRecovery:
         while self._used and (first := next(iter(self._used.items())))[1][2] <= now:
             del self._used[first[0]]
         used, resumes, _ = self._used.pop((app, subscriber_id), (0, 0, 0.0))
+        if len(self._used) >= self._max_used:
+            del self._used[next(iter(self._used))]
         is_valid = number >= used
         if is_valid:
             resumes = max(resumes, number // KEYS_OF_CONNECTION) + 1
