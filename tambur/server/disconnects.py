@@ -73,7 +73,7 @@ class Disconnects:
         self, app: AppKey, subscriber_ids: list[str], user_id: str | None, revoked_ms: int
     ) -> list[str]:
         """End sessions on this node; return their subscriber IDs."""
-        work = self._end(app, subscriber_ids, user_id, revoked_ms)
+        work = self._end(app, subscriber_ids, {} if user_id is None else {user_id: revoked_ms})
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -98,25 +98,26 @@ class Disconnects:
         """
         revocations = self._hub.revocations
         ids_before, users_before = revocations.all(app, self._hub.clock_ms())
-        new = [each for each in subscriber_ids if each not in ids_before]
-        await self._end(app, new, None, self._hub.clock_ms())
-        for user_id, revoked_ms in users.items():
-            if users_before.get(user_id, 0) < revoked_ms:
-                await self._end(app, [], user_id, revoked_ms)
+        new_ids = [each for each in subscriber_ids if each not in ids_before]
+        new_users = {each: at_ms for each, at_ms in users.items() if users_before.get(each, 0) < at_ms}
+        await self._end(app, new_ids, new_users)
         return (
             {each: ids_before[each] for each in ids_before.keys() - subscriber_ids.keys()},
             {each: users_before[each] for each in users_before.keys() - users.keys()},
         )
 
-    async def _end(
-        self, app: AppKey, subscriber_ids: Iterable[str], user_id: str | None, revoked_ms: int
-    ) -> set[str]:
-        """End sessions on this node; return their subscriber IDs."""
+    async def _end(self, app: AppKey, subscriber_ids: Iterable[str], users: Mapping[str, int]) -> set[str]:
+        """End sessions on this node, those of users with the times of their disconnects.
+
+        Returns:
+            Their subscriber IDs.
+        """
         hub = self._hub
-        found: set[str] = set()
-        if user_id is not None:
+        for user_id, revoked_ms in users.items():
             hub.revocations.revoke_user(app, user_id, revoked_ms)
-            found = {*hub.subscribers_as(app, user_id), *hub.lost_sessions.of_user(app, user_id)}
+        found: set[str] = set()
+        if users:  # looking through all sessions takes milliseconds
+            found = {*hub.subscribers_as(app, users), *hub.lost_sessions.of_users(app, users)}
         ended: set[str] = set()
         lingering: set[str] = set()
         closing: list[Outbox] = []

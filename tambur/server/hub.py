@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from typing import NamedTuple
 
 from ..protocol import close_codes
@@ -231,10 +231,10 @@ class Hub:
         """The outbox of a connected subscriber; ``None`` if it is not connected to this node."""
         return self._private.get((app, subscriber_id))
 
-    def subscribers_as(self, app: AppKey, user_id: str) -> set[str]:
-        """The IDs of the subscribers that have presence or direct mode as a user."""
+    def subscribers_as(self, app: AppKey, users: Collection[str]) -> set[str]:
+        """The IDs of the subscribers that have presence or direct mode as one of some users."""
         streams = [stream for (of, _), stream in self._streams.items() if of == app]
-        return {subscriber_id for stream in streams for subscriber_id in stream.subscribers_as(user_id)}
+        return {subscriber_id for stream in streams for subscriber_id in stream.subscribers_as(users)}
 
     def gauges(self) -> Gauges:
         """The current size of the hub's state."""

@@ -6,6 +6,7 @@ Times are in milliseconds since 1970, and arguments: nothing here reads a clock.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import NamedTuple
 
 from .broker import AppKey, BrokerUnavailableError
@@ -178,12 +179,13 @@ class LostSessions:
         found = self._pop((app, subscriber_id))
         return found if found is not None and found.until_ms > now_ms else None
 
-    def of_user(self, app: AppKey, user_id: str) -> list[str]:
-        """The subscriber IDs of the sessions with presence or direct mode as a user."""
+    def of_users(self, app: AppKey, users: Collection[str]) -> list[str]:
+        """The subscriber IDs of the sessions with presence or direct mode as one of some users."""
+        wanted = frozenset(users)
         return [
             subscriber_id
             for (of, subscriber_id), session in self._sessions.items()
-            if user_id in session.users and of == app
+            if not wanted.isdisjoint(session.users) and of == app
         ]
 
 

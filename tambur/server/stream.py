@@ -18,7 +18,7 @@ A subscription takes part from one entry on, whose number is :attr:`Subscription
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from ..protocol.names import Kind
 from .broker import Publication
@@ -206,10 +206,11 @@ class Stream:
         for subscription in self._direct.get(user_id, ()):
             yield subscription.outbox
 
-    def subscribers_as(self, user_id: str) -> list[str]:
-        """The IDs of the subscribers that have presence or direct mode as a user."""
-        present = [each.subscriber_id for each in self._presence if each.present_as == user_id]
-        return present + [each.subscriber_id for each in self._direct.get(user_id, ())]
+    def subscribers_as(self, users: Collection[str]) -> list[str]:
+        """The IDs of the subscribers that have presence or direct mode as one of some users."""
+        present = [each.subscriber_id for each in self._presence if each.present_as in users]
+        direct = [found for user_id, found in self._direct.items() if user_id in users]
+        return present + [each.subscriber_id for found in direct for each in found]
 
     def enable_presence(self, outbox: Outbox, user_id: str) -> None:
         subscription = self._caught_up(outbox)

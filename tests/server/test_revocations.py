@@ -82,8 +82,9 @@ def test_a_lost_session_is_found_until_it_can_no_longer_be_resumed() -> None:
     lost.add(APP, "1", session("alice", "bob"), NOW)
     lost.add(APP, "2", session("bob"), NOW)
     lost.add(OTHER_APP, "3", session("bob"), NOW)
-    assert lost.of_user(APP, "bob") == ["1", "2"]
-    assert lost.of_user(APP, "carol") == []
+    assert lost.of_users(APP, {"bob"}) == ["1", "2"]
+    assert lost.of_users(APP, {"alice", "bob", "carol"}) == ["1", "2"]
+    assert lost.of_users(APP, {"carol"}) == []
     assert lost.remove(APP, "1", NOW + 999) == session("alice", "bob")
     assert lost.remove(APP, "1", NOW) is None
     assert lost.remove(APP, "2", NOW + 1000) is None
@@ -94,12 +95,12 @@ def test_expired_sessions_and_the_oldest_beyond_the_limit_are_forgotten() -> Non
     lost = LostSessions(2)
     lost.add(APP, "1", session("alice", until_ms=NOW), NOW - 1)
     lost.add(APP, "2", session("alice"), NOW)
-    assert lost.of_user(APP, "alice") == ["2"]
+    assert lost.of_users(APP, {"alice"}) == ["2"]
     lost.add(APP, "3", session("alice"), NOW)
     lost.add(APP, "4", session("alice"), NOW)
-    assert lost.of_user(APP, "alice") == ["3", "4"]
+    assert lost.of_users(APP, {"alice"}) == ["3", "4"]
     lost.add(APP, "3", session("bob"), NOW)
-    assert lost.of_user(APP, "alice") == ["4"]
+    assert lost.of_users(APP, {"alice"}) == ["4"]
     lost.add(APP, "5", session(until_ms=NOW), NOW)
     assert len(lost) == 2
 
@@ -108,9 +109,9 @@ def test_a_lost_session_with_several_users_counts_as_many() -> None:
     lost = LostSessions(3)
     lost.add(APP, "1", session("alice"), NOW)
     lost.add(APP, "2", session("alice", "bob"), NOW)
-    assert lost.of_user(APP, "alice") == ["1", "2"]
+    assert lost.of_users(APP, {"alice"}) == ["1", "2"]
     lost.add(APP, "3", session(), NOW)
-    assert lost.of_user(APP, "alice") == ["2"]
+    assert lost.of_users(APP, {"alice"}) == ["2"]
     assert lost.remove(APP, "2", NOW) is not None
     lost.add(APP, "4", session("carol", "dave"), NOW)
     assert len(lost) == 2
