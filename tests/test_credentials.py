@@ -102,13 +102,15 @@ def test_a_long_host_takes_no_more_time_than_a_short_one() -> None:
     """CPU time: 16 times as much for 4 times the length would mean that the work is quadratic."""
 
     def cpu_s(length: int) -> float:
-        started = time.process_time()
+        started = time.thread_time()
         assert not is_host("[v1." + ":" * length)
         with pytest.raises(ConfigurationError):
             base_url("[v1." + ":" * length)
-        return time.process_time() - started
+        return time.thread_time() - started
 
-    assert cpu_s(16_000) < 8 * cpu_s(4_000) + 0.01
+    # The least of some: whatever else happens only adds to one.
+    long, short = (min(cpu_s(length) for _ in range(5)) for length in (16_000, 4_000))
+    assert long < 8 * short + 0.01
 
 
 @given(

@@ -147,7 +147,7 @@ def test_streams_are_published_to_in_parallel() -> None:
 
     class Waiting(RecordingTambur):
         def publish(self, stream: Any, message: Any, **_: Any) -> bool:
-            everybody.wait(10)
+            everybody.wait(60)
             return super().publish(stream, message)
 
     with Waiting() as tambur:

@@ -145,9 +145,10 @@ def test_an_endless_answer_is_cut_off() -> None:
 
 
 def test_an_answer_that_takes_too_long_is_a_timeout() -> None:
-    with FaultyServer(faults.hang) as server, publisher(server, timeout=0.05) as tambur:
+    with FaultyServer(faults.hang) as server, publisher(server, timeout=(60, 0.05)) as tambur:
         with pytest.raises(TimedOutError, match="asking for the users of 's' failed"):
             tambur.users("s")
+        server.wait(1)
         assert len(server.received) == 1
 
 

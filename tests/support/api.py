@@ -37,9 +37,9 @@ class Api:
 
     def __init__(self, config: Config = CONFIG) -> None:
         self.delivered: list[Publication] = []
-        self.backend = MemoryBackend(max_claims=config.limits.max_claims)
-        self.broker = self.backend.broker
         self.now = float(NOW)
+        self.backend = MemoryBackend(max_claims=config.limits.max_claims, monotonic=lambda: self.now)
+        self.broker = self.backend.broker
         self.publishing = PublishHandler(config, self.broker, clock=lambda: self.now)
         self.batches = BatchHandler(config, self.broker, clock=lambda: self.now)
         asyncio.run(self._start())

@@ -7,6 +7,7 @@ import queue
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,7 +16,7 @@ from tambur import Tambur
 from .certificate import Certificate
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 class Received(NamedTuple):
@@ -122,6 +123,13 @@ class FaultyServer:
     @property
     def bodies(self) -> list[bytes]:
         return [request.body for request in self.received]
+
+    def wait(self, count: int) -> None:
+        """Wait until it has read so many requests: a client with a short timeout may give up before."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while len(self.received) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
 
     def _accept(self) -> None:
         while True:

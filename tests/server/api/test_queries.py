@@ -22,7 +22,7 @@ from ...support.wire import Socket
 
 OTHER_APP = App(API_KEY, "other", (SECRET,))
 KEPT_APP = App(API_KEY, "kept", (SECRET,), history=(KeptStreams("three", messages=3), KeptStreams("none", 0)))
-SLOW_APP = App(API_KEY, "slow", (SECRET,), max_publishes_per_s=1)
+SLOW_APP = App(API_KEY, "slow", (SECRET,), max_publishes_per_s=0.01)
 LIMITS = Limits(max_message_bytes=1024 * 1024)
 
 
