@@ -83,14 +83,19 @@ class RedisServer:
         finally:
             self._process.send_signal(signal.SIGCONT)
 
-    def cli(self, *words: str, database: int = 0, password: str | None = None) -> str:
-        """Do a command, and return what ``redis-cli`` would print, without the cost of a process."""
+    def cli(self, *words: str, database: int | None = 0, password: str | None = None) -> str:
+        """Do a command, and return what ``redis-cli`` would print, without the cost of a process.
+
+        Parameters:
+            database: ``None`` for a Sentinel, which has none.
+        """
         with (
             socket.create_connection(("127.0.0.1", self.port), TIMEOUT_S) as connection,
             connection.makefile("rb") as replies,
         ):
             before = [] if password is None else [("AUTH", password)]
-            for command in (*before, ("SELECT", str(database)), words):
+            selected = [] if database is None else [("SELECT", str(database))]
+            for command in (*before, *selected, words):
                 encoded = [word.encode() for word in command]
                 parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded]
                 connection.sendall(b"*%d\r\n%b" % (len(parts), b"".join(parts)))
