@@ -217,7 +217,7 @@ export type Code =
   | "cannot_connect"
   /** The connection ended. The next attempt follows. */
   | "connection_lost"
-  /** `ontoken` failed; `cause` is what it threw. */
+  /** `ontoken` failed, or returned something else than a token; `cause` is the error. */
   | "no_token"
   /** A handler of the page threw an error; `cause` is that error. */
   | "handler_failed"

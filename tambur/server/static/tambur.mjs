@@ -62,6 +62,14 @@ var tambur = ((url) => {
     if (!condition) throw new TamburError(message, { code });
   }
 
+  /** Returns a token; throws if it is something else, such as a log-in page or a JSON string. Its text stays secret. */
+  function checkToken(token) {
+    const found = typeof token === "string" ? `a string of ${token.length} characters` : token && typeof token;
+    const isToken = /^\w{1,64}$/.test(token) && typeof token === "string";
+    check(isToken, `a token has 40 hexadecimal digits, but ontoken returned ${found}`, "no_token");
+    return token;
+  }
+
   /**
    * Ask the server why it takes no connection. A page cannot see how a WebSocket or a script was refused, so this
    * asks the balancer, which refuses for the same reasons. Null if the server gives no reason that will last.
@@ -327,7 +335,8 @@ var tambur = ((url) => {
       this.#enabling.set(mode, attempt);
       if (token !== undefined) return this.#useToken(mode, attempt, token);
       const subscriber_id = this.#connection.subscriber_id;
-      new Promise((resolve) => resolve(this.#connection.ontoken(mode, this.name, subscriber_id))).then(
+      const asked = new Promise((resolve) => resolve(this.#connection.ontoken(mode, this.name, subscriber_id)));
+      asked.then(checkToken).then(
         (fresh) => this.#useToken(mode, attempt, fresh),
         (cause) => {
           if (this.#enabling.get(mode) === attempt) this.#enabling.delete(mode);
