@@ -29,7 +29,7 @@ from .link import Link
 from .logs import Log, LogReader
 from .recovery import RedisRecovery
 from .rules import Rules
-from .shard import MAX_CLOCK_SKEW_S, Shard
+from .shard import MAX_CLOCK_SKEW_S, NodePart, Shard
 
 _OUTCOMES = {outcome.name.lower().encode(): outcome for outcome in Outcome}
 
@@ -41,7 +41,7 @@ BATCH_STEP = 50
 """How many publications of a batch one script publishes: Redis is busy with them for a millisecond or two."""
 
 
-class RedisBroker:
+class RedisBroker(NodePart):
     """One node's publications and subscriptions.
 
     Parameters:
@@ -245,12 +245,6 @@ class RedisBroker:
             last = max(last, at)
         recovery.reach(last)
         self._catch_up.forget()
-
-    async def maintain(self, link: Link) -> None:
-        """Nothing to do."""
-
-    def unlink(self) -> None:
-        """Nothing to do: the next link catches up."""
 
     def _take(self, place: int, channel: bytes, data: bytes) -> None:
         self._recovery.reach(place)

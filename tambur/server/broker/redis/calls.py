@@ -13,14 +13,14 @@ from .. import Answer, AppKey, BrokerUnavailableError, Moved
 from ..ids import node_of
 from . import scripts
 from .link import RETRY_AFTER_S, Link
-from .shard import Shard
+from .shard import NodePart, Shard
 
 _MOVED = "moved\n"  # no question of the server begins so
 
 logger = logging.getLogger("tambur.server")
 
 
-class RedisNodeCalls:
+class RedisNodeCalls(NodePart):
     """The calls of one node, and those that other nodes make to it.
 
     Parameters:
@@ -139,12 +139,6 @@ class RedisNodeCalls:
                 if not answered.done():
                     answered.set_result(rest)
         return True
-
-    async def catch_up(self, link: Link, *, in_doubt: bool) -> None:
-        """Nothing to do: a call that lost its link has failed."""
-
-    async def maintain(self, link: Link) -> None:
-        """Nothing to do."""
 
     def unlink(self) -> None:
         """Cancel the calls in progress: their replies can no longer be sent."""

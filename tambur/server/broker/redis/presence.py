@@ -13,7 +13,7 @@ from . import scripts
 from .keys import encode_entry, scope
 from .link import Link
 from .mirror import PresenceMirror
-from .shard import Shard
+from .shard import NodePart, Shard
 from .webhooks import RedisWebhooks
 
 MAX_SWEPT_AT_ONCE = 500
@@ -23,7 +23,7 @@ SWEEP_INTERVAL_S = 1.0
 """How often a node looks for users of stopped nodes who no longer linger, in seconds."""
 
 
-class RedisPresence:
+class RedisPresence(NodePart):
     """One node's part in presence.
 
     Parameters:

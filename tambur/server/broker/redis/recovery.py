@@ -21,13 +21,13 @@ from .link import RETRY_AFTER_S, Link
 from .logs import NO_PLACE, Log, LogReader, Part, parse_part
 from .owners import TELL_SHARE, Owners, batches
 from .rules import Rules
-from .shard import Shard
+from .shard import NodePart, Shard
 
 PROOF_WAIT_S = 2.0
 """How long a client that comes back waits until the epoch is proven, in seconds."""
 
 
-class RedisRecovery:
+class RedisRecovery(NodePart):
     """The logs in Redis, and a copy of the newest part of some: the tails.
 
     A tail has what arrived since the node subscribed to its stream, and what was read of the time before.
@@ -137,7 +137,7 @@ class RedisRecovery:
         """Begin the tail of a stream that was just subscribed to, and need it."""
         self._needs[log] += 1
         try:
-            await self._mark(link, lambda last: self.begin_tail(log, last), log)
+            await self.mark(link, lambda last: self.begin_tail(log, last), log)
         except BrokerUnavailableError:
             self._end_need(log)
             raise
@@ -151,20 +151,20 @@ class RedisRecovery:
         """Return once everything that was published before has been delivered to this node."""
         link = self._shard.ready_link()
         if self._sync is None or self._sync[:2] != (link, link.batch):
-            self._sync = link, link.batch, self._mark(link)
+            self._sync = link, link.batch, self.mark(link)
         await asyncio.shield(self._sync[2])  # those that leave together share one
 
-    def _mark(
+    def mark(
         self, link: Link, on_last: Callable[[int], None] = lambda _: None, *needed: Log
     ) -> asyncio.Future[int]:
-        """Say that logs are needed; the result is the last place, in its turn among the messages."""
+        """Say that logs are needed; the result is the last place. The link need not be ready yet.
+
+        Parameters:
+            on_last: called with the place, in its turn among the messages.
+        """
         head, reached = self._shard.ask_place(link, on_last)
         link.send(*self._need_command(head, needed, self._need_s))
         return reached
-
-    async def mark(self, link: Link) -> int:
-        """The last place, in its turn among the messages of a link that is not ready yet."""
-        return await self._mark(link)
 
     async def load(self, app: AppKey, log: str, place: int | None, user_id: str | None = None) -> None:
         if place is not None:
@@ -311,9 +311,6 @@ class RedisRecovery:
 
     # Callbacks of the link
 
-    def receive(self, channel: bytes, data: bytes) -> bool:  # noqa: ARG002 - the broker takes all publications
-        return False
-
     async def catch_up(self, link: Link, *, in_doubt: bool) -> None:  # noqa: ARG002
         """Say again which logs are needed: Redis may have forgotten."""
         self._tell(link)
@@ -342,9 +339,6 @@ class RedisRecovery:
             while is_more:
                 command = scripts.TEND(*arguments, self._cursors.get(app, b"0"), *budgets, keys=())
                 self._cursors[app], is_more = await link.call(*command)
-
-    def unlink(self) -> None:
-        """Nothing to do: the next link catches up."""
 
     def _tell(self, link: Link) -> None:
         for logs in batches(list(self._needs)):

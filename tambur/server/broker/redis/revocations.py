@@ -10,13 +10,13 @@ from ...revocations import subscriber_ttl_s, user_ttl_s
 from .. import AppKey, BrokerUnavailableError, Revoked
 from . import scripts
 from .link import RETRY_AFTER_S, Link
-from .shard import Shard
+from .shard import NodePart, Shard
 
 NAMES_AT_ONCE = 1000
 """How many names one call reads or writes."""
 
 
-class RedisRevocations:
+class RedisRevocations(NodePart):
     """The memory of the cluster. Each node keeps a copy, and reads what it missed with each new link.
 
     Parameters:
@@ -51,9 +51,6 @@ class RedisRevocations:
 
     # Callbacks of the link
 
-    def receive(self, channel: bytes, data: bytes) -> bool:  # noqa: ARG002 - nodes call each other
-        return False
-
     async def catch_up(self, link: Link, *, in_doubt: bool) -> None:  # noqa: ARG002
         """End the sessions that were revoked while this node was away."""
         if self.revoked is None:
@@ -70,12 +67,6 @@ class RedisRevocations:
                 self._shard.keys.revoked(app.key), self._ttls_ms, lost, strict=True
             ):
                 await self._restore(link, key, ttl_ms, times)
-
-    async def maintain(self, link: Link) -> None:
-        """Nothing to do: keys expire."""
-
-    def unlink(self) -> None:
-        """Nothing to do: the next link catches up."""
 
     async def _read(self, link: Link, key: bytes, since_ms: int) -> dict[str, int]:
         """All names of a key, with their times.

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from redis.asyncio import Connection, Sentinel, SentinelConnectionPool, SSLConnection
 from redis.asyncio.retry import Retry
@@ -45,12 +45,12 @@ _SENTINEL_TIMEOUT_S = 0.5  # several may have to be asked within the time that a
 logger = logging.getLogger("tambur.server")
 
 
-class Part(Protocol):
-    """A part of the node whose state follows the link."""
+class NodePart:
+    """A part of the node whose state follows the link. By itself it does nothing."""
 
-    def receive(self, channel: bytes, data: bytes) -> bool:
+    def receive(self, channel: bytes, data: bytes) -> bool:  # noqa: ARG002
         """Take a message if it is for this part; returns whether it was."""
-        ...
+        return False
 
     async def catch_up(self, link: Link, *, in_doubt: bool) -> None:
         """Bring Redis and this node into step, after a new link was opened.
@@ -58,15 +58,12 @@ class Part(Protocol):
         Parameters:
             in_doubt: whether Redis lost its data, or other nodes took this node for dead.
         """
-        ...
 
     async def maintain(self, link: Link) -> None:
         """Called after each renewal of the lease, once other nodes have had time to renew theirs."""
-        ...
 
     def unlink(self) -> None:
         """The link is gone."""
-        ...
 
 
 class Shard:
@@ -91,7 +88,7 @@ class Shard:
         self.node = new_node()
         self.node_key = self.keys.node(self.node)
         self.epoch = Epoch()
-        self.parts: list[Part] = []
+        self.parts: list[NodePart] = []
         self.before_open: Callable[[], None] = lambda: None
         self.on_place: Callable[[bytes], None] = lambda _: None
         self._connections = _Connections(url)
