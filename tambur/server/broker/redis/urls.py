@@ -95,4 +95,9 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
     match = _HOST.fullmatch(text)
     if match is None or int(match["port"] or default_port) not in range(1, 65536):
         raise ConfigurationError(_FORM)
-    return match["ipv6"] or match["name"], int(match["port"] or default_port)
+    host = match["ipv6"] or match["name"]
+    try:
+        host.encode("idna")  # as a look-up does
+    except UnicodeError:
+        raise ConfigurationError(_FORM) from None
+    return host, int(match["port"] or default_port)

@@ -56,6 +56,7 @@ def test_the_parts_of_a_url(url: str, expected: RedisUrl | None) -> None:
         "redis://user@h", "redis://:hunter2/@h", "redis://:hunter2:@h", "redis://:hunter2@@h", "redis://:hunter2#@h",
         "redis+sentinel://:hunter2@h", "redis+sentinel://:hunter2@h/1", "redis+sentinel://:hunter2@h/1/main",
         "redis+sentinel://:hunter2@,/main", "rediss+sentinel://:hunter2@h/main", "redis://:hunter2@h\n",
+        "redis://:hunter2@a..b", f"redis://:hunter2@{'h' * 64}",
     ],
 )  # fmt: skip
 def test_an_invalid_url_is_refused_and_not_shown(url: str) -> None:
