@@ -73,6 +73,20 @@ class RedisServer:
             self._process.communicate(timeout=TIMEOUT_S)
             self._process = None
 
+    def leased(self, database: int) -> set[str]:
+        """The nodes that have a lease."""
+        return set(self.cli("ZRANGE", f"tambur:{database}:leases", "0", "-1", database=database).split())
+
+    def linked(self, database: int = 0) -> int:
+        """How many nodes could still publish: not those that stopped, or that another node has noticed to be dead."""
+        links = self.cli("HVALS", f"tambur:{database}:links", database=database).split()
+        return len(links) - links.count("0")
+
+    def end_leases(self, database: int, nodes: set[str]) -> None:
+        """End the leases of nodes, so that no test waits for that or comes too late."""
+        for node in nodes:
+            self.cli("ZADD", f"tambur:{database}:leases", "XX", "1", node, database=database)
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Its sockets stay open, and nobody answers."""

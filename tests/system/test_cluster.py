@@ -24,6 +24,9 @@ from tests.support.redis_server import RedisServer
 
 from ..support.wire import TIMEOUT_S, Listening, ask, connect, read_answer, signed
 
+WATCHFUL_S = 4.0
+"""The ``node_timeout_s`` of a node that soon sees that the lease of another one has ended."""
+
 SLOW = App(API_KEY, "slow", (SECRET,), max_publishes_per_s=0.01)
 
 
@@ -241,10 +244,11 @@ def test_a_node_that_ends_answers_the_polls_at_the_others(redis_server: RedisSer
 def test_the_users_of_a_killed_node_are_down_and_others_stay(
     redis_server: RedisServer, stream: str, tmp_path: Path
 ) -> None:
-    node_timeout_s = 4.0
-    victim = NodeProcess(tmp_path, redis_server.url(2), node_timeout_s=node_timeout_s)
+    others = redis_server.leased(2)
+    victim = NodeProcess(tmp_path, redis_server.url(2))
+    of_victim = redis_server.leased(2) - others
     with (
-        nodes(1, redis_server, database=2, node_timeout_s=node_timeout_s) as (node,),
+        nodes(1, redis_server, database=2, node_timeout_s=WATCHFUL_S) as (node,),
         subscriber(node, stream) as alice,
     ):
         token = Tambur(API_KEY, APP_ID, SECRET, node.url).generate_presence_token
@@ -258,6 +262,7 @@ def test_the_users_of_a_killed_node_are_down_and_others_stay(
         victim.end(signal.SIGKILL)
         with subscriber(node, stream) as carol:
             carol.enable_presence(stream, "carol", token)
+            redis_server.end_leases(2, of_victim)
             assert alice.receive(TIMEOUT_S) == (stream, "presence", "down", "bob")
             carol.disable_presence(stream)
             assert alice.receive(TIMEOUT_S) == (stream, "presence", "down", "carol")
@@ -268,9 +273,10 @@ def test_the_users_of_a_killed_node_are_down_and_others_stay(
 def test_a_node_that_was_stopped_for_a_while_is_taken_for_dead_and_comes_back(
     redis_server: RedisServer, stream: str, tmp_path: Path
 ) -> None:
-    node_timeout_s = 4.0
-    sleeper = NodeProcess(tmp_path, redis_server.url(2), node_timeout_s=node_timeout_s)
-    with nodes(1, redis_server, database=2, node_timeout_s=node_timeout_s) as (node,):
+    others = redis_server.leased(2)
+    sleeper = NodeProcess(tmp_path, redis_server.url(2))
+    of_sleeper = redis_server.leased(2) - others
+    with nodes(1, redis_server, database=2, node_timeout_s=WATCHFUL_S) as (node,):
         token = Tambur(API_KEY, APP_ID, SECRET, node.url).generate_presence_token
         with (
             subscriber(node, stream) as alice,
@@ -282,6 +288,7 @@ def test_a_node_that_was_stopped_for_a_while_is_taken_for_dead_and_comes_back(
             assert bob.receive(TIMEOUT_S) == (stream, "presence", "up", "alice")
             assert alice.receive(TIMEOUT_S) == (stream, "presence", "up", "bob")
             sleeper.process.send_signal(signal.SIGSTOP)
+            redis_server.end_leases(2, of_sleeper)
             assert alice.receive(TIMEOUT_S) == (stream, "presence", "down", "bob")
             sleeper.process.send_signal(signal.SIGCONT)
             assert alice.receive(TIMEOUT_S) == (stream, "presence", "up", "bob")
