@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -215,9 +216,8 @@ class App:
                 "allowed_origins",
                 f"takes origins such as 'https://www.example.com', lower-case, not {origin!r}",
             )
-        urls = [webhook.url for webhook in self.webhooks]
-        for url in urls:
-            require(urls.count(url) == 1, "webhooks", f"names the url {url!r} twice")
+        for url, count in Counter(webhook.url for webhook in self.webhooks).items():
+            require(count == 1, "webhooks", f"names the url {url!r} twice")
         rate = self.max_publishes_per_s
         require(
             rate is None or 0 < rate < float("inf"),
@@ -292,9 +292,8 @@ class Config:
 
     def __post_init__(self) -> None:
         require(self.apps, "apps", "must hold at least one app")
-        keys = [app.key for app in self.apps]
-        for key in keys:
-            require(keys.count(key) == 1, "apps", f"holds the app {key.app_id!r} twice with the same api_key")
+        for key, count in Counter(app.key for app in self.apps).items():
+            require(count == 1, "apps", f"holds the app {key.app_id!r} twice with the same api_key")
         require(self.host, "host", "must not be empty")
         require(0 <= self.port <= 65535, "port", f"must be 0 to 65535, not {self.port}")
         self._check_console()
