@@ -86,6 +86,6 @@ class RedisRevocations(NodePart):
     async def _restore(self, link: Link, key: bytes, ttl_ms: int, times: dict[str, int]) -> None:
         pairs = [word for name, at_ms in times.items() for word in (at_ms, name)]
         for i in range(0, len(pairs), 2 * NAMES_AT_ONCE):
-            await link.call("ZADD", key, *pairs[i : i + 2 * NAMES_AT_ONCE])
+            await link.call("ZADD", key, "GT", *pairs[i : i + 2 * NAMES_AT_ONCE])
         if pairs:
             await link.call("PEXPIRE", key, ttl_ms)

@@ -56,3 +56,26 @@ def test_a_disconnect_while_a_node_reads_the_others_hides_none(
         assert list(others.items()) == [("bob", 1), ("carol", 2), ("dave", 3), ("erin", 4)]
 
     run(redis_server, 1, scenario, apps=(App(*APP, ("secret",)),))
+
+
+def test_a_later_disconnect_stands_while_a_node_tells_redis_of_an_earlier_one(
+    redis_server: RedisServer,
+) -> None:
+    async def scenario(node: RecordingBackend) -> None:
+        backend = node.backend
+        assert isinstance(backend, RedisBackend)
+        link = shard(node).ready_link()
+        key, now_ms = shard(node).keys.revoked(APP)[1], backend.revocations.now_ms()
+
+        async def revoked(*_: object) -> tuple[dict[str, int], dict[str, int]]:
+            await link.call("ZADD", key, now_ms, "alice")  # by another node
+            return {}, {"alice": now_ms - 1000, "bob": now_ms - 1000}
+
+        backend.revocations.revoked = revoked
+        await backend.revocations.catch_up(link, in_doubt=False)
+        assert await link.call("ZRANGE", key, 0, -1, "WITHSCORES") == [
+            *(b"bob", b"%d" % (now_ms - 1000)),
+            *(b"alice", b"%d" % now_ms),
+        ]
+
+    run(redis_server, 1, scenario, apps=(App(*APP, ("secret",)),))
