@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (TamburError, ImportError, OSError) as error:
         # A closed pipe is not an error.
         if not isinstance(error, BrokenPipeError):
-            print(f"tambur: {one_line(str(error))}", file=sys.stderr)
+            text = (isinstance(error, OSError) and error.strerror) or str(error)
+            print(f"tambur: {one_line(text)}", file=sys.stderr)
         _discard_output()
         return 1
     return status
@@ -178,14 +179,16 @@ def _parser() -> argparse.ArgumentParser:
         help="print how many nodes listen; if refused, what the server signed",
     )
 
-    added = command("listen", run_listen, "print the messages of streams, each as a line of JSON")
-    added.add_argument("streams", metavar="STREAM", nargs="+")
+    added = command(
+        "listen", run_listen, "print its subscriber ID, then each message of streams as a line of JSON"
+    )
+    added.add_argument("streams", metavar="STREAM", nargs="+", help="a name without a prefix such as auth:")
     added.add_argument("--auth", action="store_true", help="also print the messages to auth:STREAM")
     added.add_argument(
         "--last",
         type=_last,
         metavar="N",
-        help="begin with the newest N kept messages of each stream, 0 to 1000",
+        help="begin with the newest N kept messages, 0 to 1000; a stream needs an [[apps.history]] entry",
     )
     added.add_argument("--presence", metavar="USER", help="be present as USER, and print who joins or leaves")
     added.add_argument("--direct", metavar="USER", help="also print the direct messages to USER")

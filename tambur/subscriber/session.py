@@ -69,6 +69,7 @@ class Session:
         self._key: str | None = None
         self._missed: dict[str, None] = {}  # an ordered set of streams
         self._attempts = 0  # since the connection was lost
+        self._last_failure: str | None = None  # of these attempts
         self._attempt_at: float | None = None  # when the next one is made, by the monotonic clock
         self._connection: Connection | None = None
         self._dropping = threading.Lock()
@@ -249,13 +250,16 @@ class Session:
             self._drop(WILL_RETURN)
             if isinstance(error, CommandRefusedError) and error.result != "unavailable":
                 raise  # rather than stay connected with less than before
-            logger.warning("%s; trying again", error)
+            if str(error) != self._last_failure:  # an outage may be long
+                logger.warning("trying again: %s", error)
+            self._last_failure = str(error)
         except BaseException:  # such as an error of a function that makes tokens
             self._drop(WILL_RETURN)
             raise
         else:
             logger.warning("reconnected as %s", self.subscriber_id)
             self._attempts = 0
+            self._last_failure = None
 
     def _wait_for_attempt(self, deadline: float | None, late: str) -> None:
         if self._attempt_at is None:

@@ -12,7 +12,7 @@ import pytest
 
 from tambur import CommandRefusedError, MessagesMissedError, SubscriberClosedError, SubscriberTimeoutError
 from tambur.server import App, Config, in_background
-from tambur.subscriber import Subscriber
+from tambur.subscriber import Subscriber, session
 
 from ..support.app import API_KEY, APP, SECRET, publisher, subscriber
 from ..support.ports import free_port
@@ -105,6 +105,21 @@ def test_calls_with_short_timeouts_reconnect(stream: str) -> None:
             assert time.monotonic() < deadline
             with contextlib.suppress(SubscriberTimeoutError, MessagesMissedError):
                 one.receive(0.001)
+
+
+def test_a_reason_that_stays_is_logged_once(
+    stream: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MIN_RECONNECT_WAIT_S", 0.001)
+    with in_background(Config(apps=(APP,), port=free_port())) as server:
+        one = subscriber(server, stream, reconnect=True)
+    deadline = time.monotonic() + TIMEOUT_S
+    with one, caplog.at_level(logging.WARNING, logger="tambur"):
+        while one._session._attempts < 4:
+            assert time.monotonic() < deadline
+            with pytest.raises(SubscriberTimeoutError):
+                one.receive(0.02)
+    assert caplog.text.count("trying again: cannot connect") == 1
 
 
 def test_an_error_of_a_token_function_is_raised_and_the_next_call_tries_again(stream: str) -> None:

@@ -101,7 +101,7 @@ def test_the_django_page_and_the_tests_for_it(tmp_path: Path) -> None:
     assert "Ran 6 tests" in said
 
 
-# What the page leaves to the reader: settings, a log-in, and the address of the async view.
+# The page leaves these to the reader: settings, a log-in, and the address of the async view.
 SITE = """
 from pathlib import Path
 

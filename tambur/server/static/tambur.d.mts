@@ -15,12 +15,14 @@ export type Mode = "auth" | "presence" | "direct";
 export type State = "connecting" | "connected" | "waiting" | "closed" | "refused";
 
 export interface Options {
+  /** The public half of the app's credentials, as in its TAMBUR_URL. */
   api_key: string;
+  /** The app, as in its TAMBUR_URL. */
   app_id: string;
   /** Connect with TLS. Default: as the script was loaded; as the page was loaded if that is not from a server. */
   ssl?: boolean;
   /**
-   * The server, as `host` or `host:port`. Default: where the script was loaded from. Required if the module was not
+   * The server, as `host` or `host:port`, without `https://`. Default: where the script was loaded from. Required if the module was not
    * loaded from a Tambur server, such as in a bundle.
    */
   host?: string;
@@ -28,11 +30,17 @@ export interface Options {
   max_retries?: number;
   /** Whether the session continues after a lost connection, and missed messages are replayed. Default: true. */
   resume?: boolean;
+  /** The `ready` of the connection: called on each connect but one that continues a session. */
   ready?: Connection["ready"];
+  /** The `onstate` of the connection: called when `state` has changed. */
   onstate?: Connection["onstate"];
+  /** The `onclose` of the connection: called when it is closed or refused. */
   onclose?: Connection["onclose"];
+  /** The `onerror` of the connection: called with each error that is not thrown. */
   onerror?: Connection["onerror"];
+  /** The `ontoken` of the connection: returns a token from your app. */
   ontoken?: Connection["ontoken"];
+  /** The `onresume` of the connection: called when a session continues. */
   onresume?: Connection["onresume"];
 }
 
@@ -95,8 +103,11 @@ export type Direct = [from: string, text: string];
  * disconnects when the user leaves the page, and connects again when the user goes back to it.
  */
 export interface Connection extends Events<ConnectionEvents> {
+  /** As given. */
   readonly api_key: string;
+  /** As given. */
   readonly app_id: string;
+  /** Whether the connection is open, on its way or closed. `onstate` is called when it has changed. */
   readonly state: State;
   /**
    * The server's ID for this session; null before the first connect and while the connection is closed. It stays
@@ -114,24 +125,26 @@ export interface Connection extends Events<ConnectionEvents> {
   /**
    * Returns a token. Called when a mode is enabled without one, and for each mode that was enabled when the page
    * begins anew: where the session has ended, or messages were missed and the stream has no `onmissed`. A token for
-   * presence or direct must be for the user that the mode was enabled for.
+   * presence or direct must be for the user that the mode was enabled for. An error that it throws reaches `onerror`
+   * as `no_token`, and the mode stays disabled.
    */
   ontoken: ((mode: Mode, stream: string, subscriber_id: string) => string | Promise<string>) | null;
   /** The session continues on a new connection, and all its streams are subscribed again. */
   onresume: ((this: Connection, connection: Connection) => void) | null;
   /**
    * The stream of that name, subscribed; always the same object. `"private"` receives private messages. The options
-   * count when the stream is made.
+   * count when the stream is made. A message to `auth:news` arrives at the stream `news`, in `onauth`.
    */
   get_stream(name: string, options?: StreamOptions): Stream;
   /** Closes the connection, if it is open. */
   close(): void;
-  /** Connects again. Throws if the connection is not closed. */
+  /** Connects again. Throws unless the state is `"closed"` or `"refused"`. */
   reopen(): void;
 }
 
 /** One stream of a connection. */
 export interface Stream extends Events<StreamEvents> {
+  /** As given to `get_stream`. */
   readonly name: string;
   /** Whether the stream is subscribed. False while the connection is lost. */
   readonly active: boolean;
@@ -164,13 +177,26 @@ export interface Stream extends Events<StreamEvents> {
   close(): void;
   /** Subscribes again. Throws if the stream was not closed. */
   reopen(): void;
-  /** Each throws if the stream is not active or the mode is enabled. Without a token, `ontoken` is called. */
+  /**
+   * Asks to receive the messages that are published to `auth:` and this stream; then `onenabled` is called. Without a
+   * token, `ontoken` is called. Throws if the stream is not active, as before `ready`, or the mode is enabled.
+   */
   enable_auth(token?: string): void;
+  /**
+   * Asks to be present as a user, and to receive who else is, in `onpresence`; then `onenabled` is called. Without a
+   * token, `ontoken` is called. Throws as `enable_auth` does.
+   */
   enable_presence(user: string, token?: string): void;
+  /**
+   * Asks to send direct messages as a user, and to receive them in `ondirect`; then `onenabled` is called. Without a
+   * token, `ontoken` is called. Throws as `enable_auth` does.
+   */
   enable_direct(user: string, token?: string): void;
-  /** Each throws if the mode is not enabled. */
+  /** Disables auth mode. Throws if it is not enabled. */
   disable_auth(): void;
+  /** Disables presence mode: the others see the user leave. Throws if it is not enabled. */
   disable_presence(): void;
+  /** Disables direct mode. Throws if it is not enabled. */
   disable_direct(): void;
   /**
    * Sends a message to a user. Throws if direct mode is not enabled or the stream is not active. An absent user is

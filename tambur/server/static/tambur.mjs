@@ -331,6 +331,7 @@ var tambur = ((url) => {
         `${mode} takes a token, or the connection an ontoken that gets one`,
         "invalid_argument",
       );
+      check(mode === "auth" || (user ?? "") !== "", `${mode} takes a user ID that is not empty`, "invalid_argument");
       const attempt = { user: mode === "auth" ? undefined : String(user) };
       this.#enabling.set(mode, attempt);
       if (token !== undefined) return this.#useToken(mode, attempt, token);
@@ -543,6 +544,7 @@ var tambur = ((url) => {
         "invalid_argument",
       );
       this.#host = options.host || home.host;
+      check(!/[/\s]/.test(this.#host), `host is 'host' or 'host:port', not '${this.#host}'`, "invalid_argument");
       this.#ssl = options.ssl ?? (home || location).protocol === "https:";
       this.#maxRetries = options.max_retries ?? Infinity;
       this.#resumes = options.resume ?? true;

@@ -15,6 +15,10 @@ pytestmark = IN_CHROMIUM
 MISUSE = [
     ("new tambur.Connection()", "api_key must be a string"),
     ("new tambur.Connection('key')", "app_id must be a string"),
+    (
+        "new tambur.Connection({ api_key: 'k', app_id: 'a', host: 'https://h' })",
+        "host is 'host' or 'host:port', not 'https://h'",
+    ),
     ("me.get_stream('')", "a stream's name is a string that is not empty"),
     ("me.get_stream(7)", "a stream's name is a string that is not empty"),
     ("me.get_stream('t', { last: -1 })", "last is an integer from 0 to 1000"),
@@ -25,6 +29,8 @@ MISUSE = [
     ("me.get_stream('closed').close()", "stream 'closed' is not active, so it cannot be closed"),
     ("me.get_stream('closed').enable_auth('t')", "stream 'closed' is not active, so auth cannot be enabled"),
     ("me.get_stream('s').enable_auth()", "auth takes a token, or the connection an ontoken that gets one"),
+    ("me.get_stream('s').enable_presence(undefined, 't')", "presence takes a user ID that is not empty"),
+    ("me.get_stream('s').enable_direct('', 't')", "direct takes a user ID that is not empty"),
     (
         "me.get_stream('s').enable_auth('t'); me.get_stream('s').enable_auth('t')",
         "auth is enabled on stream 's' already",
