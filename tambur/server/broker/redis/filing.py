@@ -34,6 +34,7 @@ async def refile(link: Link, keys: Keys, rules: Rules) -> None:
 
 
 async def _refile(link: Link, keys: Keys, rules: Rules, app: AppKey, budget: str) -> None:
+    arguments = keys.prefix, scope(app), budget
     cursor = b""
     while cursor != b"0":
         scan = "ZSCAN", keys.kept(budget), cursor or b"0", "COUNT", NAMES_READ_AT_ONCE
@@ -42,4 +43,5 @@ async def _refile(link: Link, keys: Keys, rules: Rules, app: AppKey, budget: str
         moving = [(name, other) for name in names if (other := rules.of(app, name).budget) != budget]
         for i in range(0, len(moving), LOGS_AT_ONCE):
             pairs = itertools.chain.from_iterable(moving[i : i + LOGS_AT_ONCE])
-            await link.call(*scripts.REFILE(keys.prefix, scope(app), budget, *pairs, keys=()))
+            await link.call(*scripts.REFILE(*arguments, *pairs, keys=()))
+    await link.call(*scripts.REFILE(*arguments, keys=()))  # forgets the bytes of an empty budget

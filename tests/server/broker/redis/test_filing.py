@@ -89,3 +89,13 @@ def test_a_log_that_was_removed_by_hand_is_forgotten(redis_server: RedisServer) 
     assert redis_server.cli("KEYS", "tambur:0:kept:*") == ""
     floor = redis_server.cli("HGET", "tambur:0:floors:key/app", "room-1").split()[0]
     assert int(floor) >= int(last), "it may have held anything"
+
+
+def test_bytes_that_nodes_of_another_configuration_counted_are_forgotten(redis_server: RedisServer) -> None:
+    start(redis_server, ROOMS, other="x")
+    redis_server.cli("HINCRBY", "tambur:0:bytes", "key/app", "-500")
+    redis_server.cli("HINCRBY", "tambur:0:bytes", "key/app:removed-*", "500")
+    start(redis_server, ROOMS, limits=SOON)
+    assert redis_server.cli("EXISTS", "tambur:0:bytes") == "0"
+    start(redis_server, ROOMS, other="y")
+    assert redis_server.cli("HGET", "tambur:0:bytes", "key/app") == str(bytes_of(redis_server, "other"))

@@ -10,7 +10,10 @@ for i = 6, #ARGV, 2 do
   while looks > 0 do
     looks = looks - 1
     local name, place = oldest_log(prefix, scope, budget)
-    if not name or place > expired then
+    if not name then
+      redis.call('HDEL', prefix .. 'bytes', budget)  -- nodes may have counted by different configurations
+      break
+    elseif place > expired then
       break
     end
     local key, count = prefix .. 'log:' .. scope .. ':' .. name, 1
