@@ -26,6 +26,7 @@ from .servers import MESSAGE_BYTES, Starter, message, over_redis, redis, stream,
 PLAIN, EXTENDED, RESUMED = "plain", "extended", "extended, resumed"
 _KINDS: dict[str, Starter] = {PLAIN: tambur, EXTENDED: partial(tambur, is_extended=True)}
 _AT_ONCE = 200
+_HISTORY_ATTEMPTS = 10
 
 
 def sessions(*, quick: bool) -> Section:
@@ -170,11 +171,15 @@ def history(*, quick: bool) -> Section:
             return sum(client.memory_usage(key, samples=0) or 0 for key in client.scan_iter()) / streams
 
         found = {"before": [bytes_each()]}
-        publisher.publish_many((stream(number), message(number)) for number in range(streams))
-        found["one message kept"] = [bytes_each()]
-        until = time.monotonic() + 60
-        while client.keys("*:log:*") and time.monotonic() < until:
-            time.sleep(0.1)
+        for _ in range(_HISTORY_ATTEMPTS):
+            publisher.publish_many((stream(number), message(number)) for number in range(streams))
+            found["one message kept"] = [bytes_each()]
+            are_kept = len(client.keys("*:log:*")) == streams  # on a busy machine, some may have expired
+            until = time.monotonic() + 60
+            while client.keys("*:log:*") and time.monotonic() < until:
+                time.sleep(0.1)
+            if are_kept:
+                break
         found["it has expired"] = [bytes_each()]
     return Section(
         "History in Redis",

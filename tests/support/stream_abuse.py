@@ -81,13 +81,16 @@ async def be_audience(seen: Seen, *modes: str) -> None:
         raise AssertionError("the audience was cut off")
 
 
-async def send_without_end(seen: Seen, connection: Connection, sent: bytes) -> None:
-    """Send as fast as the server reads, and count the results."""
+async def send_without_end(seen: Seen, connection: Connection, sent: bytes, effect: str = "ok") -> None:
+    """Send as fast as the server reads, and count the results. The client has started once the effect is among them."""
     reader, writer = connection
+    has_started = False
     async with sending(writer, sent):
-        for turn in itertools.count():
-            seen[await read_ack(reader)] += 1
-            if turn == 0:
+        while True:
+            result = await read_ack(reader)
+            seen[result] += 1
+            if result == effect and not has_started:
+                has_started = True
                 seen.started()
 
 
@@ -119,9 +122,8 @@ async def direct_messages(seen: Seen) -> None:
         reader, writer = connection
         writer.write(set_mode("direct", subscriber_id, "sender", seen.stream))
         assert await read_ack(reader) == "ok"
-        await send_without_end(
-            seen, connection, command("direct", 3, seen.stream, "nobody", "x" * DIRECT_BYTES)
-        )
+        message = command("direct", 3, seen.stream, "nobody", "x" * DIRECT_BYTES)
+        await send_without_end(seen, connection, message, "rate_limited")
 
 
 async def ghosts(seen: Seen) -> None:

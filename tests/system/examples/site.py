@@ -250,7 +250,7 @@ class Window:
             assert self.messages() == list(messages)
 
     def choose(self, to: str) -> None:
-        """Choose a receiver. The page makes the list anew whenever somebody comes or goes."""
+        """Choose a receiver. The page makes the list anew whenever a user comes or goes."""
 
         def is_chosen() -> bool:
             Select(self.find("[name=to]")).select_by_value(to)
