@@ -24,7 +24,15 @@ from .webhooks.settings import Webhook
 
 MAX_WORKERS = 1000
 
+MAX_DURATION_S = 100 * 365 * 24 * 3600
+"""The longest duration that can be set, in seconds. Redis lets nothing expire after much longer."""
+
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
+
+
+def _require_bounded(key: str, duration_s: float) -> None:
+    rule = f"must be at most {MAX_DURATION_S}, a hundred years, not {duration_s!r}"
+    require(duration_s <= MAX_DURATION_S, key, rule)
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,8 @@ class Limits:
                 )
             else:
                 require(0 < value < float("inf"), limit.name, f"must be above 0 and finite, not {value!r}")
+            if limit.name.endswith("_s") and not limit.name.endswith("_per_s"):
+                _require_bounded(limit.name, value)
         require(
             self.ping_timeout_s > self.ping_interval_s,
             "ping_timeout_s",
@@ -154,6 +164,7 @@ class KeptStreams:
         for name in ("ttl_s", "max_bytes"):
             value = getattr(self, name)
             require(0 < value < float("inf"), name, f"must be above 0 and finite, not {value!r}")
+        _require_bounded("ttl_s", self.ttl_s)
 
     def matches(self, stream: str) -> bool:
         """Whether a stream's name fits the pattern."""
@@ -316,6 +327,7 @@ class Config:
             "node_timeout_s",
             f"must be at least 1 and finite, not {self.node_timeout_s!r}",
         )
+        _require_bounded("node_timeout_s", self.node_timeout_s)
         require(
             0 <= self.coalesce_window_ms <= 1000,
             "coalesce_window_ms",

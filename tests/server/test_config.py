@@ -213,6 +213,13 @@ MISTAKES = [
     (APP + 'allowed_origins = ["www.example.com"]\n', "line 5: allowed_origins takes origins such as"),
     (APP + 'allowed_origins = ["https://h/path"]\n', "line 5: allowed_origins takes origins such as"),
     (APP + "max_publishes_per_s = 0\n", "line 5: max_publishes_per_s must be above 0 and finite, not 0.0"),
+    ("[limits]\nsession_ttl_s = 1e17\n" + APP, "line 2: session_ttl_s must be at most 3153600000, a hundred"),
+    ("[limits]\npresence_linger_s = 1e17\n" + APP, "line 2: presence_linger_s must be at most 3153600000"),
+    (
+        "[server]\nnode_timeout_s = 1e17\n" + APP,
+        "line 2: node_timeout_s must be at most 3153600000, a hundred",
+    ),
+    (APP + "[[apps.history]]\nstreams = '*'\nttl_s = 1e17\n", "line 7: ttl_s must be at most 3153600000, a"),
     (APP + "[[apps.history]]\nmessages = 1\n", "line 5: streams is missing"),
     (APP + "[[apps.history]]\nstreams = ''\n", "line 6: streams must not be empty"),
     (APP + "[[apps.history]]\nstreams = '*'\nmessages = -1\n", "line 7: messages must be at least 0, not -1"),
