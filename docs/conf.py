@@ -1,5 +1,9 @@
 """Settings of Sphinx: ``sphinx-build -W docs site`` makes the site."""
 
+import re
+
+from sphinx.application import Sphinx
+
 from tambur import __version__
 
 project = "Tambur"
@@ -18,3 +22,14 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # the fields of a NamedTuple are documented by themselves already
+
+TITLE = re.compile(r'^```(\w+) title="([^"]+)"$', re.MULTILINE)
+
+
+def show_file_names(_app: Sphinx, _page: str, source: list[str]) -> None:
+    """Show the title of a snippet above it: the file that the snippet belongs in."""
+    source[0] = TITLE.sub(r"```{code-block} \1\n:caption: \2\n", source[0])
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", show_file_names)

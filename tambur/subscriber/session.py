@@ -169,7 +169,7 @@ class Session:
         named = ", ".join(f"{stream!r:.100}" for stream in streams[:MAX_SHOWN_STREAMS])
         others = len(streams) - MAX_SHOWN_STREAMS
         more = f" and {others} more" if others > 0 else ""
-        text = f"messages may be missing, since the connection was lost, of {named}{more}"
+        text = f"messages may be missing since the connection was lost: of {named}{more}"
         raise MessagesMissedError(text, streams=streams)
 
     def _live(self) -> Connection:
