@@ -20,7 +20,7 @@ from ..broker import BrokerUnavailableError, Claim, Outcome, Publication
 from ..config import App
 from ..logs import line
 from .auth import RefusedError, SignedRequest, Target
-from .publish import DELIVERED_ANSWER, REPLAYED_ANSWER, check_admitted
+from .publish import DELIVERED_ANSWER, REPLAYED_ANSWER, check_admitted, check_message
 from .signed import SignedHandler, header, is_debugging, read_body
 
 MAX_MESSAGES = 1000
@@ -159,14 +159,9 @@ class BatchHandler(SignedHandler):
         try:
             kind, name = parse_destination(stream)
             excluded = check_subscriber_id(options["exclude"]) if "exclude" in options else None
-            size = len(message.encode())
         except InvalidNameError as error:
             raise RefusedError(400, str(error)) from None
-        except UnicodeEncodeError:
-            raise RefusedError(400, "the message must not contain a lone surrogate") from None
-        if size > self._limits.max_message_bytes:
-            limit = self._limits.max_message_bytes
-            raise RefusedError(413, f"the message has {size} bytes, at most {limit} are allowed")
+        check_message(message, self._limits.max_message_bytes)
         return Publication(app.key, kind, name, encode_message(kind, name, message), excluded=excluded)
 
 

@@ -111,7 +111,7 @@ class PublishHandler(SignedHandler):
             if size > limit:
                 if await self._broker.claimed(claim) is Outcome.NONCE_REUSED:
                     raise nonce_reused()
-                raise RefusedError(413, f"the message has {size} bytes, at most {limit} are allowed")
+                raise _too_large(size, limit)
             event = encode_message(kind, name, message)
             publication = Publication(app.key, kind, name, event, excluded=excluded)
             asked_at = time.perf_counter()
@@ -124,6 +124,24 @@ class PublishHandler(SignedHandler):
             raise RefusedError(503, str(error), retry_after_s=error.retry_after_s) from error
         check_admitted(published, app)
         return published
+
+
+def check_message(message: str, max_bytes: int) -> None:
+    """Check the text of a message that came as JSON.
+
+    Raises:
+        RefusedError: 400 for a lone surrogate, 413 for more than ``max_bytes`` of UTF-8.
+    """
+    try:
+        size = len(message.encode())
+    except UnicodeEncodeError:
+        raise RefusedError(400, "the message must not contain a lone surrogate") from None
+    if size > max_bytes:
+        raise _too_large(size, max_bytes)
+
+
+def _too_large(size: int, limit: int) -> RefusedError:
+    return RefusedError(413, f"the message has {size} bytes, at most {limit} are allowed")
 
 
 def check_admitted(published: Published, app: App) -> None:

@@ -25,6 +25,8 @@ from ...protocol.names import (
     check_user_id,
     parse_destination,
 )
+from ..api.auth import RefusedError
+from ..api.publish import check_message
 from ..broker import BrokerUnavailableError, Claim, Publication
 from ..config import App
 from ..logs import line
@@ -51,14 +53,6 @@ _MAX_ESCAPE = 6
 """How many bytes JSON takes for a byte of a message at most."""
 
 logger = logging.getLogger("tambur.server")
-
-
-class _RefusedError(Exception):
-    """The request is refused; the text says why."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 class Streams:
@@ -136,7 +130,7 @@ class Streams:
         for subscription in self._parts.hub.subscriptions(app.key, name):
             if self._handle(subscription.subscriber_id) == fields.get("handle"):
                 return JSONResponse({"subscriber_id": subscription.subscriber_id})
-        raise _RefusedError(404, "this subscriber has left the stream")
+        raise RefusedError(404, "this subscriber has left the stream")
 
     async def _follow(self, request: Request) -> Response:
         app, name = self._stream(request)
@@ -169,15 +163,8 @@ class Streams:
         fields = await self._fields(request)
         app, stream, message = self._app(fields.get("app")), fields.get("stream"), fields.get("message")
         if not isinstance(stream, str) or not isinstance(message, str):
-            raise _RefusedError(400, "stream and message must be strings")
-        try:
-            size = len(message.encode())
-        except UnicodeEncodeError:
-            raise _RefusedError(400, "the message must not contain a lone surrogate") from None
-        if size > self._max_message_bytes:
-            raise _RefusedError(
-                413, f"the message has {size} bytes, at most {self._max_message_bytes} are allowed"
-            )
+            raise RefusedError(400, "stream and message must be strings")
+        check_message(message, self._max_message_bytes)
         kind, name = parse_destination(stream)
         now = int(time.time())
         claim = Claim(app.key, now, secrets.token_bytes(16), secrets.token_bytes(16))
@@ -195,7 +182,7 @@ class Streams:
         app = self._app(fields.get("app"))
         user_id, subscriber_id = fields.get("user_id"), fields.get("subscriber_id")
         if (user_id is None) is (subscriber_id is None):
-            raise _RefusedError(400, "exactly one of user_id and subscriber_id must be given")
+            raise RefusedError(400, "exactly one of user_id and subscriber_id must be given")
         count = await self._parts.disconnects.disconnect(
             app,
             user_id=None if user_id is None else check_user_id(user_id),
@@ -207,7 +194,7 @@ class Streams:
     def _app(self, name: object) -> App:
         app = self._apps.get(name) if isinstance(name, str) else None
         if app is None:
-            raise _RefusedError(404, "app must be API_KEY/APP_ID of an app of this server")
+            raise RefusedError(404, "app must be API_KEY/APP_ID of an app of this server")
         return app
 
     def _stream(self, request: Request) -> tuple[App, str]:
@@ -218,13 +205,13 @@ class Streams:
         """The members of a JSON object in the body."""
         body = await read_body(request, self._max_message_bytes * _MAX_ESCAPE + _BODY_BESIDES_BYTES)
         if body is None:
-            raise _RefusedError(413, "the body is too large")
+            raise RefusedError(413, "the body is too large")
         try:
             fields = json.loads(body)
         except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
-            raise _RefusedError(400, "the body must be a JSON object")
+            raise RefusedError(400, "the body must be a JSON object")
         return fields
 
 
@@ -234,8 +221,8 @@ def _answered(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[R
     async def answer(request: Request) -> Response:
         try:
             return await endpoint(request)
-        except _RefusedError as refused:
-            return PlainTextResponse(f"{refused}\n", refused.status)
+        except RefusedError as refused:
+            return PlainTextResponse(f"{refused.reason}\n", refused.status)
         except InvalidNameError as error:
             return PlainTextResponse(f"{error}\n", 400)
         except (BrokerUnavailableError, TooManyTracesError) as error:
