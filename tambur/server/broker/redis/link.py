@@ -206,7 +206,11 @@ class Link:
         head += line_break
         if head in self._replies:
             replied, parse = self._replies[head]
-            _settle(replied, parse(rest))
+            try:
+                _settle(replied, parse(rest))
+            except Exception as error:
+                self.fail(error)
+                raise
             del self._replies[head]
 
     # Failure.
