@@ -208,7 +208,8 @@ def test_the_subscriber_with_most_streams_is_closed_with_try_again_later(stream:
 def test_a_request_that_holds_most_is_answered_503() -> None:
     with in_background(limited(max_held_bytes=200 * KB)) as server, Socket(server) as modest:
         with connect(server) as connection:
-            connection.sendall(half_a_publish(180 * KB))
+            with contextlib.suppress(ConnectionError):  # it may be answered before all is sent
+                connection.sendall(half_a_publish(180 * KB))
             answer = Answer(read_all(connection))
         assert answer.status == 503
         assert answer.body == b"Service Unavailable: the server holds too much for its clients\n"

@@ -98,7 +98,8 @@ def read_answer(connection: socket.socket) -> Answer:
 def ask(server: Listening, data: bytes) -> Answer:
     """Send bytes, and read one answer."""
     with connect(server) as connection:
-        connection.sendall(data)
+        with contextlib.suppress(ConnectionError):  # it may refuse a request before it has read all of it
+            connection.sendall(data)
         return read_answer(connection)
 
 

@@ -48,6 +48,8 @@ def secure(files: Certificate) -> Iterator[Server]:
         limits=Limits(max_unsent_bytes=256 * 1024),
     )
     with in_background(config) as running:
+        # Of its connections: the system keeps little, whatever its settings.
+        running._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIN_BUFFER)
         yield running
 
 

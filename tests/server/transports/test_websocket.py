@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import threading
 import time
 from typing import Any
 
@@ -268,6 +267,7 @@ def test_a_subscriber_that_never_reads_is_cut_off_and_nobody_waits(
     monkeypatch.setattr("tambur.server.transports.websocket.CLOSE_TIMEOUT_S", 0.01)  # it answers no close
     message, count = "x" * 60_000, 160
     with in_background(limited(max_unsent_bytes=256 * 1024)) as server, publisher(server) as tambur:
+        server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIN_BUFFER)  # of its connections
         with (
             Socket(server, receive_buffer=MIN_BUFFER) as lazy,
             subscriber(server, stream) as healthy,
@@ -279,15 +279,9 @@ def test_a_subscriber_that_never_reads_is_cut_off_and_nobody_waits(
             lazy.send("set_mode", 2, "presence", "who", "lazy", token)
             lazy.send("subscribe", 3, stream)
             assert watcher.receive(60) == ("who", "presence", "up", "lazy")
-            received: list[str] = []
-            reader = threading.Thread(
-                target=lambda: received.extend(healthy.receive(60).text for _ in range(count))
-            )
-            reader.start()
-            for _ in range(count):
-                tambur.publish(stream, message)
-            reader.join()
-            assert received == [message] * count
+            for number in range(count):
+                tambur.publish(stream, f"{number} {message}")
+                assert healthy.receive(60).text == f"{number} {message}"
             assert watcher.receive(60) == ("who", "presence", "down", "lazy")
 
 
@@ -297,6 +291,7 @@ def test_a_subscriber_that_reads_too_slowly_is_closed_with_the_reason(
     # The close frame waits behind the messages, however long the test takes to read them.
     monkeypatch.setattr("tambur.server.transports.websocket.CLOSE_TIMEOUT_S", TIMEOUT_S)
     with in_background(limited(max_unsent_bytes=1)) as server, publisher(server) as tambur:
+        server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIN_BUFFER)  # of its connections
         with Socket(server) as one:
             one.command("subscribe", 1, stream)
             # More than the kernel takes at once, so that a rest is unsent; read only afterwards.
