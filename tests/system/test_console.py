@@ -208,6 +208,9 @@ def test_the_password_opens_the_console(driver: Chrome) -> None:
         assert driver.find_elements(By.TAG_NAME, "main") == []
         driver.get(f"http://any:{quote(PASSWORD)}@127.0.0.1:{port}/")
         wait_live(driver)
+        with subscriber(server, "news"):
+            driver.find_element(By.LINK_TEXT, "Streams").click()
+            wait(driver, lambda d: "news" in [row[0] for row in rows(d, "streams-rows")])
 
 
 def test_another_site_can_neither_open_nor_change_the_console(driver: Chrome, watched: Server) -> None:

@@ -47,7 +47,8 @@ export function time(at) {
 export async function ask(path, parameters, body) {
   const query = parameters ? `?${new URLSearchParams(parameters)}` : "";
   const options = body && { method: "POST", headers: { "Tambur-Console": server.token }, body: JSON.stringify(body) };
-  const answer = await fetch(path + query, options);
+  // The page's own URL may hold the password, and then a relative URL would, which fetch refuses. An origin holds none.
+  const answer = await fetch(location.origin + path + query, options);
   if (!answer.ok) throw new Error((await answer.text()).trim());
   return answer.json();
 }
