@@ -12,7 +12,8 @@ from tambur.webhooks import Event, parse
 from .ports import free_port
 
 SECRET = "whsec_" + secrets.token_hex(16)
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0
+"""Also for events that were delivered in vain: the time until the next attempt grows."""
 
 
 class Endpoint:
