@@ -215,6 +215,12 @@ async def pings(seen: Seen) -> None:
     await frames(seen, frame(Opcode.PING) * 1000)
 
 
+async def nested_arrays(seen: Seen) -> None:
+    """Send commands of nested arrays without end, and a valid one before ten of them close the connection."""
+    nested = frame(Opcode.TEXT, b'["subscribe", 1, "x", ' + b"[[[[]]]]," * 40_000 + b"1]")
+    await frames(seen, nested * 9 + command("unsubscribe", 1, "x"))
+
+
 async def fragments(seen: Seen) -> None:
     """Send fragments of one message that never ends."""
     for turn in itertools.count():

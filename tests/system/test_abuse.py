@@ -220,6 +220,13 @@ CASES = [
         at_most("PONG", LIMITS.max_commands_per_s, FRAMES_IN_A_ROW + PARSED_BYTES // len(frame(Opcode.PING))),
     ),
     Case(
+        "nested_arrays",
+        5,
+        "MAX_SYNTAX",
+        2 * MAX_QUEUED_COMMANDS * LIMITS.max_frame_bytes,
+        at_most("TEXT", LIMITS.max_commands_per_s),
+    ),
+    Case(
         "resubscribe",
         AUDIENCE,
         "max_commands_per_s",
