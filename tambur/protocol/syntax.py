@@ -8,5 +8,6 @@ def syntax_length(text: str) -> int:
 
     A million of them, such as ``[],[],``, take 0.3 s to parse. So a text from outside must not have many.
     """
-    without_escapes = text.replace("\\\\", "").replace('\\"', "")
-    return sum(map(len, without_escapes.split('"')[::2]))
+    if "\\" in text:  # looking for two characters takes a hundred times as long
+        text = text.replace("\\\\", "").replace('\\"', "")
+    return sum(map(len, text.split('"')[::2]))
