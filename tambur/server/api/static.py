@@ -1,4 +1,7 @@
-"""The files of the package that pages load: tambur.js, as a classic script and as a module, and its types."""
+"""The files of the package that pages load: tambur.js, as a classic script and as a module, and its types.
+
+The 404 of the server's own address says what it is.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 from importlib import resources
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 _DIRECTORY = resources.files("tambur.server") / "static"
@@ -19,10 +22,19 @@ _HEADERS = {
 }
 
 
+ABOUT = "This is a Tambur server. Pages load /tambur.js from it, and /health says whether it works.\n"
+"""The text at ``/``, which has no page: people open the address that the server prints."""
+
+
 def make_routes() -> list[Route]:
-    """Make the routes of ``/tambur.js``, ``/tambur.mjs`` and their types."""
+    """Make the routes of ``/``, ``/tambur.js``, ``/tambur.mjs`` and their types."""
     scripts = [_route(name, "application/javascript") for name in ("tambur.js", "tambur.mjs")]
-    return [*scripts, *(_route(name, "text/plain") for name in ("tambur.d.ts", "tambur.d.mts"))]
+    types = [_route(name, "text/plain") for name in ("tambur.d.ts", "tambur.d.mts")]
+    return [Route("/", _answer_about, methods=["GET"]), *scripts, *types]
+
+
+async def _answer_about(_: Request) -> Response:
+    return PlainTextResponse(ABOUT, 404)
 
 
 def _route(name: str, media_type: str) -> Route:

@@ -8,6 +8,7 @@ import pytest
 import requests
 
 from tambur.server import Server
+from tambur.server.api import static
 
 from ...support import esm
 
@@ -42,3 +43,9 @@ def test_a_page_that_has_the_file_gets_no_second_one(server: Server, form: str) 
 def test_the_module_and_its_types_are_made_from_the_classic_script() -> None:
     for path, text in esm.made().items():
         assert path.read_text("utf-8") == text, f"{path.name} is old: run python -m tests.support.esm"
+
+
+def test_the_address_that_the_server_prints_says_what_it_is(server: Server) -> None:
+    answer = requests.get(server.url, timeout=60)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (404, "text/plain; charset=utf-8")
+    assert answer.text == static.ABOUT
