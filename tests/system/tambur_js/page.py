@@ -9,6 +9,9 @@ from typing import Any
 from tests.support.app import API_KEY, APP_ID
 from tests.support.browser import Browser, wait_for_script
 
+VISITS = 5
+"""How often a user goes back to a page: a browser may have dropped it, but not each time."""
+
 _numbers = itertools.count()
 
 
@@ -20,6 +23,7 @@ class Page:
 
     def __init__(self, driver: Browser) -> None:
         self.driver = driver
+        self._left = ""
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
@@ -47,6 +51,18 @@ class Page:
             self.wait(f"{name}.get_stream({stream!r}).active")
         identifier: str = self.wait(f"{name}.subscriber_id")
         return identifier
+
+    def leave(self, url: str) -> None:
+        """Open another page."""
+        self._left = self.run("return location.href")
+        self.driver.get(url)
+
+    def go_back(self) -> bool:
+        """Go back to the page that was left. Returns whether the browser has kept it, with its connections."""
+        self.driver.back()
+        self.wait(f"location.href === {self._left!r} && document.readyState === 'complete'")
+        is_kept: bool = self.run("return typeof me === 'object'")
+        return is_kept
 
     def wait_log(self, name: str, *expected: Any) -> None:
         """Wait until as much has happened as expected, and compare."""

@@ -17,7 +17,7 @@ from tests.support.firefox import Firefox
 from tests.support.ports import free_port
 
 from .line import IN_CHROMIUM
-from .page import HTML, Page, opened
+from .page import HTML, VISITS, Page, opened
 
 
 def test_a_closed_connection_can_be_reopened(browser: Page, tambur: Tambur, stream: str) -> None:
@@ -101,26 +101,21 @@ def test_a_user_who_leaves_the_page_is_gone_and_is_back_with_the_page(
     ):
         opening = opened(driver, address, transport)
         browser = next(opening)
-        before = browser.connect("me", stream)
-        token = tambur.generate_presence_token(stream, "alice", before)
-        shown = browser.run("return location.href")
         bob.enable_presence(stream, "bob", tambur.generate_presence_token)
-        browser.run("me.get_stream(arguments[0]).enable_presence('alice', arguments[1])", stream, token)
-        assert bob.receive(TIMEOUT_S) == (stream, "presence", "up", "alice")
-        driver.get(server.url + "/tambur.js")
-        assert bob.receive(TIMEOUT_S) == (stream, "presence", "down", "alice")
-        driver.back()
-        browser.wait(f"location.href === {shown!r} && document.readyState === 'complete'")
-        is_kept = browser.run("return typeof me") == "object"
-        if isinstance(driver, Firefox):
-            # It keeps no page that has a socket or a request open when the user leaves, and loads it anew. Between
-            # two polls there is no request.
-            assert not is_kept or transport == "long polling"
-        else:
-            assert is_kept
-        if is_kept:
-            assert browser.wait(f"me.get_stream({stream!r}).active && me.subscriber_id") == before
+        # A browser may load a page anew that the user goes back to. Firefox does so if the page had a socket or request open.
+        for _ in range(1 if isinstance(driver, Firefox) else VISITS):
+            before = browser.connect("me", stream)
+            token = tambur.generate_presence_token(stream, "alice", before)
+            browser.run("me.get_stream(arguments[0]).enable_presence('alice', arguments[1])", stream, token)
             assert bob.receive(TIMEOUT_S) == (stream, "presence", "up", "alice")
+            browser.leave(server.url + "/tambur.js")
+            assert bob.receive(TIMEOUT_S) == (stream, "presence", "down", "alice")
+            if browser.go_back():
+                assert browser.wait(f"me.get_stream({stream!r}).active && me.subscriber_id") == before
+                assert bob.receive(TIMEOUT_S) == (stream, "presence", "up", "alice")
+                break
+        else:
+            assert isinstance(driver, Firefox)
         assert list(opening) == []
 
 
