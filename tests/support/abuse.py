@@ -320,6 +320,17 @@ async def keep_polling(connection: Connection, path: str) -> None:
         assert status == "200", status
 
 
+async def nested_posts(seen: Seen) -> None:
+    """Send commands of nested arrays in polls, each as many as a poll may have."""
+    nested: dict[str, object] = {"send": [[[[[]]]]] * 6_000}
+    async with connected(seen) as (reader, writer):
+        for turn in itertools.count():
+            writer.write(post_request(nested))
+            seen[(await read_answer(reader))[0]] += 1
+            if turn == 0:
+                seen.started()
+
+
 async def poll_again(seen: Seen) -> None:
     """Poll in place of the poll before, which is answered."""
     async with connected(seen) as first, connected(seen) as second:

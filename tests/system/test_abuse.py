@@ -261,6 +261,7 @@ CASES = [
         lambda seen, clients: seen["lost"] >= LOST_POSTS * clients,
         server="crowded",
     ),
+    Case("nested_posts", 20, "MAX_SYNTAX", 3 * LIMITS.max_poll_bytes + 2 * READ_AT_ONCE, each("400")),
     Case("poll_again", 20, "max_long_polling_subscribers", 64 * KIB, each("200")),
     Case(
         "polls",
