@@ -21,9 +21,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
-
-import pytest
 
 from .loopback import no_proxy
 from .protocol.webhooks import decode_secret, make_headers
@@ -41,8 +40,6 @@ __all__ = [
     "TamburServer",
     "WebhookRequest",
     "make_webhook",
-    "tambur_recorder",
-    "tambur_server",
 ]
 
 
@@ -112,21 +109,25 @@ def make_webhook(
     return WebhookRequest(body, make_headers(decode_secret(secret), event.id, int(now), body))
 
 
-@pytest.fixture
-def tambur_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[TamburServer]:
-    """A real Tambur server on a free port of 127.0.0.1, new for each test."""
-    from .server import Config, in_background  # noqa: PLC0415 - needs the server's extra
+if find_spec("pytest") is not None:  # Tests with unittest alone use the rest of this module.
+    import pytest
 
-    monkeypatch.setenv("no_proxy", no_proxy())  # the tested application publishes to this machine, too
-    with (
-        in_background(Config.from_credentials(CREDENTIALS, port=0)) as server,
-        contextlib.ExitStack() as stack,
-    ):
-        yield TamburServer(CREDENTIALS.at(server.url).to_url(), stack)
+    __all__ += ["tambur_recorder", "tambur_server"]
 
+    @pytest.fixture
+    def tambur_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[TamburServer]:
+        """A real Tambur server on a free port of 127.0.0.1, new for each test."""
+        from .server import Config, in_background  # noqa: PLC0415 - needs the server's extra
 
-@pytest.fixture
-def tambur_recorder() -> Iterator[RecordingTambur]:
-    """A publisher that records messages instead of sending them."""
-    with RecordingTambur() as recorder:
-        yield recorder
+        monkeypatch.setenv("no_proxy", no_proxy())  # the tested application publishes to this machine, too
+        with (
+            in_background(Config.from_credentials(CREDENTIALS, port=0)) as server,
+            contextlib.ExitStack() as stack,
+        ):
+            yield TamburServer(CREDENTIALS.at(server.url).to_url(), stack)
+
+    @pytest.fixture
+    def tambur_recorder() -> Iterator[RecordingTambur]:
+        """A publisher that records messages instead of sending them."""
+        with RecordingTambur() as recorder:
+            yield recorder

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -160,3 +162,17 @@ def test_the_installed_package_brings_the_fixtures(pytester: pytest.Pytester) ->
     )
     others = ("cacheprovider", "hypothesispytest", "anyio", "xdist", "requests_mock", "timeout")
     pytester.runpytest_subprocess(*[f"-pno:{other}" for other in others]).assert_outcomes(passed=3)
+
+
+def test_tests_with_unittest_need_no_pytest() -> None:
+    program = """
+import sys
+
+sys.modules["pytest"] = None
+from tambur.testing import *
+
+with RecordingTambur() as recorder:
+    recorder.publish("news", make_webhook("whsec_" + 32 * "A", "user.left", "s", "u").headers["webhook-id"][:4])
+assert recorder.published == [("news", "msg_")]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
