@@ -13,7 +13,7 @@ from .ports import free_port
 
 SECRET = "whsec_" + secrets.token_hex(16)
 TIMEOUT_S = 300.0
-"""Also for events that were delivered in vain: the time until the next attempt grows."""
+"""Also for events whose deliveries failed: the time until the next attempt grows."""
 
 
 class Endpoint:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import select
 import socket
 from collections.abc import Sequence
 from typing import Any
 
 from .app import API_KEY, APP_ID
-from .wire import TIMEOUT_S, Answer, Listening, ask, connect, read_answer
+from .wire import Answer, Listening, ask, begin_two
 
 
 def post(
@@ -116,12 +115,6 @@ class ExtendedPoller:
 
     def waiting_poll(self) -> socket.socket:
         """Begin a poll, and return once the server has it."""
-        polls = [connect(self.server), connect(self.server)]
-        for poll in polls:
-            poll.sendall(self.request())
-        # Of two polls one waits, and the other is answered. Other nodes may see them in another order.
-        (answered, *_), _, _ = select.select(polls, [], [], TIMEOUT_S)
-        polls.remove(answered)
-        with answered:
-            assert content(read_answer(answered))["frames"] == []
-        return polls[0]
+        answer, waiting = begin_two((self.server, self.request()), (self.server, self.request()))
+        assert content(answer)["frames"] == []
+        return waiting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import ssl
 import time
@@ -79,6 +80,21 @@ def read_all(connection: socket.socket) -> bytes:
     except ConnectionResetError:
         pass  # it had something unread when it closed
     return b"".join(chunks)
+
+
+def begin_two(*polls: tuple[Listening, bytes]) -> tuple[Answer, socket.socket]:
+    """Send two polls, of which the server answers one. Over two ways, that may be any of them.
+
+    Returns:
+        The answer, and the connection whose poll waits.
+    """
+    connections = [connect(server) for server, _ in polls]
+    for connection, (_, request) in zip(connections, polls, strict=True):
+        connection.sendall(request)
+    (answered, *_), _, _ = select.select(connections, [], [], TIMEOUT_S)
+    connections.remove(answered)
+    with answered:
+        return read_answer(answered), connections[0]
 
 
 def read_answer(connection: socket.socket) -> Answer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import select
 import signal
 import socket
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from tests.support.node_process import NodeProcess
 from tests.support.polling import Poller, request, value
 from tests.support.redis_server import RedisServer
 
-from ..support.wire import TIMEOUT_S, Listening, ask, connect, read_answer, signed
+from ..support.wire import TIMEOUT_S, Listening, ask, begin_two, read_answer, signed
 
 WATCHFUL_S = 4.0
 """The ``node_timeout_s`` of a node that soon sees that the lease of another one has ended."""
@@ -146,15 +145,9 @@ class Roamer(Poller):
         pass
 
     def waiting_poll(self) -> socket.socket:
-        # By two ways the later may come first; of the two the older one is answered.
-        polls = [connect(self.server), connect(self.server)]
-        for poll in polls:
-            poll.sendall(self.request())
-        (answered, *_), _, _ = select.select(polls, [], [], TIMEOUT_S)
-        polls.remove(answered)
-        assert value(read_answer(answered)) is None
-        answered.close()
-        return polls[0]
+        answer, waiting = begin_two((self.server, self.request()), (self.server, self.request()))
+        assert value(answer) is None
+        return waiting
 
 
 def test_a_poller_may_come_by_any_node(cluster: list[Server], stream: str) -> None:
