@@ -313,7 +313,7 @@ class RedisRecovery(NodePart):
 
     async def catch_up(self, link: Link, *, in_doubt: bool) -> None:  # noqa: ARG002
         """Say again which logs are needed: Redis may have forgotten."""
-        self._tell(link)
+        await self._tell(link)
         if not self._is_refiled:  # the configuration may have changed before this node started
             await refile(link, self._shard.keys, self._rules)
             self._is_refiled = True
@@ -324,7 +324,7 @@ class RedisRecovery(NodePart):
         now = asyncio.get_running_loop().time()
         if now >= self._tell_at:
             self._tell_at = now + min(limits.position_ttl_s, limits.session_ttl_s) / TELL_SHARE
-            self._tell(link)
+            await self._tell(link)
             for log in await self.owners.confirm(link):
                 self._calls.moved(log.app, log.name.removeprefix("private:"))
         for app in self._rules.apps:
@@ -340,6 +340,8 @@ class RedisRecovery(NodePart):
                 command = scripts.TEND(*arguments, self._cursors.get(app, b"0"), *budgets, keys=())
                 self._cursors[app], is_more = await link.call(*command)
 
-    def _tell(self, link: Link) -> None:
+    async def _tell(self, link: Link) -> None:
+        # One command after another: publishes leave in between. Some needs may end meanwhile.
         for logs in batches(list(self._needs)):
-            link.send(*self._need_command(b"", logs, self._need_s))
+            still = [log for log in logs if log in self._needs]
+            await link.call(*self._need_command(b"", still, self._need_s))
