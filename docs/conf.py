@@ -16,6 +16,8 @@ source_suffix = {".md": "markdown"}
 
 html_theme = "furo"
 html_title = f"Tambur {version}"
+html_static_path = ["static"]
+html_css_files = ["narrow.css"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
