@@ -120,7 +120,9 @@ def check_stream(stream: object) -> str:
     if name in ("private", ".", ".."):
         raise InvalidNameError(f"a stream must not be named {name!r}")
     if ":" in name and name.startswith(("auth:", "private:")):
-        raise InvalidNameError(f"a stream name must not begin with 'auth:' or 'private:': {name!r}")
+        raise InvalidNameError(
+            f"a stream name must not begin with 'auth:' or 'private:' except to publish: {name!r}"
+        )
     return name
 
 

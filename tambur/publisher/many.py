@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import InvalidNameError, TamburError
+from ..errors import InvalidMessageError, InvalidNameError, TamburError
 from ..protocol.names import Name, check_destination
 from . import batches
 from .attempt import check_timeout
@@ -44,10 +44,13 @@ def publish_many(
 
     Returns:
         For each pair, in the same order, ``True`` or the error of its :meth:`publish`.
+
+    Raises:
+        InvalidMessageError: if one of them is not a pair. Nothing is sent then.
     """
     self._warn_once()
     timeouts = None if timeout is None else check_timeout(timeout)
-    numbered = [(number, stream, message) for number, (stream, message) in enumerate(pairs)]
+    numbered = [(number, *_check_pair(number, pair)) for number, pair in enumerate(pairs)]
     total = len(numbered)
     if not total:
         return []
@@ -68,6 +71,16 @@ def publish_many(
             executor.shutdown(cancel_futures=True)
             raise
     return outcomes
+
+
+def _check_pair(number: int, pair: object) -> tuple[Any, Any]:
+    # A text of two characters could be unpacked, too.
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        length = f" of {len(pair)}" if isinstance(pair, (tuple, list)) else ""
+        found = f"{type(pair).__name__}{length}, at index {number}"
+        raise InvalidMessageError(f"pairs must be pairs of a stream and a message, not {found}")
+    stream, message = pair
+    return stream, message
 
 
 class _Run:

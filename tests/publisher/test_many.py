@@ -112,6 +112,24 @@ def test_an_invalid_message_has_its_own_error_and_the_others_are_delivered(
     assert (error.stream, error.may_have_been_delivered) == (stream, False)
 
 
+@pytest.mark.parametrize(
+    ("pairs", "found"),
+    [
+        ("news", "str, at index 0"),
+        (["ab"], "str, at index 0"),
+        ({"news": "x"}, "str, at index 0"),
+        ([("news", "x"), ("a", "b", "c")], "tuple of 3, at index 1"),
+        ([("news", "x"), 7], "int, at index 1"),
+    ],
+)
+def test_publish_many_names_a_value_that_is_not_a_pair_and_sends_nothing(pairs: Any, found: str) -> None:
+    with FaultyServer() as server, publisher(server) as tambur:
+        with pytest.raises(InvalidMessageError) as caught:
+            tambur.publish_many(pairs)
+        assert str(caught.value) == f"pairs must be pairs of a stream and a message, not {found}"
+        assert server.bodies == []
+
+
 def test_a_server_without_batches_gets_each_message_by_itself(tambur: Tambur) -> None:
     pairs = [(f"s{i % 3}", str(i)) for i in range(30)]
     with FaultyServer(response("404 Not Found")) as server, publisher(server) as other:
