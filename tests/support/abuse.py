@@ -28,6 +28,7 @@ from .abuser import (
     frame,
     handshake,
     hoard,
+    last_look,
     poll_path,
     publish,
     read_answer,
@@ -148,8 +149,9 @@ async def repeat(seen: Seen, data: bytes) -> None:
     """Send one request again and again, each time on a new connection."""
     for turn in itertools.count():
         async with connected(seen) as (reader, writer):
-            writer.write(data)
-            seen[(await read_answer(reader))[0]] += 1
+            with last_look(writer) as look:
+                writer.write(data)
+                seen[look((await read_answer(reader))[0])] += 1
         if turn == 0:
             seen.started()
 

@@ -8,9 +8,10 @@ import itertools
 import json
 import os
 import resource
+import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from multiprocessing.connection import Connection as Pipe
 
 from websockets.frames import Frame, Opcode
@@ -100,6 +101,26 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[str, bytes]:
         return "closed", b""
 
 
+@contextlib.contextmanager
+def last_look(writer: asyncio.StreamWriter) -> Iterator[Callable[[str], str]]:
+    """Yields a function that finds the status of an answer that came before the connection broke.
+
+    asyncio drops the answer if it notices only when it writes that the server has closed.
+    """
+    with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as left:
+
+        def look(status: str) -> str:
+            if status != "closed":
+                return status
+            try:
+                answer = left.recv(65536)
+            except OSError:
+                return status
+            return answer.split()[1].decode() if answer.startswith(b"HTTP/") else status
+
+        yield look
+
+
 async def read_frame(reader: asyncio.StreamReader) -> tuple[Opcode, bytes]:
     first, size = await reader.readexactly(2)
     if size > 125:
@@ -146,14 +167,15 @@ async def send_until_closed(seen: Seen, start: bytes, more: bytes) -> None:
     """Send without end, and read what comes; then again, on a connection of its own."""
     for turn in itertools.count():
         async with connected(seen) as (reader, writer):
-            answer = asyncio.ensure_future(read_answer(reader))
-            with contextlib.suppress(ConnectionError):
-                writer.write(start)
-                while not answer.done():
-                    writer.write(more)
-                    await writer.drain()
-                    await asyncio.sleep(0)
-            seen[(await answer)[0]] += 1
+            with last_look(writer) as look:
+                answer = asyncio.ensure_future(read_answer(reader))
+                with contextlib.suppress(ConnectionError):
+                    writer.write(start)
+                    while not answer.done():
+                        writer.write(more)
+                        await writer.drain()
+                        await asyncio.sleep(0)
+                seen[look((await answer)[0])] += 1
         if turn == 0:
             seen.started()
 
