@@ -22,6 +22,7 @@ from .new_app import run_new_app
 from .queries import run_disconnect, run_history, run_streams, run_users
 from .serve import run_demo, run_hash_password, run_serve
 
+WRONG_USAGE = 2  # as argparse has it
 INTERRUPTED = 128 + 2  # a shell reports this for a command that SIGINT ended
 
 
@@ -37,7 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may lack some characters
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    words = sys.argv[1:] if argv is None else argv
+    if not words:
+        parser.print_help(sys.stderr)
+        return WRONG_USAGE
+    arguments = parser.parse_args(words)
     try:
         status: int = arguments.run(arguments)
         if sys.stdout is not None:
@@ -95,7 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tambur",
         description="Publish messages to browsers over WebSockets, and serve them.",
-        epilog="publish, listen, token, history, users, streams, disconnect and doctor read the environment\n"
+        epilog="'tambur demo' shows it work. 'tambur serve' starts a server and prints its TAMBUR_URL.\n\n"
+        "publish, listen, token, history, users, streams, disconnect and doctor read the environment\n"
         f"variable {ENVIRONMENT_VARIABLE}:\n"
         "  http://API_KEY:SECRET@HOST[:PORT]/app/APP_ID\n\n"
         "exit status: 0 success, 1 failure (stderr says why), 2 wrong usage, 130 interrupted",

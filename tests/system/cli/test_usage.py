@@ -28,6 +28,14 @@ def test_wrong_usage_exits_with_2(words: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_without_a_command_the_help_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "demo" in said.err
+    assert "'tambur serve' starts a server" in said.err
+
+
 def test_the_installed_command_runs_the_module() -> None:
     command = Path(sys.executable).with_name("tambur")
     done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
