@@ -145,6 +145,10 @@ class ExtendedHub(Hub):
 
         return extend
 
+    def _position(self, app: App, log: str) -> str:
+        """The current position of a log."""
+        return app.positions.encode(log, self.recovery.epoch, self.recovery.reached(app.key, log))
+
     async def _place(self, app: App, log: str, position: str, user_id: str | None = None) -> int | None:
         """The place of a position; ``None`` if it is not one of the log."""
         place = app.positions.decode(log, self.recovery.epoch, position)
@@ -155,7 +159,7 @@ class ExtendedHub(Hub):
     def begin(self, app: App, subscriber_id: str, outbox: Outbox) -> str:
         """Let the private messages of a connection carry positions; return the current position."""
         recovery, log = self.recovery, private_log(subscriber_id)
-        position = app.positions.encode(log, recovery.epoch, recovery.place)
+        position = self._position(app, log)
         self._extended[outbox] = _Extended(app, log)
         recovery.need(app.key, log)
         return position
@@ -209,7 +213,7 @@ class ExtendedHub(Hub):
         if self._private.get(key) is not outbox:
             raise ReplayLostError  # another connection has continued the session, and closed this one
         self._private.pop((app.key, own_id), None)  # unless the connection was closed meanwhile
-        return Resumed(app.positions.encode(log, recovery.epoch, recovery.place), complete, resumes)
+        return Resumed(self._position(app, log), complete, resumes)
 
     async def subscribe_extended(
         self,
@@ -254,9 +258,10 @@ class ExtendedHub(Hub):
                     complete = True  # there is no gap
                     if options.last:
                         # The first waits until the broker knows whether it has lost messages.
-                        for oldest in (recovery.place, None):
+                        for oldest in (recovery.reached(app.key, name), None):
                             await recovery.load(app.key, name, oldest)
-                        place = recovery.place  # no message arrives between this and the next line
+                        # No message arrives between this and the next line.
+                        place = recovery.reached(app.key, name)
                         newest = self._newest(app, name, options.last, max_replay_bytes, receives)
                         if since(place) is not None:  # else it may have lost some
                             await replay.write(newest)
@@ -270,7 +275,7 @@ class ExtendedHub(Hub):
                 stream.enable_auth(outbox)
             if options.direct is not None:
                 self.enable_direct(app.key, name, outbox, options.direct.user_id)
-            position = app.positions.encode(name, recovery.epoch, recovery.place)
+            position = self._position(app, name)
             stream.hold(outbox)
             present, count = PresentUsers((), 0), 0
             if options.presence is not None:

@@ -141,17 +141,20 @@ class Queries:
             newest = recovery.newest_first(app.key, stream)
             found, more = self._some(app, stream, newest, limit)
             found.reverse()
-            return History(found, self._position(app, stream, recovery.place), complete=True, more=more)
+            return History(found, self._current_position(app, stream), complete=True, more=more)
         place = app.positions.decode(stream, recovery.epoch, since)
         later = None
         if place is not None:
             await recovery.load(app.key, stream, place)
             later = recovery.since(app.key, stream, place)
         if later is None:
-            return History([], self._position(app, stream, recovery.place), complete=False, more=False)
+            return History([], self._current_position(app, stream), complete=False, more=False)
         found, more = self._some(app, stream, iter(later), limit)
-        position = found[-1].position if more else self._position(app, stream, recovery.place)
+        position = found[-1].position if more else self._current_position(app, stream)
         return History(found, position, complete=True, more=more)
+
+    def _current_position(self, app: App, stream: str) -> str:
+        return self._position(app, stream, self._hub.recovery.reached(app.key, stream))
 
     def _position(self, app: App, stream: str, place: int) -> str:
         return app.positions.encode(stream, self._hub.recovery.epoch, place)

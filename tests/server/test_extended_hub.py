@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
 import pytest
 
@@ -17,8 +16,8 @@ from tambur.server.broker.memory import MemoryBackend
 from tambur.server.extended_hub import ExtendedHub
 
 from ..support import redis_nodes
-from ..support.broker import NOW, eventually, nobody_asks
-from ..support.node import APP, SIGNER, LocalClient, Node, run, settle
+from ..support.broker import NOW, nobody_asks
+from ..support.node import APP, SIGNER, LocalClient, Node, ask, messages, run, settle
 from ..support.redis_server import RedisServer
 
 HOUR_S = 3600.0
@@ -33,21 +32,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-async def ask(client: LocalClient, word: str, *arguments: Any) -> Any:
-    """Send a command and return the content of its ack."""
-    client.handle += 1
-    client.send(word, client.handle, *arguments)
-    await settle()
-    await eventually(lambda: client.seen.acks and client.seen.acks[-1][1] == client.handle)
-    assert client.seen.acks[-1][:3] == ["ack", client.handle, "ok"]
-    return client.seen.acks[-1][3]
-
-
-def messages(client: LocalClient) -> list[Any]:
-    """The messages that a client received, without heartbeats."""
-    return [event[3] for event in client.seen.events if event[0] == "msg"]
 
 
 @pytest.mark.parametrize(("away_s", "complete"), [(HOUR_S - 1, True), (HOUR_S + 1, False)])

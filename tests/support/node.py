@@ -18,7 +18,7 @@ from tambur.server.config import KeptStreams
 from tambur.server.connection import Connection
 from tambur.server.extended_hub import ExtendedHub
 from tambur.server.outbox import Batch
-from tests.support.broker import nobody_asks
+from tests.support.broker import eventually, nobody_asks
 
 APP = App("key", "app", ("secret",), history=(KeptStreams("kept-*", messages=10),))
 SIGNER = TokenSigner("key", "app", "secret")
@@ -82,7 +82,7 @@ class LocalClient:
     def send(self, *array: Any) -> None:
         self.connection.receive(json.dumps(array))
 
-    def command(self, word: str, *arguments: str) -> None:
+    def command(self, word: str, *arguments: Any) -> None:
         self.handle += 1
         self.send(word, self.handle, *arguments)
 
@@ -92,6 +92,21 @@ class LocalClient:
 
     def enable_auth(self, stream: str) -> None:
         self.command("set_mode", "auth", stream, SIGNER.auth(stream, self.subscriber_id))
+
+
+async def ask(client: LocalClient, word: str, *arguments: Any) -> Any:
+    """Send a command and return the content of its ack."""
+    client.handle += 1
+    client.send(word, client.handle, *arguments)
+    await settle()
+    await eventually(lambda: client.seen.acks and client.seen.acks[-1][1] == client.handle)
+    assert client.seen.acks[-1][:3] == ["ack", client.handle, "ok"]
+    return client.seen.acks[-1][3]
+
+
+def messages(client: LocalClient) -> list[Any]:
+    """The messages that a client received, without heartbeats."""
+    return [event[3] for event in client.seen.events if event[0] == "msg"]
 
 
 class Node:

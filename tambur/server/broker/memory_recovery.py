@@ -55,6 +55,9 @@ class MemoryRecovery:
             history.append(log, placed)
         return placed
 
+    def reached(self, app: AppKey, log: str) -> int:  # noqa: ARG002 - one place for all logs
+        return self.place
+
     def need(self, app: AppKey, log: str, user_id: str | None = None) -> None:
         history, name = self._history(app, log, user_id)
         history.need(name, self._now())

@@ -23,9 +23,8 @@ class Recovery(Protocol):
     def realm(self) -> bytes:
         """Where session keys are valid; see :class:`~tambur.protocol.session_keys.SessionKeys`."""
 
-    @property
-    def place(self) -> int:
-        """The place of the last publication that was delivered to this node."""
+    def reached(self, app: AppKey, log: str) -> int:
+        """The place up to which all publications of a log were delivered to this node."""
 
     async def load(self, app: AppKey, log: str, place: int | None, user_id: str | None = None) -> None:
         """Load the kept publications of a log after a place. The stream of the log must be subscribed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...logs import line
@@ -222,12 +222,11 @@ class RedisBroker(NodePart):
     async def catch_up(self, link: Link, *, in_doubt: bool) -> None:  # noqa: ARG002 - the epoch says more
         recovery = self._recovery
         await asyncio.gather(*map(link.subscribe, self.streams))
-        reached: Mapping[Log, int] = {}
         if recovery.is_same_epoch:
             for log in await recovery.owners.confirm(link):
                 self._callbacks.moved(log.app, log.name.removeprefix("private:"))
             logs = [*self.streams.values(), *(Log(*log) for log in self._read_logs())]
-            reached = await self._catch_up.run(link, logs, self._callbacks)
+            await self._catch_up.run(link, logs, self._callbacks)
             place, last = 0, await recovery.mark(link)
         else:
             place = last = await recovery.mark(link)
@@ -240,11 +239,11 @@ class RedisBroker(NodePart):
             publication = self._decode(at, channel, data)
             if publication is not None:
                 log = Log(publication.app, log_of(publication))
-                if at > reached.get(log, place):
+                if at > recovery.ahead.get(log, place):
                     self._deliver(publication)
             last = max(last, at)
         recovery.reach(last)
-        self._catch_up.forget()
+        recovery.ahead.clear()
 
     def _take(self, place: int, channel: bytes, data: bytes) -> None:
         self._recovery.reach(place)

@@ -55,14 +55,12 @@ class CatchUp:
     def __init__(self, reader: LogReader, recovery: RedisRecovery) -> None:
         self._reader = reader
         self._recovery = recovery
-        # The logs that were delivered up to a place, while others are not: this link may fail, too.
-        self._reached: dict[Log, int] = {}
 
-    async def run(self, link: Link, logs: Iterable[Log], callbacks: Callbacks) -> Mapping[Log, int]:
-        """Deliver everything. Once the node has reached a later place, call :meth:`forget`.
+    async def run(self, link: Link, logs: Iterable[Log], callbacks: Callbacks) -> None:
+        """Deliver everything. For each log, ``recovery.ahead`` has the place up to which it was delivered.
 
-        Returns:
-            For each log, the place up to which it was delivered.
+        Once the node has reached a later place, the caller clears it. Until then, a link that fails does
+        not lead to a second delivery.
 
         Raises:
             BrokerUnavailableError: this link failed, too; the next one continues.
@@ -72,15 +70,9 @@ class CatchUp:
         for some in _batches(all_logs):
             missing = await self._read(link, some)
             self._deliver(missing, callbacks)
-        return self._reached
-
-    def forget(self) -> None:
-        """Forget what was delivered. Until then, a link that fails does not lead to a second delivery."""
-        self._reached = {}
 
     async def _read(self, link: Link, logs: Sequence[Log]) -> dict[Log, _Missing]:
-        place = self._recovery.place
-        found = {log: _Missing(max(place, self._reached.get(log, 0))) for log in logs}
+        found = {log: _Missing(self._recovery.reached(*log)) for log in logs}
         while unread := [(log, m.since, m.upper) for log, m in found.items() if m.upper is not None]:
             read = await self._reader.read(link, unread)
             for log, part in read.parts.items():
@@ -99,7 +91,7 @@ class CatchUp:
         lost: list[tuple[AppKey, str]] = []
         publications: list[Publication] = []
         for log, missing in found.items():
-            self._reached[log] = missing.last
+            self._recovery.ahead[log] = missing.last
             if missing.has_moved:
                 callbacks.moved(log.app, log.name.removeprefix("private:"))
             elif missing.floor > missing.since:

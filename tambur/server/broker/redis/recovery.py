@@ -65,6 +65,8 @@ class RedisRecovery(NodePart):
         self._tell_at = 0.0
         self._cursors: dict[AppKey, bytes] = {}
         self.place = 0
+        # The logs that were delivered further than that, while others are not: the node catches up.
+        self.ahead: dict[Log, int] = {}
         self._place_epoch = b""
 
     @property
@@ -84,6 +86,9 @@ class RedisRecovery(NodePart):
         return self._shard.epoch.name
 
     # What arrives
+
+    def reached(self, app: AppKey, log: str) -> int:
+        return max(self.place, self.ahead.get(Log(app, log), 0)) if self.ahead else self.place
 
     def reach(self, place: int) -> None:
         """Note that the node has received everything up to a place."""
@@ -127,6 +132,7 @@ class RedisRecovery(NodePart):
         """Drop all tails, since a new epoch has begun. Those of streams begin again at a place."""
         self._tails = self._no_tails()
         self._begun.clear()
+        self.ahead.clear()
         self.place = place
         self._place_epoch = self._shard.epoch.name
         self._shard.epoch.see(place)
@@ -169,7 +175,7 @@ class RedisRecovery(NodePart):
     async def load(self, app: AppKey, log: str, place: int | None, user_id: str | None = None) -> None:
         if place is not None:
             await self._shard.epoch.wait_for_proof(PROOF_WAIT_S)
-            if place > self.place:  # the client comes from a node that was faster
+            if place > self.reached(app, log):  # the client comes from a node that was faster
                 await self.sync()
         await self._load(Log(app, log), place)
         if user_id is not None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tambur.protocol.messages import encode_message
 from tambur.protocol.names import Kind
 from tambur.server import App, Limits
 from tambur.server.broker import (
@@ -22,7 +23,19 @@ from tambur.server.broker.factory import from_url
 from tambur.server.broker.redis.backend import RedisBackend
 from tambur.server.broker.redis.link import Link
 from tambur.server.config import KeptStreams
-from tests.support.broker import APP, NOW, OTHER_APP, REPLAYED, RecordingBackend, claim, nobody_asks, public
+from tambur.server.extended_hub import ExtendedHub
+from tests.support.broker import (
+    APP,
+    NOW,
+    OTHER_APP,
+    REPLAYED,
+    RecordingBackend,
+    claim,
+    eventually,
+    nobody_asks,
+    public,
+)
+from tests.support.node import LocalClient, ask, messages, settle
 from tests.support.redis_nodes import ready, shard
 from tests.support.redis_server import RedisServer
 from tests.support.tcp_proxy import TcpProxy
@@ -285,6 +298,46 @@ def test_nothing_is_delivered_twice_if_the_next_link_fails_at_the_end_of_catchin
             assert both.events == [b"missed", b"after"]
             assert len(links) == 2
             assert not both.missed
+
+    asyncio.run(scenario())
+
+
+def test_a_replay_that_ends_while_its_node_catches_up_is_answered_with_a_position_after_it(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with two_nodes(redis_server) as both:
+            assert isinstance(both.two.backend, RedisBackend)
+            recovery = both.two.backend.recovery
+            mark = recovery.mark
+            hub = ExtendedHub(both.two.backend, coalesce_window_s=0)
+            both.two.broker.deliver = hub.deliver  # type: ignore[attr-defined]
+            first, slow, third = (LocalClient(hub, both.two.backend.new_subscriber_id()) for _ in range(3))
+            for client in (first, slow, third):
+                await ask(client, "hello", {})
+            before = (await ask(first, "subscribe", "s"))["position"]
+
+            async def publish(text: str) -> None:
+                event = encode_message(Kind.PUBLIC, "s", text)
+                await both.one.publish(Publication(APP, Kind.PUBLIC, "s", event), claim(text))
+
+            async def read_all_before(link: Link) -> int:
+                slow.seen.unsent_bytes = 0
+                await eventually(lambda: len(slow.seen.acks) > 1)
+                return await mark(link)
+
+            await publish("early")
+            slow.seen.unsent_bytes = 1_000_000
+            slow.command("subscribe", "s", {"since": before})
+            await ask(first, "subscribe", "t")  # Redis answers this later
+            await settle()  # the replay waits for its reader
+            monkeypatch.setattr(recovery, "mark", read_all_before)
+            async with both.cut():
+                await publish("missed")
+            assert messages(slow) == messages(first) == ["early", "missed"]
+            position = slow.seen.acks[1][3]["position"]
+            answer = await ask(third, "subscribe", "s", {"since": position})
+            assert (answer["complete"], messages(third)) == (True, [])
 
     asyncio.run(scenario())
 
