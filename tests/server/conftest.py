@@ -8,7 +8,8 @@ import pytest
 
 from tambur.server import cluster
 from tambur.server.broker.redis import link, shard
-from tambur.server.transports import websocket
+from tambur.server.console import listener
+from tambur.server.transports import longpoll, polled_connection, websocket
 
 from ..support.wire import TIMEOUT_S
 
@@ -21,4 +22,8 @@ def patience() -> Iterator[None]:
         patch.setattr(shard, "CALL_TIMEOUT_S", TIMEOUT_S)
         patch.setattr(shard, "GOODBYE_TIMEOUT_S", TIMEOUT_S)
         patch.setattr(websocket, "CLOSE_TIMEOUT_S", TIMEOUT_S)
+        patch.setattr(longpoll, "BROKEN_POLL_GRACE_S", TIMEOUT_S)
+        patch.setattr(polled_connection, "BROKEN_POLL_GRACE_S", TIMEOUT_S)
+        patch.setattr(polled_connection, "CLOSED_GRACE_S", TIMEOUT_S)
+        patch.setattr(listener, "END_S", TIMEOUT_S)
         yield

@@ -55,7 +55,12 @@ def connections(parent: NodeProcess) -> list[float | None]:
 @pytest.fixture
 def parent(redis_server: RedisServer, tmp_path: Path) -> Iterator[NodeProcess]:
     process = NodeProcess(
-        tmp_path, redis_server.url(2), "--workers", str(COUNT), console_port=free_ports(COUNT)
+        tmp_path,
+        redis_server.url(2),
+        "--workers",
+        str(COUNT),
+        console_port=free_ports(COUNT),
+        more=f"[limits]\nshutdown_timeout_s = {TIMEOUT_S}\n",
     )
     with process.process:
         yield process
