@@ -20,7 +20,7 @@ from selenium.webdriver.chrome.service import Service
 
 from .ports import free_port
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 POLL_S = 0.01
 MAX_POLL_S = 0.16
 

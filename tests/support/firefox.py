@@ -15,7 +15,8 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0
+"""Its start takes minutes where many others need the same processor."""
 
 _PREFERENCES = {
     # Nothing but what a test loads.
