@@ -87,15 +87,16 @@ def wait_for_script(driver: Browser, expression: str) -> Any:
 def phone(driver: Chrome, width: int, height: int, scale: int = 1) -> Iterator[None]:
     """Show the page as a phone does. The browser applies that some time after it has answered."""
     metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": True}
-    size = "[document.documentElement.clientWidth, document.documentElement.clientHeight].join()"
-    before = driver.execute_script(f"return {size}")
+    before = driver.execute_script("return screen.width")
+    # A page that does not say so is laid out for a wider window.
+    is_laid_out = f"(document.documentElement.clientWidth === {width} || !document.querySelector('meta[name=viewport]'))"
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
-        wait_for_script(driver, f"{size} === '{width},{height}'")
+        wait_for_script(driver, f"screen.width === {width} && screen.height === {height} && {is_laid_out}")
         yield
     finally:
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        wait_for_script(driver, f"{size} === {before!r}")
+        wait_for_script(driver, f"screen.width === {before}")
 
 
 def press(driver: Chrome, key: str) -> None:
