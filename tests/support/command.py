@@ -19,7 +19,7 @@ from tambur import cli
 
 from .app import APP_ID, SECRET
 
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 
 
 def environment(url: str | None, **variables: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ import pytest
 
 from . import documentation
 
-TIMEOUT_S = 60
+TIMEOUT_S = 300
 
 
 def write_files(directory: Path, *names: str) -> None:

@@ -62,7 +62,7 @@ CROWDED = dataclasses.replace(LIMITS, max_connections=30, max_commands_per_s=10)
 IMPATIENT = dataclasses.replace(LIMITS, request_timeout_s=50)
 WATCHFUL = dataclasses.replace(LIMITS, ping_interval_s=50, ping_timeout_s=100)
 SMALL = dataclasses.replace(LIMITS, max_held_bytes=8 * MIB)
-IMPATIENT_WITH_TLS = Limits(request_timeout_s=1)
+IMPATIENT_WITH_TLS = Limits(request_timeout_s=3)
 
 
 @pytest.fixture(scope="module")

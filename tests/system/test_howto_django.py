@@ -11,7 +11,7 @@ from tambur import Tambur
 from tambur.server import Server
 
 from ..support.app import subscriber
-from ..support.browser import wait, wait_for_script
+from ..support.browser import TIMEOUT_S, wait, wait_for_script
 from ..support.howto import python, serving, write_files
 
 DJANGO_SETTINGS = """
@@ -160,4 +160,4 @@ def test_the_page_of_a_logged_in_user_receives_protected_messages(
         Tambur.from_url(url).publish("auth:kitchen", "soup")
         wait(driver, lambda d: [i.text for i in d.find_elements(By.CSS_SELECTOR, "#dishes li")] == ["soup"])
         driver.get(f"{address}/announce")
-        assert reader.receive(10).text == "Hello, everybody"
+        assert reader.receive(TIMEOUT_S).text == "Hello, everybody"
