@@ -63,6 +63,12 @@ class Visitor:
         return [self.stays.json()[3] for _ in range(count)]
 
 
+def both_have_found_it(one: Server, two: Server) -> None:
+    """Wait until both nodes have Redis again: each publishes one message, to ``t`` and to ``s``."""
+    for node, stream in ((one, "t"), (two, "s")):
+        publish(node, stream, "after")
+
+
 def is_right_from_now_on(one: Server, two: Server) -> None:
     """New positions are complete on all nodes."""
     with Client(one) as client:
@@ -84,8 +90,7 @@ def test_a_restart_that_keeps_all_messages_loses_nothing(tmp_path: Path, number:
         publish(two, "s", "before")
         redis.end(number)
         redis.start()
-        for node, stream in ((one, "t"), (two, "s")):  # both have found it
-            publish(node, stream, "after")
+        both_have_found_it(one, two)
         assert visitor.back(two) == (True, True, ["before", "after"])
         assert visitor.stayed(2) == ["before", "after"]
 
@@ -102,7 +107,7 @@ def test_a_restart_from_an_older_copy_is_recognized(tmp_path: Path) -> None:
         assert visitor.stayed(2) == ["kept", "lost"]
         redis.end(signal.SIGKILL)
         redis.start()
-        publish(two, "s", "after")
+        both_have_found_it(one, two)
         assert visitor.back(one) == (False, False, [])
         assert visitor.back(two) == (False, False, [])
         assert visitor.stays.close_code() == 1012
@@ -154,8 +159,7 @@ def test_a_failover_that_lost_nothing_is_proven(tmp_path: Path) -> None:
         replica.cli("REPLICAOF", "NO", "ONE")
         proxy.redirect(replica.port)
         proxy.refuse(False)
-        for node, stream in ((one, "t"), (two, "s")):  # both have found it
-            publish(node, stream, "after")
+        both_have_found_it(one, two)
         assert visitor.back(two) == (True, True, ["before", "after"])
         assert visitor.stayed(2) == ["before", "after"]
 
@@ -171,7 +175,7 @@ def test_a_failover_to_a_replica_without_the_newest_messages_is_recognized(tmp_p
         assert visitor.stayed(2) == ["kept", "lost"]
         master.end(signal.SIGKILL)
         proxy.redirect(replica.port)
-        publish(two, "s", "after")
+        both_have_found_it(one, two)
         assert visitor.back(one) == (False, False, [])
         assert visitor.back(two) == (False, False, [])
         assert visitor.stays.close_code() == 1012
@@ -186,6 +190,6 @@ def test_a_redis_that_loses_everything_is_recognized(tmp_path: Path) -> None:
         visitor = Visitor(one, stack)
         redis.end(signal.SIGKILL)
         redis.start()
-        publish(two, "s", "after")
+        both_have_found_it(one, two)
         assert visitor.back(one) == (False, False, [])
         is_right_from_now_on(one, two)
