@@ -72,6 +72,13 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 
 @pytest.fixture(scope="module")
+def polled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server whose polling subscribers may stay, whatever test comes next."""
+    with serving(LIMITS, tmp_path_factory) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     with serving(CROWDED, tmp_path_factory) as server:
         yield server
@@ -269,6 +276,7 @@ CASES = [
         "max_long_polling_subscribers",
         16 * KIB * LIMITS.max_long_polling_subscribers // 20,
         lambda seen, _: seen["200"] <= LIMITS.max_long_polling_subscribers and seen["503"] > 0,
+        server="polled",
     ),
     Case("body", 5, "max_body_bytes", LIMITS.max_body_bytes + 2 * READ_AT_ONCE, each("413", "closed")),
     Case("head", 5, "max_header_bytes", LIMITS.max_header_bytes + 2 * READ_AT_ONCE, each("431", "closed")),
