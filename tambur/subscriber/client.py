@@ -26,6 +26,8 @@ UserToken: TypeAlias = str | Callable[[str, str, str], str]
 class Subscriber:
     """A connection to a server, open once the constructor returns. One thread may use it at a time.
 
+    Before its first command, it is extended (section 7 of the protocol): messages have positions.
+
     Parameters:
         api_key: identifies the account.
         app_id: identifies the app.
@@ -133,8 +135,6 @@ class Subscriber:
                 entry in the server's configuration. ``None`` for no replay. Excludes ``since``.
             auth: a token as for :meth:`enable_auth`, which is then not necessary. Only with it, messages to
                 ``auth:STREAM`` are replayed. ``None`` to leave auth mode off.
-
-        Without ``reconnect``, ``since`` and ``last`` must be in the first command of a subscriber.
 
         Raises:
             InvalidNameError: if ``stream`` is not a valid name.

@@ -27,8 +27,7 @@ class Message(_Content):
         user_id: for presence, the user who joined or left; for a direct message, its sender; otherwise
             ``None``.
         position: where :meth:`Subscriber.subscribe` can continue after this message; ``None`` for presence,
-            and on a connection that is not extended (section 7 of the protocol). ``reconnect=True`` extends
-            connections, and so does a first :meth:`Subscriber.subscribe` with ``since`` or ``last``.
+            and from a server that has no extended connections (section 7 of the protocol).
     """
 
     position: str | None
@@ -45,7 +44,7 @@ class Subscription(NamedTuple):
     """The answer to a subscribe.
 
     Attributes:
-        position: where live messages begin; ``None`` on a connection that is not extended.
+        position: where live messages begin; ``None`` if the server has no extended connections.
         complete: whether everything after ``since`` was replayed. If not, load the state of the stream
             anew: messages may be missing.
         replayed: how many messages were replayed; they are the next that :meth:`Subscriber.receive` returns.

@@ -91,7 +91,7 @@ class Session:
 
     def command(self, word: str, *arguments: object) -> Mapping[str, Any]:
         """Send a command, and wait for its ack; see :meth:`Connection.command`."""
-        connection = self._live()
+        connection = self._begin()
         try:
             return connection.command(word, *arguments, timeout_s=self._timeout_s)
         finally:
@@ -106,8 +106,6 @@ class Session:
             options: those of the command. On a connection that is not extended they are left out.
             auth: the token that enables auth mode; ``None`` to leave it off.
         """
-        if options:
-            self._require_extended()
         is_new = stream not in self.streams
         self.streams.setdefault(stream, Stream())
         before = len(self.inbox)
@@ -127,7 +125,7 @@ class Session:
     def _send_subscribe(
         self, stream: str, options: Mapping[str, object], auth: str | None
     ) -> Mapping[str, Any]:
-        if self._live().is_extended:
+        if self._begin().is_extended:
             given = dict(options) if auth is None else {**options, "auth": auth}
             return self.command("subscribe", stream, *([given] if given else []))
         content = self.command("subscribe", stream)
@@ -222,22 +220,17 @@ class Session:
         self._private_position = hello.position
         return hello.resumed
 
-    def _require_extended(self) -> None:
+    def _begin(self) -> Connection:
+        """The connection, extended before its first command unless the server has no extended connections."""
         connection = self._live()
-        if connection.is_extended:
-            return
-        if connection.may_extend:
+        if connection.may_extend and not connection.is_extended:
             try:
                 self._extend(connection)
             except CommandRefusedError as refused:
                 if refused.result == "unavailable":
                     raise
-        elif not self._reconnect:
-            raise CommandRefusedError(
-                "since and last need reconnect=True, or to be in the first command of the subscriber",
-                command="hello",
-                result="invalid_hello",
-            )
+                connection.may_extend = False
+        return connection
 
     def _reopen(self, deadline: float | None, late: str) -> None:
         """Make one attempt to connect again, when it is time."""

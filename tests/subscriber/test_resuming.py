@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import queue
@@ -192,11 +191,11 @@ def test_a_session_that_has_ended_misses_the_messages_of_modes_that_cannot_be_re
 def test_a_lost_connection_that_was_not_extended_may_have_missed_messages(
     proxy: TcpProxy, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unavailable(*_: object) -> None:
-        raise CommandRefusedError("the broker cannot be reached", command="hello", result="unavailable")
+    def refuse(*_: object) -> None:
+        raise CommandRefusedError("as before an upgrade", command="hello", result="malformed")
 
     with monkeypatch.context() as patched:
-        patched.setattr("tambur.subscriber.connection.Connection.hello", unavailable)
+        patched.setattr("tambur.subscriber.connection.Connection.hello", refuse)
         one = resuming(proxy, stream)
     with one:
         proxy.drop()
@@ -240,16 +239,8 @@ def test_the_newest_messages_are_replayed(stream: str) -> None:
             assert texts(one, 1) == ["live"]
             one.disable_auth(stream)
         with subscriber(server) as one:
-            one.subscribe(f"{stream}2")
             with pytest.raises(CommandRefusedError, match="invalid_token"):
                 one.subscribe(stream, auth="x" * 40)
-            # The connection is not extended, and both commands are sent.
-            token = tambur.generate_auth_token(f"{stream}3", one.subscriber_id)
-            assert one.subscribe(f"{stream}3", auth=token) == Subscription(None, True, 0)
-            tambur.publish(f"auth:{stream}3", "x")
-            assert texts(one, 1) == ["x"]
-        with subscriber(server) as one:
-            # The connection is extended now.
             assert one.subscribe(f"{stream}2", last=2).replayed == 0
 
 
@@ -272,13 +263,29 @@ def test_an_invalid_option_is_named(server: Server, stream: str, options: dict[s
         assert str(refused.value) == rule
 
 
-def test_a_replay_needs_an_extended_connection(server: Server, tambur: Tambur, stream: str) -> None:
+def test_each_subscribe_may_ask_for_a_replay(server: Server, tambur: Tambur, stream: str) -> None:
     with subscriber(server, stream) as one:
-        with pytest.raises(CommandRefusedError, match="reconnect=True, or to be in the first command"):
-            one.subscribe(f"{stream}2", last=1)
-        assert one.subscribe(f"{stream}2") == Subscription(None, True, 0)
         tambur.publish(stream, "x")
-        assert one.receive(TIMEOUT_S).position is None
+        message = one.receive(TIMEOUT_S)
+        tambur.publish(stream, "y")
+        assert one.receive(TIMEOUT_S).text == "y"
+        one.unsubscribe(stream)
+        assert one.subscribe(stream, since=message.position).replayed == 1
+        assert texts(one, 1) == ["y"]
+
+
+def test_an_unavailable_session_refuses_the_command(
+    server: Server, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise CommandRefusedError("the broker cannot be reached", command="hello", result="unavailable")
+
+    with subscriber(server) as one:
+        with monkeypatch.context() as patched:
+            patched.setattr("tambur.subscriber.connection.Connection.hello", refuse)
+            with pytest.raises(CommandRefusedError, match="the broker cannot be reached"):
+                one.subscribe(stream)
+        assert one.subscribe(stream).position is not None
 
 
 def test_a_refused_subscribe_changes_nothing(server: Server, stream: str) -> None:
@@ -347,42 +354,6 @@ def test_no_session_key_is_shown(
         for key in keys:
             assert key is not None
             assert key not in caplog.text + repr(one)
-
-
-# Servers without extended connections
-
-
-class OldServer:
-    """Answers every command as a server without extensions, and notes the commands."""
-
-    def __init__(self) -> None:
-        self.commands: list[Any] = []
-
-    def __call__(self, connection: ServerConnection) -> None:
-        connection.send(GREETING)
-        for frame in connection:
-            command = json.loads(frame)
-            self.commands.append(command)
-            answer = [0, "unknown command"] if command[0] == "hello" else [command[1], "ok"]
-            connection.send(json.dumps(["ack", *answer]))
-            if command[2:] == ["leave"]:
-                return
-
-
-def test_a_server_without_extensions_is_used_without_them() -> None:
-    old = OldServer()
-    with strange_server(old) as host:
-        with Subscriber(API_KEY, APP_ID, host, timeout=TIMEOUT_S, reconnect=True) as one:
-            assert one.subscribe("s", since="x") == Subscription(None, False, 0)
-            assert one.subscribe("t", last=1) == Subscription(None, True, 0)
-    assert old.commands == [["hello", 1, {}], ["subscribe", 2, "s"], ["subscribe", 3, "t"]]
-
-
-def test_without_reconnect_nothing_new_is_sent() -> None:
-    old = OldServer()
-    with strange_server(old) as host, Subscriber(API_KEY, APP_ID, host, timeout=TIMEOUT_S) as one:
-        one.subscribe("s")
-    assert old.commands == [["subscribe", 1, "s"]]
 
 
 def test_a_position_takes_no_part_in_comparisons() -> None:
