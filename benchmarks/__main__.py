@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from . import console, delivery, publish, sessions
+from . import connections, console, delivery, publish, sessions
 from .peers import MissingError
 from .report import Section, machine
 
@@ -18,6 +18,7 @@ PARTS: dict[str, Callable[..., Section]] = {
     "burst": delivery.burst,
     "signed": delivery.signed,
     "memory": delivery.memory,
+    "connections": connections.connections,
     "sessions": sessions.sessions,
     "failover": sessions.failover,
     "history": sessions.history,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import signal
@@ -72,6 +73,13 @@ class Process:
         stats = [Path(f"/proc/{pid}/stat").read_text("ascii") for pid in (self.pid, *children)]
         ticks = sum(int(field) for stat in stats for field in stat.rpartition(")")[2].split()[11:13])
         return ticks / _CLOCK_TICKS_PER_S
+
+    async def settled_cpu_s(self, settled_s: float) -> float:
+        """The same, once it has had nothing to do for so long, in seconds."""
+        used_s = -1.0
+        while used_s != (used_s := self.cpu_s()):  # noqa: ASYNC110 - another process cannot set an event
+            await asyncio.sleep(settled_s)
+        return used_s
 
     def private_bytes(self) -> int:
         """Memory of its own at this moment, without what it shares with others (libraries, for example)."""

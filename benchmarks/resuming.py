@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 from .servers import API_KEY, APP_ID
@@ -22,6 +23,9 @@ _CONNECT_TIMEOUT_S, _FIRST_WAIT_S, _MAX_WAIT_S = 10, 0.5, 30
 class Subscriber:
     """A subscriber of one stream.
 
+    Parameters:
+        options: makes the options of the subscribe from the subscriber ID; ``None`` for none.
+
     Attributes:
         is_extended: whether it extends its connection, and resumes its session if it had one.
         received: the numbers of its messages.
@@ -29,8 +33,16 @@ class Subscriber:
         failures: its failed attempts to connect, and resumes that the server refused or called incomplete.
     """
 
-    def __init__(self, port: int, stream: str, *, is_extended: bool = True) -> None:
+    def __init__(
+        self,
+        port: int,
+        stream: str,
+        *,
+        is_extended: bool = True,
+        options: Callable[[str], dict[str, Any]] | None = None,
+    ) -> None:
         self.port, self.stream, self.is_extended = port, stream, is_extended
+        self._options = options or (lambda _: {})
         self.received: list[int] = []
         self.resumed_at: float | None = None
         self.failures = 0
@@ -42,7 +54,7 @@ class Subscriber:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port)
         self._writer.write(_HANDSHAKE)
         await self._reader.readuntil(b"\r\n\r\n")
-        await self._frame()  # the greeting
+        greeting = await self._frame()
         if not self.is_extended:
             await self._ask("subscribe", 1, self.stream)
         else:
@@ -50,7 +62,8 @@ class Subscriber:
             answer = await self._ask("hello", 1, self._session)
             self.failures += answer["resumed"] is not was_known
             self._session = {"session": answer["session"], "since": answer["position"]}
-            answer = await self._ask("subscribe", 2, self.stream, self._since)
+            options = self._options(greeting.removeprefix(b"id:").decode())
+            answer = await self._ask("subscribe", 2, self.stream, {**options, **self._since})
             self.failures += not answer["complete"]
             self._since = self._since or {"since": answer["position"]}
             if was_known:
@@ -101,9 +114,15 @@ class Subscriber:
             if first == 0x89:
                 self._send(10, data)
         frame: Any = data if data.startswith(b"id:") else json.loads(data)
-        if frame[0] == "msg":
+        if frame[0] == "msg" and frame[2] != "presence":
             self.received.append(int(frame[3][1:10]))
             self._since = {"since": frame[4]}
         elif frame[0] == "session":
             self._session["session"] = frame[1]
         return frame
+
+
+async def connect_all(subscribers: list[Subscriber], *, at_once: int = 200) -> None:
+    """Connect them, so many at once. The more, the more memory the server keeps for the next time."""
+    for first in range(0, len(subscribers), at_once):
+        await asyncio.gather(*(subscriber.connect() for subscriber in subscribers[first : first + at_once]))

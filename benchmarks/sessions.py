@@ -18,14 +18,12 @@ from tambur.server.broker.redis.scripts import READ
 
 from .delivery import BURST, kib_each
 from .load import loaded, subscribed
-from .processes import Process
 from .report import Section, interleave, table
-from .resuming import Subscriber
+from .resuming import Subscriber, connect_all
 from .servers import MESSAGE_BYTES, Starter, message, over_redis, redis, stream, tambur
 
 PLAIN, EXTENDED, RESUMED = "plain", "extended", "extended, resumed"
 _KINDS: dict[str, Starter] = {PLAIN: tambur, EXTENDED: partial(tambur, is_extended=True)}
-_AT_ONCE = 200
 _HISTORY_ATTEMPTS = 10
 
 
@@ -48,7 +46,8 @@ def sessions(*, quick: bool) -> Section:
         tables.append(table(title, found, {"each": float}, against=PLAIN))
     for broker, start in {"`memory://`": tambur, "Redis": over_redis}.items():
         runs = [
-            asyncio.run(_connect(start, subscribers, 0.1 if quick else 0.3)) for _ in range(min(rounds, 5))
+            asyncio.run(_connect(start, subscribers, 0.1 if quick else 0.3))
+            for _ in range(1 if quick else 12)
         ]
         used = {kind: [run[kind] for run in runs] for kind in (PLAIN, EXTENDED, RESUMED)}
         tables.append(
@@ -75,27 +74,14 @@ async def _connect(start: Starter, count: int, settled_s: float) -> dict[str, fl
             for kind in _KINDS
         )
         for kind, subscribers in (("", plain), (PLAIN, plain), (EXTENDED, extended), (RESUMED, extended)):
-            before = await _settled_cpu_s(server.process, settled_s)
-            await _connect_all(subscribers)
-            used[kind] = 1e6 * (await _settled_cpu_s(server.process, settled_s) - before) / count
+            before = await server.process.settled_cpu_s(settled_s)
+            await connect_all(subscribers)
+            used[kind] = 1e6 * (await server.process.settled_cpu_s(settled_s) - before) / count
             if any(subscriber.failures for subscriber in subscribers):
                 raise RuntimeError("the server did not resume every session")
             for subscriber in subscribers:
                 subscriber.cut()
     return used
-
-
-async def _connect_all(subscribers: list[Subscriber]) -> None:
-    for first in range(0, len(subscribers), _AT_ONCE):
-        await asyncio.gather(*(subscriber.connect() for subscriber in subscribers[first : first + _AT_ONCE]))
-
-
-async def _settled_cpu_s(process: Process, settled_s: float) -> float:
-    """Its processor time, once it has nothing to do."""
-    used_s = -1.0
-    while used_s != (used_s := process.cpu_s()):  # noqa: ASYNC110 - another process cannot set an event
-        await asyncio.sleep(settled_s)
-    return used_s
 
 
 STREAMS, RATE_PER_S = 100, 100
@@ -121,7 +107,7 @@ async def _fail_over(count: int, seconds: int) -> dict[str, float]:
         node = partial(tambur, broker=f"redis://127.0.0.1:{port}", streams=STREAMS)
         with node() as killed, node() as other, subscribed(other, 0, seconds * RATE_PER_S) as load:
             subscribers = [Subscriber(killed.port, stream(number % STREAMS)) for number in range(count)]
-            await _connect_all(subscribers)
+            await connect_all(subscribers)
             tasks = [asyncio.create_task(subscriber.stay()) for subscriber in subscribers]
             client.config_set("slowlog-max-len", 100 * count)
             client.config_set("slowlog-log-slower-than", 0)  # so that it holds all commands

@@ -52,6 +52,14 @@ def test_sessions_are_measured_beside_plain_connections() -> None:
         assert [row[0] > 0 for row in figures_of(text, kind)] == [True] * count
 
 
+def test_the_cost_of_a_connection_is_measured() -> None:
+    text = run_quickly("connections")
+    for kind in ("a stream of its own", "extended, present among 10 users"):
+        [(node_kib, _, node_us, _)] = figures_of(text, kind)
+        assert node_kib > 0
+        assert node_us > 0
+
+
 def test_subscribers_of_a_killed_node_are_counted_on_the_other_one() -> None:
     [(resumed, wrong, *_, reads)] = figures_of(run_quickly("failover"), "200")
     assert (resumed, wrong, reads) == (200, 0, 1)
