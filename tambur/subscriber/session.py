@@ -194,24 +194,30 @@ class Session:
         self._connection = connection = Connection(self._url, self._timeout_s)
         connection.greet(self._timeout_s)
         self.subscriber_id = connection.subscriber_id
-        if not self._reconnect:
-            return False
         try:
-            return self._extend(connection)
-        except CommandRefusedError as refused:
-            if refused.result == "unavailable" and self._key is not None:
+            return self._reconnect and self._extend(connection)
+        except CommandRefusedError:
+            if self._key is not None:
                 raise  # the session can be continued later
-            self._key = self._private_position = None
-            # Unless the broker could not be reached, the server has no extended connections.
-            connection.may_extend = connection.may_extend and refused.result == "unavailable"
-            return False
+            return False  # the first command tries again
 
     def _extend(self, connection: Connection) -> bool:
-        """Begin a session, or continue that of a lost connection; return whether it continues."""
+        """Begin a session, or continue that of a lost connection; return whether it continues.
+
+        Raises:
+            CommandRefusedError: the server can do neither at the moment.
+        """
         options = {"session": self._key, "since": self._private_position}
         given = {name: value for name, value in options.items() if value is not None}
         try:
             hello = connection.hello(given, self._timeout_s)
+        except CommandRefusedError as refused:
+            if refused.result == "unavailable":
+                raise
+            # The server has no extended connections.
+            connection.may_extend = False
+            self._key = self._private_position = None
+            return False
         finally:
             self._take_messages(connection)
         self.subscriber_id = connection.subscriber_id
@@ -224,12 +230,7 @@ class Session:
         """The connection, extended before its first command unless the server has no extended connections."""
         connection = self._live()
         if connection.may_extend and not connection.is_extended:
-            try:
-                self._extend(connection)
-            except CommandRefusedError as refused:
-                if refused.result == "unavailable":
-                    raise
-                connection.may_extend = False
+            self._extend(connection)
         return connection
 
     def _reopen(self, deadline: float | None, late: str) -> None:
